@@ -1,0 +1,46 @@
+"""Frozen dataclasses that are pytrees: the one way this library makes its nouns."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Self, TypeVar, dataclass_transform
+
+import jax
+
+_T = TypeVar("_T")
+_STATIC = "jaxsec_static"
+
+
+def static(**kwargs: Any) -> Any:
+    """A dataclass field that is part of the tree's structure: hashable, compared by value, a change retraces."""
+    return dataclasses.field(metadata={_STATIC: True}, **kwargs)
+
+
+class Struct:
+    """Base of every noun: gives `replace` and nothing else."""
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with the named fields changed; an unknown name raises `TypeError`."""
+        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(static, dataclasses.field))
+def struct(cls: type[_T]) -> type[_T]:
+    """Makes `cls` a frozen, keyword-only dataclass whose fields are traced leaves unless made by `static()`.
+
+    Nothing may be validated in `__post_init__`: unflattening calls it with tracers and placeholders.
+    """
+    cls = dataclasses.dataclass(frozen=True, kw_only=True, eq=False)(cls)
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    return jax.tree_util.register_dataclass(
+        cls,
+        data_fields=[f.name for f in fields if not f.metadata.get(_STATIC)],
+        meta_fields=[f.name for f in fields if f.metadata.get(_STATIC)],
+    )
+
+
+def is_static(cls: type, name: str) -> bool:
+    """Whether field `name` of the struct `cls` is static."""
+    return any(f.name == name and f.metadata.get(_STATIC, False) for f in dataclasses.fields(cls))
+
+
+Apply = Callable[[Any, jax.Array], jax.Array]

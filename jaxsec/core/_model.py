@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._struct import Apply, Struct, static, struct
+from ._struct import Struct, static, struct
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,11 +35,17 @@ class Model(Struct):
     """
 
     params: Any
-    apply: Apply = static()
+    apply: Callable[..., jax.Array] = static()
     info: ModelInfo = static(default=ModelInfo())
+    stochastic: bool = static(default=False)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.apply(self.params, x)
+    def __call__(self, x: jax.Array, keys: jax.Array | None = None) -> jax.Array:
+        """Logits `[B, K]`; a stochastic model needs `keys[B]`, one per row, so that a row's noise is its own."""
+        if not self.stochastic:
+            return self.apply(self.params, x)
+        if keys is None:
+            raise TypeError("this model draws random numbers: call model(x, keys) with one key per row, e.g. jax.random.split(key, len(x)).")
+        return self.apply(self.params, x, keys)
 
     def noted(self, *notes: str, **info: Any) -> "Model":
         """A copy whose `info` has `notes` appended and the named fields replaced."""
@@ -62,19 +68,19 @@ class Model(Struct):
                 outer[axis] = shape[position]
             shape = tuple(outer)
         info = dataclasses.replace(self.info, input_shape=shape)
-        return Model(params=params, apply=_Preprocessed(self.apply, transpose), info=info)
+        return self.replace(params=params, apply=_Preprocessed(self.apply, transpose), info=info)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Preprocessed:
-    inner: Apply
+    inner: Callable[..., jax.Array]
     transpose: tuple[int, ...] | None
 
-    def __call__(self, params: Any, x: jax.Array) -> jax.Array:
+    def __call__(self, params: Any, x: jax.Array, *keys: jax.Array) -> jax.Array:
         x = (x - params["mean"].astype(x.dtype)) / params["std"].astype(x.dtype)
         if self.transpose is not None:
             x = jnp.transpose(x, (0, *(a + 1 for a in self.transpose)))
-        return self.inner(params["inner"], x)
+        return self.inner(params["inner"], x, *keys)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +122,9 @@ class _Callable:
 _ARRAY = "<jaxsec: array leaf>"
 
 
-def bind(net: Any, variables: Any = None, *, per_row: bool = False, info: ModelInfo | None = None, **kwargs: Any) -> Model:
+def bind(
+    net: Any, variables: Any = None, *, per_row: bool = False, stochastic: bool = False, info: ModelInfo | None = None, **kwargs: Any
+) -> Model:
     """Makes a `Model` of a Flax Linen module, a Flax NNX module, a callable pytree (Equinox) or `fn(params, x)`.
 
     Guarantee: binding an equal net again does not retrace; gradients flow to `params`; nothing is copied.
@@ -126,6 +134,8 @@ def bind(net: Any, variables: Any = None, *, per_row: bool = False, info: ModelI
         (needs `variables`). A function that closes over arrays is refused.
       variables: the Linen variable collections, or the `params` of `fn(params, x)`.
       per_row: the callable takes one row (Equinox style) and is vmapped over the batch.
+      stochastic: the function is `fn(params, x, key)` and draws random numbers (a randomised defence). It is called row by
+        row under `vmap`, each row with its own key. Only for functions.
       info: name and shapes for reports.
       **kwargs: static keyword arguments of a Linen module's `__call__`, e.g. `train=False`.
 
@@ -146,6 +156,8 @@ def bind(net: Any, variables: Any = None, *, per_row: bool = False, info: ModelI
     """
     if isinstance(net, Model):
         return net
+    if stochastic and not isinstance(net, types.FunctionType | functools.partial):
+        raise TypeError(f"stochastic=True needs a function fn(params, x, key), got {type(net).__name__}; wrap the net in one.")
     kind = {cls.__module__.partition(".")[0] for cls in type(net).__mro__}
     if "flax" in kind:
         return _bind_flax(net, variables, info, kwargs)
@@ -154,7 +166,7 @@ def bind(net: Any, variables: Any = None, *, per_row: bool = False, info: ModelI
     if isinstance(net, types.FunctionType | types.BuiltinFunctionType | functools.partial) or (
         variables is not None and callable(net)
     ):
-        return _bind_function(net, variables, info, per_row)
+        return _bind_function(net, variables, info, per_row, stochastic)
     if callable(net) and not isinstance(net, type):
         leaves, treedef = jax.tree.flatten(net)
         if len(leaves) == 1 and leaves[0] is net:
@@ -186,7 +198,7 @@ def _bind_flax(net: Any, variables: Any, info: ModelInfo | None, kwargs: dict[st
     raise TypeError(f"bind got the Flax object {type(net).__name__}; allowed are linen.Module and nnx.Module.")
 
 
-def _bind_function(fn: Callable[..., Any], variables: Any, info: ModelInfo | None, per_row: bool) -> Model:
+def _bind_function(fn: Callable[..., Any], variables: Any, info: ModelInfo | None, per_row: bool, stochastic: bool) -> Model:
     inner = fn.func if isinstance(fn, functools.partial) else fn
     bound = (*fn.args, *fn.keywords.values()) if isinstance(fn, functools.partial) else ()
     cells = [c.cell_contents for c in getattr(inner, "__closure__", None) or ()]
@@ -197,13 +209,27 @@ def _bind_function(fn: Callable[..., Any], variables: Any, info: ModelInfo | Non
         )
     if variables is None:
         raise TypeError(f"bind got the function {getattr(inner, '__qualname__', inner)} without variables; pass fn(params, x) and its params.")
-    apply = _PerRow(fn) if per_row else fn
-    return Model(params=variables, apply=apply, info=info or ModelInfo(getattr(inner, "__name__", "function"), "function"))
+    apply = _Drawing(fn, per_row) if stochastic else _PerRow(fn) if per_row else fn
+    info = info or ModelInfo(getattr(inner, "__name__", "function"), "function")
+    return Model(params=variables, apply=apply, info=info, stochastic=stochastic)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Drawing:
+    """A stochastic function row by row, so that a row's draw depends on its own key only."""
+
+    fn: Callable[..., jax.Array]
+    per_row: bool
+
+    def __call__(self, params: Any, x: jax.Array, keys: jax.Array) -> jax.Array:
+        if self.per_row:
+            return jax.vmap(lambda row, key: self.fn(params, row, key))(x, keys)
+        return jax.vmap(lambda row, key: self.fn(params, row[None], key)[0])(x, keys)
 
 
 @dataclasses.dataclass(frozen=True)
 class _PerRow:
-    fn: Apply
+    fn: Callable[..., jax.Array]
 
     def __call__(self, params: Any, x: jax.Array) -> jax.Array:
         return jax.vmap(lambda row: self.fn(params, row))(x)

@@ -1,7 +1,6 @@
 """Frozen dataclasses that are pytrees: the one way this library makes its nouns."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, Self, TypeVar, dataclass_transform
 
 import jax
@@ -41,6 +40,3 @@ def struct(cls: type[_T]) -> type[_T]:
 def is_static(cls: type, name: str) -> bool:
     """Whether field `name` of the struct `cls` is static."""
     return any(f.name == name and f.metadata.get(_STATIC, False) for f in dataclasses.fields(cls))
-
-
-Apply = Callable[[Any, jax.Array], jax.Array]

@@ -1,0 +1,94 @@
+"""What a method sees: the rows, the threat, the goal, and the only two ways to ask the model anything."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..core import losses
+from ..core._keys import fold
+from ..core._model import Model
+from ..core._struct import Struct, static, struct
+
+
+@struct
+class Problem(Struct):
+    """A batch of rows to attack.
+
+    Attributes:
+      model: the model, already tuned for the platform.
+      x0: [B, ...] clean inputs. y: [B] int32 labels (the class to leave; for a targeted goal, the class to reach).
+      threat: normalised: eps is [B], all leaves strongly typed.
+      keys: [B] row keys of this stage and round.
+      targeted: the goal is to reach `y` instead of leaving it.
+      draws: model draws averaged per query (expectation over transformation); 1 for a deterministic model.
+    """
+
+    model: Model
+    x0: jax.Array
+    y: jax.Array
+    threat: Any
+    keys: jax.Array
+    targeted: bool = static(default=False)
+    draws: int = static(default=1)
+
+    def logits(self, x: jax.Array, step: jax.Array | int) -> jax.Array:
+        """[B, ...] -> [B, K] in float32; for a stochastic model, the log of the mean softmax over the draws of this `step`."""
+        return self._mean([self._draw(x, step, d) for d in range(self.draws)])
+
+    def _draw(self, x: jax.Array, step: jax.Array | int, draw: int) -> jax.Array:
+        keys = fold(fold(self.keys, step), 1_000_003 + draw) if self.model.stochastic else None
+        return self.model(x, keys).astype(jnp.float32)
+
+    def _mean(self, draws: list[jax.Array]) -> jax.Array:
+        if len(draws) == 1:
+            return draws[0]
+        return jax.nn.logsumexp(jnp.stack([jax.nn.log_softmax(z) for z in draws]), axis=0) - jnp.log(float(len(draws)))
+
+    def wrong(self, logits: jax.Array) -> jax.Array:
+        """[B] bool: the goal is met. NaN logits never meet it. Ties go to the lower class, as in argmax."""
+        predicted = jnp.argmax(logits, axis=1).astype(self.y.dtype)
+        hit = predicted == self.y if self.targeted else predicted != self.y
+        return hit & ~jnp.any(jnp.isnan(logits), axis=1)
+
+    def loss(self, name: str, logits: jax.Array, target: jax.Array | None = None) -> jax.Array:
+        """[B] objective to maximise; `target` [B] asks for the targeted DLR from `y` to that class."""
+        if target is not None:
+            return losses.dlr_targeted(logits, self.y, target)
+        return (losses.targeted if self.targeted else losses.untargeted)(name, logits, self.y)
+
+    def evaluate(
+        self, x: jax.Array, step: jax.Array | int, loss: str, target: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """One query with gradient: (logits [B, K], objective [B], its gradient [B, ...] in x's dtype).
+
+        Cost: one forward and one backward to the input per draw. With several draws the gradient is the mean of the draws'
+        gradients, and logits and objective belong to the mean prediction of the same draws.
+        """
+        logits, gradient = [], jnp.zeros_like(x)
+        for d in range(self.draws):
+
+            def total(v: jax.Array, d: int = d) -> tuple[jax.Array, jax.Array]:
+                z = self._draw(v, step, d)
+                # the sum's gradient is the rows' gradients because rows are independent; summed in float32 whatever x is
+                return jnp.sum(self.loss(loss, z, target)), z
+
+            g, z = jax.grad(total, has_aux=True)(x)
+            gradient = gradient + g / self.draws
+            logits.append(z)
+        z = self._mean(logits)
+        return z, self.loss(loss, z, target), gradient
+
+
+def expand(v: jax.Array, like: jax.Array) -> jax.Array:
+    """A [B] array as [B, 1, ..., 1], to meet rows of `like`."""
+    return v.reshape(v.shape[0], *([1] * (like.ndim - 1)))
+
+
+def where_rows(mask: jax.Array, a: Any, b: Any) -> Any:
+    """Row-wise choice between two trees whose leaves all have the batch axis first (keys included)."""
+
+    def choose(u: jax.Array, v: jax.Array) -> jax.Array:
+        return jnp.where(expand(mask, u), u, v)
+
+    return jax.tree.map(choose, a, b)

@@ -123,6 +123,10 @@ class Method(Struct, abc.ABC):
     def step(self, problem: Problem, state: Any, i: jax.Array) -> Any:
         """The state after step `i` (0-based, traced)."""
 
+    def done(self, state: Any) -> jax.Array:
+        """[B] bool: rows with nothing left to gain; they leave the batch at the next pause."""
+        return state.track.success
+
     def finish(self, problem: Problem, state: Any) -> Track:
         """What the round found."""
         return state.track

@@ -22,6 +22,7 @@ class Problem(Struct):
       keys: [B] row keys of this stage and round.
       targeted: the goal is to reach `y` instead of leaving it.
       draws: model draws averaged per query (expectation over transformation); 1 for a deterministic model.
+      n_classes: K.
     """
 
     model: Model
@@ -31,6 +32,7 @@ class Problem(Struct):
     keys: jax.Array
     targeted: bool = static(default=False)
     draws: int = static(default=1)
+    n_classes: int = static(default=0)
 
     def logits(self, x: jax.Array, step: jax.Array | int) -> jax.Array:
         """[B, ...] -> [B, K] in float32; for a stochastic model, the log of the mean softmax over the draws of this `step`."""

@@ -1,242 +1,330 @@
-"""`LInf`, `L2`, `L1`: a ball around the clean input, cut by the box of valid inputs."""
+"""`LInf`, `L2`, `L1`: a norm ball around each clean row, cut with a box of valid inputs."""
 
-import abc
-from typing import Any, ClassVar, Self
+import math
+from typing import Any, ClassVar, Self, final
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
-from ..core._select import concave_root, fill_knapsack
 from ..core._struct import struct
-from . import _project
+from . import _sample
+from ._project import greedy, l1_level, l2_multiplier
+from ._rows import add_inward, add_outward, aligned, column, flat, per_row, working_dtype
 from ._threat import Threat
 
+# Rows this close to eps (in units of the working dtype's eps) are inside and returned unchanged, so that projecting twice is
+# projecting once; `contains` allows 1e-6, about twice as much, for sums in another order.
+_INSIDE = 4.0
+# beyond this many eps, lengths only need to be ordered right to first order; keeps squares finite in float32
+_FAR = 1e15
 
-def flat(x: jax.Array) -> jax.Array:
-    """[B, ...] -> [B, D]."""
-    return x.reshape(x.shape[0], -1)
 
-
-class _Ball(Threat, abc.ABC):
-    """What the three balls share; `eps`, `lo`, `hi` are declared by each of them."""
+class Ball(Threat):
+    """What the three norms share. Final classes declare the fields."""
 
     eps: Any
     lo: Any
     hi: Any
 
-    def normalised(self, x0: jax.Array) -> Self:
-        dtype = jnp.float32 if x0.dtype in (jnp.bfloat16, jnp.float16) else x0.dtype
-        row = x0.shape[1:]
-        return self.replace(
-            eps=jnp.broadcast_to(jnp.asarray(self.eps, dtype), x0.shape[:1]),
-            lo=jnp.broadcast_to(jnp.asarray(self.lo, x0.dtype), row),
-            hi=jnp.broadcast_to(jnp.asarray(self.hi, x0.dtype), row),
-        )
+    def canonical(self, x: jax.Array) -> Self:
+        return self.replace(eps=per_row("eps", self.eps, x), lo=aligned("lo", self.lo, x), hi=aligned("hi", self.hi, x))
 
-    def take(self, rows: jax.Array) -> Self:
-        return self.replace(eps=self.eps[rows])
-
-    def scaled(self, factor: jax.Array | float) -> Self:
-        return self.replace(eps=self.eps * factor)
+    def check(self, x0: jax.Array) -> None:
+        name = type(self).__name__
+        self.canonical(x0)
+        eps, lo, hi, rows = (None if isinstance(v, jax.core.Tracer) else np.asarray(v) for v in (self.eps, self.lo, self.hi, x0))
+        if eps is not None and not np.all(eps >= 0):
+            raise ValueError(f"{name} has eps={self.eps}; a radius is a number >= 0, in the units of the input.")
+        if lo is not None and hi is not None and not np.all(lo <= hi):
+            raise ValueError(f"{name} has lo={self.lo}, hi={self.hi}; lo must be <= hi everywhere.")
+        for bound, outside, word in ((lo, np.less, "below lo"), (hi, np.greater, "above hi")):
+            if bound is not None and rows is not None and np.any(outside(rows, np.asarray(bound, rows.dtype))):
+                raise ValueError(
+                    f"x0 spans [{rows.min()}, {rows.max()}] and has elements {word}={bound}; clean rows must lie in the box. "
+                    "Scale the inputs (x / 255?) or give the true range as lo and hi."
+                )
 
     def radius(self, x: jax.Array) -> jax.Array:
-        return jnp.broadcast_to(jnp.asarray(self.eps, jnp.float32), x.shape[:1])
+        return per_row("eps", self.eps, x)
 
-    def _parts(self, x0: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """eps [B] or scalar as [B], and the box as [1, D], in the dtype the arithmetic runs in."""
-        dtype = jnp.promote_types(x0.dtype, jnp.float32)
-        eps = jnp.broadcast_to(jnp.asarray(self.eps, dtype), x0.shape[:1])
-        lo = jnp.broadcast_to(jnp.asarray(self.lo, dtype), x0.shape[1:]).reshape(1, -1)
-        hi = jnp.broadcast_to(jnp.asarray(self.hi, dtype), x0.shape[1:]).reshape(1, -1)
-        return eps, lo, hi
-
-    def _in_box(self, x: jax.Array) -> jax.Array:
-        ok = (x >= jnp.asarray(self.lo, x.dtype)) & (x <= jnp.asarray(self.hi, x.dtype))
-        return jnp.all(flat(ok), axis=1)
-
-    def contains(self, x0: jax.Array, x: jax.Array) -> jax.Array:
-        d = self.distance(x0, x)
-        # rounding x to its dtype moves each coordinate by half an ulp; the sum of D of them moves the norm by at most `ulp`
-        ulp = float(jnp.finfo(x.dtype).eps) * jnp.max(jnp.abs(flat(x)).astype(jnp.float32), axis=1)
-        return (d <= jnp.asarray(self.eps, jnp.float32) * (1 + 2e-6) + self._rounding(flat(x).shape[1]) * ulp) & self._in_box(x)
-
-    def _rounding(self, d: int) -> float:
-        return 1.0
+    def scaled(self, factor: Any) -> Self:
+        return self.replace(eps=self.eps * factor)
 
     def interval(self, x0: jax.Array) -> tuple[jax.Array, jax.Array]:
-        eps, lo, hi = self._parts(x0)
-        v = flat(x0).astype(eps.dtype)
-        low, high = jnp.maximum(v - eps[:, None], lo), jnp.minimum(v + eps[:, None], hi)
-        return low.reshape(x0.shape).astype(x0.dtype), high.reshape(x0.shape).astype(x0.dtype)
+        centre, eps = x0.astype(working_dtype(x0)), column(self.radius(x0), x0)
+        lower, upper = add_outward(centre, -eps, x0.dtype), add_outward(centre, eps, x0.dtype)
+        return self._boxed(lower), self._boxed(upper)
 
-    def _per_row(self, x0: jax.Array, x: jax.Array, project: Any) -> jax.Array:
-        eps, lo, hi = self._parts(x0)
-        z = project(flat(x0).astype(eps.dtype), flat(x).astype(eps.dtype), eps, lo, hi)
-        return z.reshape(x0.shape).astype(x0.dtype)
+    def maximise(self, x0: jax.Array, g: jax.Array) -> jax.Array:
+        return self._moved(x0, g, self._gain(x0, g))
+
+    def support(self, x0: jax.Array, w: jax.Array) -> jax.Array:
+        if w.ndim == x0.ndim + 1:
+            return jax.vmap(lambda v: self.support(x0, v), in_axes=1, out_axes=1)(w)
+        w = w.astype(working_dtype(x0))
+        # Danskin: at the optimum the value does not change with the maximiser, so the search needs no derivative in w
+        gain = self._gain(x0, lax.stop_gradient(w))
+        return jnp.sum(flat(w * x0.astype(w.dtype) + jnp.abs(w) * gain), axis=1)
+
+    def contains(self, x0: jax.Array, x: jax.Array, *, tolerance: float = 1e-6) -> jax.Array:
+        half_ulp = 0.5 * float(jnp.finfo(x.dtype).eps)
+        wide = x.astype(working_dtype(x))
+        surplus = jnp.maximum(jnp.abs(wide - x0.astype(wide.dtype)) - half_ulp * jnp.abs(wide), 0)
+        # a NaN survives the maximum, makes the norm NaN and the comparison False
+        near = self._length(surplus) <= self.radius(x) * (1 + tolerance)
+        return near & jnp.all(flat(self._boxed(x) == x), axis=1)
+
+    def distance(self, x0: jax.Array, x: jax.Array) -> jax.Array:
+        dtype = working_dtype(x)
+        return self._length(x.astype(dtype) - x0.astype(dtype))
+
+    def _length(self, d: jax.Array) -> jax.Array:
+        """[B] norm of displacements."""
+        raise NotImplementedError
+
+    def _gain(self, x0: jax.Array, g: jax.Array) -> jax.Array:
+        """[B, ...] how far each element moves, in the direction of g's sign, to maximise <g, x>."""
+        raise NotImplementedError
+
+    def _boxed(self, x: jax.Array) -> jax.Array:
+        lo, hi = aligned("lo", self.lo, x), aligned("hi", self.hi, x)
+        return jnp.clip(x, lo.astype(x.dtype), hi.astype(x.dtype))
+
+    def _room(self, x0: jax.Array, direction: jax.Array) -> jax.Array:
+        """[B, ...] how far each element can go along the direction's sign before the box stops it."""
+        wide = x0.astype(working_dtype(x0))
+        lo, hi = aligned("lo", self.lo, x0), aligned("hi", self.hi, x0)
+        return jnp.maximum(jnp.where(direction > 0, hi - wide, wide - lo), 0)
+
+    def _moved(self, x0: jax.Array, direction: jax.Array, magnitude: jax.Array) -> jax.Array:
+        wide = x0.astype(working_dtype(x0))
+        return self._boxed(add_inward(wide, jnp.sign(direction).astype(wide.dtype) * magnitude, x0.dtype))
+
+    def _unit_moved(self, x0: jax.Array, unit: jax.Array) -> jax.Array:
+        wide = x0.astype(unit.dtype)
+        return self._boxed(add_inward(wide, column(self.radius(x0), x0) * unit, x0.dtype))
 
 
+@final
 @struct
-class LInf(_Ball):
-    """`{x : |x - x0|_inf <= eps, lo <= x <= hi}`.
+class LInf(Ball):
+    """Every element within `eps` of its clean value, and in `[lo, hi]`.
 
-    Guarantee: `project` ends in a clip to the very numbers that `contains` compares with, so feasibility is exact.
-    Args: eps: scalar or [B], input units. lo, hi: valid inputs, scalar or one row's shape.
+    Guarantee: points are within eps when the difference is taken in real numbers or in x's dtype, without tolerance.
+    Args:
+      eps: radius in input units, scalar or [B].
+      lo, hi: range of valid inputs: scalar, one row's shape (or one that broadcasts to it), or [B, ...].
+    Cost: `project`, `maximise`: one elementwise pass.
+
     Example:
-      >>> import jax.numpy as jnp, jaxsec
-      >>> t = jaxsec.LInf(eps=0.5, lo=0.0, hi=1.0)
-      >>> t.project(jnp.zeros((1, 2)), jnp.array([[0.7, -0.2]])).tolist()
-      [[0.5, 0.0]]
+      >>> import jax.numpy as jnp
+      >>> from jaxsec.threat import LInf
+      >>> threat = LInf(eps=0.25, lo=0.0, hi=1.0)
+      >>> threat.project(jnp.array([[0.5, 0.9]]), jnp.array([[0.0, 2.0]])).tolist()
+      [[0.25, 1.0]]
     """
 
     norm: ClassVar[str] = "linf"
+
     eps: Any
-    lo: Any = -np.inf
-    hi: Any = np.inf
+    lo: Any = -math.inf
+    hi: Any = math.inf
 
     def project(self, x0: jax.Array, x: jax.Array) -> jax.Array:
-        low, high = self.interval(x0)
-        return jnp.clip(x, low, high)
-
-    def contains(self, x0: jax.Array, x: jax.Array) -> jax.Array:
-        low, high = self.interval(x0)
-        return jnp.all(flat((x >= low) & (x <= high)), axis=1)
+        lower, upper = self._limits(x0)
+        return jnp.clip(x, lower, upper)
 
     def sample(self, keys: jax.Array, x0: jax.Array) -> jax.Array:
-        eps = jnp.broadcast_to(jnp.asarray(self.eps, x0.dtype), x0.shape[:1])
-        u = jax.vmap(lambda k: jax.random.uniform(k, x0.shape[1:], x0.dtype, -1.0, 1.0))(keys)
-        return self.project(x0, x0 + eps.reshape(-1, *[1] * (x0.ndim - 1)) * u)
+        return self._unit_moved(x0, _sample.each_row(_sample.linf_ball, keys, x0))
 
     def sample_boundary(self, keys: jax.Array, x0: jax.Array) -> jax.Array:
-        u = flat(jax.vmap(lambda k: jax.random.uniform(k, x0.shape[1:], x0.dtype, -1.0, 1.0))(keys))
-        eps = jnp.broadcast_to(jnp.asarray(self.eps, x0.dtype), x0.shape[:1])[:, None]
-        return self.project(x0, x0 + (eps * u / jnp.max(jnp.abs(u), axis=1, keepdims=True)).reshape(x0.shape))
+        """`x0 + eps * u / max|u|`, u uniform: touches the surface, as AutoAttack starts; not uniform on it."""
+        return self._unit_moved(x0, _sample.each_row(_sample.linf_sphere, keys, x0))
 
     def steepest(self, x: jax.Array, g: jax.Array) -> jax.Array:
+        """The sign of g."""
         return jnp.sign(g)
 
-    def maximise(self, x0: jax.Array, g: jax.Array) -> jax.Array:
-        low, high = self.interval(x0)
-        return jnp.where(g > 0, high, jnp.where(g < 0, low, jnp.clip(x0, low, high)))
+    def dual_norm(self, g: jax.Array) -> jax.Array:
+        return jnp.sum(flat(jnp.abs(g.astype(working_dtype(g)))), axis=1)
 
-    def distance(self, x0: jax.Array, x: jax.Array) -> jax.Array:
-        return jnp.max(jnp.abs(flat(x).astype(jnp.float32) - flat(x0).astype(jnp.float32)), axis=1)
+    def _limits(self, x0: jax.Array) -> tuple[jax.Array, jax.Array]:
+        centre, eps = x0.astype(working_dtype(x0)), column(self.radius(x0), x0)
+        return self._boxed(add_inward(centre, -eps, x0.dtype)), self._boxed(add_inward(centre, eps, x0.dtype))
+
+    def _length(self, d: jax.Array) -> jax.Array:
+        return jnp.max(flat(jnp.abs(d)), axis=1, initial=0)
+
+    def _gain(self, x0: jax.Array, g: jax.Array) -> jax.Array:
+        return jnp.where(g != 0, jnp.minimum(column(self.radius(x0), x0), self._room(x0, g)), 0)
 
 
+@final
 @struct
-class L2(_Ball):
-    """`{x : |x - x0|_2 <= eps, lo <= x <= hi}`; the projection onto the intersection is exact, not "rescale, then clip".
+class L2(Ball):
+    """Rows within Euclidean distance `eps` of the clean row, and in `[lo, hi]`.
 
-    Args: as `LInf`; `x0` must lie in the box. Tolerance of `contains`: 2e-6 relative plus the rounding of x to its dtype.
-    Cost: 3 to 6 passes over the rows per projection.
+    Guarantee: `project` and `maximise` solve the problem on ball and box together, to a few float32 ulps of eps.
+    Args: as `LInf`.
+    Cost: COST_L2
+    Source: KKT conditions; see `_project.py`. AutoAttack's projection (scale, then clip) is `project_radially`; it is feasible too, but
+      not the nearest point where the box is active.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxsec.threat import L2
+      >>> L2(eps=5.0).project(jnp.zeros((1, 2)), jnp.array([[6.0, 8.0]])).round(4).tolist()
+      [[3.0, 4.0]]
     """
 
     norm: ClassVar[str] = "l2"
-    eps: Any
-    lo: Any = -np.inf
-    hi: Any = np.inf
 
-    def _rounding(self, d: int) -> float:
-        return float(np.sqrt(d))
+    eps: Any
+    lo: Any = -math.inf
+    hi: Any = math.inf
 
     def project(self, x0: jax.Array, x: jax.Array) -> jax.Array:
-        return self._per_row(x0, x, _project.l2)
+        eps = self.radius(x0)
+        v, u, c = self._wanted(x0, x)
+        scaled, p, q = _in_units_of(eps, u, c)
+        slack = 1 + _INSIDE * float(jnp.finfo(u.dtype).eps)
+        inside = jnp.sum(jnp.minimum(p, q), axis=1) <= slack * slack
+        s = l2_multiplier(p, q)
+        root = jnp.sqrt(jnp.where(s > 0, s, 1))[:, None]
+        # where the sum cannot reach eps**2 the row is inside, so every `c` read here is finite
+        magnitude = jnp.where(s[:, None] * p < q, jnp.minimum(eps[:, None] * root * scaled, u), c)
+        moved = self._moved(x0, v, magnitude.reshape(x0.shape))
+        return jnp.where(column(inside & (eps > 0), x0), self._boxed(x), moved)
 
     def project_radially(self, x0: jax.Array, x: jax.Array) -> jax.Array:
-        """Rescale into the ball, then clip to the box: feasible, but not the nearest point (what published code does)."""
-
-        def radial(x0: jax.Array, x: jax.Array, eps: jax.Array, lo: jax.Array, hi: jax.Array) -> jax.Array:
-            d = x - x0
-            n = jnp.sqrt(jnp.sum(d * d, axis=1))
-            return jnp.clip(x0 + d * (jnp.minimum(n, eps) / (n + 1e-12))[:, None], lo, hi)
-
-        return self._per_row(x0, x, radial)
-
-    def _gaussian(self, keys: jax.Array, x0: jax.Array) -> jax.Array:
-        g = flat(jax.vmap(lambda k: jax.random.normal(k, x0.shape[1:], jnp.float32))(keys))
-        return g / jnp.maximum(jnp.linalg.norm(g, axis=1, keepdims=True), 1e-30)
+        """AutoAttack's projection: scale the displacement to length eps if it is longer, then clip to the box. Feasible, two passes."""
+        eps = self.radius(x0)
+        v = x.astype(eps.dtype) - x0.astype(eps.dtype)
+        length = self._length(v)
+        factor = jnp.where(length > eps, eps / jnp.where(length > 0, length, 1), 1)
+        moved = add_inward(x0.astype(eps.dtype), v * column(factor, x0), x0.dtype)
+        return self._boxed(jnp.where(column(length > eps, x0), moved, x))
 
     def sample(self, keys: jax.Array, x0: jax.Array) -> jax.Array:
-        g = self._gaussian(keys, x0)
-        u = jax.vmap(lambda k: jax.random.uniform(jax.random.fold_in(k, 1)))(keys)
-        length = self.radius(x0) * u ** (1.0 / g.shape[1])
-        return self.project(x0, x0 + (length[:, None] * g).reshape(x0.shape).astype(x0.dtype))
+        return self._unit_moved(x0, _sample.each_row(_sample.l2_ball, keys, x0))
 
     def sample_boundary(self, keys: jax.Array, x0: jax.Array) -> jax.Array:
-        step = self.radius(x0)[:, None] * self._gaussian(keys, x0)
-        return self.project(x0, x0 + step.reshape(x0.shape).astype(x0.dtype))
+        return self._unit_moved(x0, _sample.each_row(_sample.l2_sphere, keys, x0))
 
     def steepest(self, x: jax.Array, g: jax.Array) -> jax.Array:
-        v = flat(g).astype(jnp.promote_types(g.dtype, jnp.float32))
-        v = v / jnp.maximum(jnp.max(jnp.abs(v), axis=1, keepdims=True), 1e-30)  # so that tiny gradients do not underflow when squared
-        n = jnp.sqrt(jnp.sum(v * v, axis=1, keepdims=True))
-        return (v / jnp.maximum(n, 1e-12)).reshape(g.shape).astype(g.dtype)
+        """g over its Euclidean length, exact for gradients down to 1e-38 (squares of small gradients vanish in float32)."""
+        wide = g.astype(working_dtype(g))
+        wide = wide / column(_positive(jnp.max(flat(jnp.abs(wide)), axis=1, initial=0)), g)
+        return (wide / column(_positive(self._length(wide)), g)).astype(g.dtype)
 
-    def maximise(self, x0: jax.Array, g: jax.Array) -> jax.Array:
-        def best(x0: jax.Array, g: jax.Array, eps: jax.Array, lo: jax.Array, hi: jax.Array) -> jax.Array:
-            g = g / jnp.maximum(jnp.max(jnp.abs(g), axis=1, keepdims=True), 1e-30)
-            gap = jnp.minimum(_project.room(x0, g, lo, hi), 1e9)
-            s = jnp.sqrt(concave_root(g * g, gap * gap, eps * eps))[:, None]
-            step = jnp.minimum(jnp.where(g == 0, 0.0, s * jnp.abs(g)), gap)  # s is inf where the whole box fits the ball
-            return jnp.clip(x0 + jnp.sign(g) * step, lo, hi)
+    def dual_norm(self, g: jax.Array) -> jax.Array:
+        return self._length(g.astype(working_dtype(g)))
 
-        return self._per_row(x0, g, best)
+    def _wanted(self, x0: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        return _wanted(self, x0, x)
 
-    def distance(self, x0: jax.Array, x: jax.Array) -> jax.Array:
-        d = flat(x).astype(jnp.float32) - flat(x0).astype(jnp.float32)
-        return jnp.sqrt(jnp.sum(d * d, axis=1))
+    def _length(self, d: jax.Array) -> jax.Array:
+        square = jnp.sum(flat(d * d), axis=1)
+        return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), square)  # finite derivative at 0, NaN kept
+
+    def _gain(self, x0: jax.Array, g: jax.Array) -> jax.Array:
+        eps = self.radius(x0)
+        a = flat(jnp.abs(g.astype(eps.dtype)))
+        a = a / _positive(jnp.max(a, axis=1, initial=0, keepdims=True))
+        c = flat(self._room(x0, g))
+        p, q = a * a, _in_units_of(eps, a, c)[2]
+        s = l2_multiplier(p, q)
+        free = s[:, None] * p < q
+        reach = eps[:, None] * jnp.sqrt(jnp.where(s > 0, s, 1))[:, None] * a
+        return jnp.where(p > 0, jnp.where(free, reach, c), 0).reshape(x0.shape)
 
 
+@final
 @struct
-class L1(_Ball):
-    """`{x : |x - x0|_1 <= eps, lo <= x <= hi}`; the projection onto the intersection is exact.
+class L1(Ball):
+    """Rows whose absolute changes sum to at most `eps`, and in `[lo, hi]`.
 
-    Args: as `LInf`; `x0` must lie in the box. Tolerance of `contains`: 2e-6 relative plus the rounding of x to its dtype.
-    Cost: 5 to 12 passes over the rows per projection; 31 per `maximise`.
-    Source: Croce and Hein 2021 ("Mind the box"), proposition 2.1, with a root search in place of the sort.
+    Guarantee: `project` and `maximise` solve the problem on ball and box together.
+    Args: as `LInf`.
+    Cost: COST_L1
+    Source: soft thresholding with clipping, see `_project.py`; same set as AutoAttack's `L1_projection` (Croce and Hein 2021, "Mind the
+      box"), which sorts.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxsec.threat import L1
+      >>> L1(eps=1.0).project(jnp.zeros((1, 3)), jnp.array([[2.0, 1.5, 0.1]])).tolist()
+      [[0.75, 0.25, 0.0]]
     """
 
     norm: ClassVar[str] = "l1"
-    eps: Any
-    lo: Any = -np.inf
-    hi: Any = np.inf
 
-    def _rounding(self, d: int) -> float:
-        return float(d)
+    eps: Any
+    lo: Any = -math.inf
+    hi: Any = math.inf
 
     def project(self, x0: jax.Array, x: jax.Array) -> jax.Array:
-        return self._per_row(x0, x, _project.l1)
+        eps = self.radius(x0)
+        v, u, c = _wanted(self, x0, x)
+        inside = jnp.sum(jnp.minimum(u, c), axis=1) <= eps * (1 + _INSIDE * float(jnp.finfo(u.dtype).eps))
+        # rows inside have no root; eps = 0 there lets the search end at once at the largest u
+        level = l1_level(u, c, jnp.where(inside, 0, eps))
+        magnitude = jnp.clip(u - level[:, None], 0, c)
+        # the level is a float: with many elements near it the sum moves in steps, and the last bits are taken off by scaling
+        total = lax.stop_gradient(jnp.sum(magnitude, axis=1))
+        magnitude = magnitude * jnp.minimum(eps / _positive(total), 1)[:, None]
+        moved = self._moved(x0, v, magnitude.reshape(x0.shape))
+        return jnp.where(column(inside, x0), self._boxed(x), moved)
 
     def sample(self, keys: jax.Array, x0: jax.Array) -> jax.Array:
-        d = flat(x0).shape[1]
-
-        def one(key: jax.Array) -> jax.Array:
-            # d of d + 1 exponentials over their sum are uniform in the simplex's corner; random signs make it the ball
-            a, b = jax.random.split(key)
-            e = jax.random.exponential(a, (d + 1,))
-            return jax.random.rademacher(b, (d,), jnp.float32) * e[:d] / jnp.sum(e)
-
-        step = self.radius(x0)[:, None] * jax.vmap(one)(keys)
-        return self.project(x0, x0 + step.reshape(x0.shape).astype(x0.dtype))
+        return self._unit_moved(x0, _sample.each_row(_sample.l1_ball, keys, x0))
 
     def sample_boundary(self, keys: jax.Array, x0: jax.Array) -> jax.Array:
-        g = jax.vmap(lambda k: jax.random.normal(k, x0.shape[1:], x0.dtype))(keys)
-        return self.project(x0, x0 + g)
+        """A standard normal displacement, projected: AutoAttack's start for L1."""
+        noise = _sample.each_row(_sample.gaussian, keys, x0)
+        return self.project(x0, (x0.astype(noise.dtype) + noise).astype(x0.dtype))
 
     def steepest(self, x: jax.Array, g: jax.Array) -> jax.Array:
-        _, lo, hi = self._parts(x)
-        v, at = flat(g), flat(x)
-        free = jnp.where(v > 0, at < hi, at > lo)  # a coordinate at the wall cannot move
-        size = jnp.where(free, jnp.abs(v), 0.0)
-        best = jax.nn.one_hot(jnp.argmax(size, axis=1), v.shape[1], dtype=v.dtype)
-        return (best * jnp.sign(v) * (size > 0)).reshape(g.shape)
+        """The sign of the largest |g| among elements that the box does not block at `x`, at that element only."""
+        free = self._room(x, g) > 0
+        a = flat(jnp.where(free, jnp.abs(g), 0))
+        top = jax.nn.one_hot(jnp.argmax(a, axis=1), a.shape[1], dtype=bool).reshape(x.shape)
+        return jnp.where(top & free, jnp.sign(g), 0)
 
-    def maximise(self, x0: jax.Array, g: jax.Array) -> jax.Array:
-        def best(x0: jax.Array, g: jax.Array, eps: jax.Array, lo: jax.Array, hi: jax.Array) -> jax.Array:
-            gap = jnp.where(g == 0, 0.0, jnp.minimum(_project.room(x0, g, lo, hi), eps[:, None]))
-            return jnp.clip(x0 + jnp.sign(g) * fill_knapsack(jnp.abs(g), gap, eps), lo, hi)
+    def dual_norm(self, g: jax.Array) -> jax.Array:
+        return jnp.max(flat(jnp.abs(g.astype(working_dtype(g)))), axis=1, initial=0)
 
-        return self._per_row(x0, g, best)
+    def _length(self, d: jax.Array) -> jax.Array:
+        return jnp.sum(flat(jnp.abs(d)), axis=1)
 
-    def distance(self, x0: jax.Array, x: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.abs(flat(x).astype(jnp.float32) - flat(x0).astype(jnp.float32)), axis=1)
+    def _gain(self, x0: jax.Array, g: jax.Array) -> jax.Array:
+        eps = self.radius(x0)
+        c = jnp.minimum(flat(self._room(x0, g)), eps[:, None])
+        return greedy(flat(jnp.abs(g.astype(eps.dtype))), c, eps).reshape(x0.shape)
+
+
+def _wanted(threat: Ball, x0: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(displacement [B, ...], its magnitudes [B, D], the room along it [B, D]) in the working dtype."""
+    dtype = working_dtype(x0)
+    v = x.astype(dtype) - x0.astype(dtype)
+    return v, flat(jnp.abs(v)), flat(threat._room(x0, v))
+
+
+def _in_units_of(eps: jax.Array, u: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(u / eps, its square, (c / eps)**2 cut at 4), finite for every eps: an element with room for 2 eps is never blocked."""
+    unit = jnp.maximum(eps, 1e-30)[:, None]
+    scaled = jnp.minimum(u / unit, _FAR)
+    wide = c >= 2 * unit
+    return scaled, scaled * scaled, jnp.where(wide, 4, jnp.where(wide, 1, c) / unit) ** 2 if False else _square_room(c, unit)
+
+
+def _square_room(c: jax.Array, unit: jax.Array) -> jax.Array:
+    wide = c >= 2 * unit
+    ratio = jnp.where(wide, 2, jnp.where(wide, 0, c) / unit)
+    return ratio * ratio
+
+
+def _positive(v: jax.Array) -> jax.Array:
+    return jnp.maximum(v, jnp.finfo(v.dtype).tiny)

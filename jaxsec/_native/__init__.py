@@ -1,0 +1,16 @@
+"""Native operations and the pure-JAX twins that specify them.
+
+A twin has the signature of its native operation and is its specification: native code must return the same bits. The
+native one is chosen on the CPU while the program is lowered; TPUs and GPUs run the twin, and so does the CPU where the
+package was installed without compiled code or where `JAXSEC_NATIVE=0` is set. `status()` says which holds and why.
+"""
+
+from ._bits import random_bits as random_bits
+from ._load import available as available
+from ._load import status as status
+from ._offset import advance as advance
+from ._offset import as_offset as as_offset
+from ._offset import key_words as key_words
+from ._offset import sample_offset as sample_offset
+from ._philox import philox4x32 as philox4x32
+from ._philox import philox_bits as philox_bits

@@ -1,18 +1,16 @@
-"""Perturbation sets. One set serves every engine: attacks search it, bounds cover it, training minimises over it."""
+"""Threats: the sets of inputs an adversary may reach, and the goals it may have there.
 
-import numpy as np
+One set, a few exact operations, three consumers: attacks project, sample and step with it, bounds take its interval and its support
+function, certificates and doors ask `contains`. `Threat` documents the operations; `LInf`, `L2`, `L1` and `Box` are the sets.
+"""
 
 from ._ball import L1 as L1
 from ._ball import L2 as L2
+from ._ball import Ball as Ball
 from ._ball import LInf as LInf
 from ._box import Box as Box
+from ._goal import Goal as Goal
+from ._goal import Targeted as Targeted
+from ._goal import Untargeted as Untargeted
+from ._named import named as named
 from ._threat import Threat as Threat
-
-_BALLS: dict[str, type[LInf] | type[L2] | type[L1]] = {"linf": LInf, "l2": L2, "l1": L1}
-
-
-def named(norm: str, eps: float, lo: float = -np.inf, hi: float = np.inf) -> Threat:
-    """The ball of the norm called "linf", "l2" or "l1"; another name raises `ValueError`."""
-    if norm not in _BALLS:
-        raise ValueError(f"threat is {norm!r}; allowed: {', '.join(_BALLS)} (for a Box, use the Python interface).")
-    return _BALLS[norm](eps=eps, lo=lo, hi=hi)

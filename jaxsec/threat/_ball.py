@@ -187,7 +187,7 @@ class L2(Ball):
 
     def project(self, x0: jax.Array, x: jax.Array) -> jax.Array:
         eps = self.radius(x0)
-        v, u, c = self._wanted(x0, x)
+        v, u, c = _wanted(self, x0, x)
         scaled, p, q = _in_units_of(eps, u, c)
         slack = 1 + _INSIDE * float(jnp.finfo(u.dtype).eps)
         inside = jnp.sum(jnp.minimum(p, q), axis=1) <= slack * slack
@@ -222,9 +222,6 @@ class L2(Ball):
     def dual_norm(self, g: jax.Array) -> jax.Array:
         return self._length(g.astype(working_dtype(g)))
 
-    def _wanted(self, x0: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        return _wanted(self, x0, x)
-
     def _length(self, d: jax.Array) -> jax.Array:
         square = jnp.sum(flat(d * d), axis=1)
         return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), square)  # finite derivative at 0, NaN kept
@@ -238,7 +235,7 @@ class L2(Ball):
         s = l2_multiplier(p, q)
         free = s[:, None] * p < q
         reach = eps[:, None] * jnp.sqrt(jnp.where(s > 0, s, 1))[:, None] * a
-        return jnp.where(p > 0, jnp.where(free, reach, c), 0).reshape(x0.shape)
+        return jnp.where(p > 0, jnp.where(free, reach, jnp.minimum(c, eps[:, None])), 0).reshape(x0.shape)
 
 
 @final
@@ -269,8 +266,8 @@ class L1(Ball):
         eps = self.radius(x0)
         v, u, c = _wanted(self, x0, x)
         inside = jnp.sum(jnp.minimum(u, c), axis=1) <= eps * (1 + _INSIDE * float(jnp.finfo(u.dtype).eps))
-        # rows inside have no root; eps = 0 there lets the search end at once at the largest u
-        level = l1_level(u, c, jnp.where(inside, 0, eps))
+        # rows inside have no root and rows of eps = 0 need none: an infinite budget ends their search at the first step
+        level = l1_level(u, c, jnp.where(inside | (eps <= 0), jnp.inf, eps))
         magnitude = jnp.clip(u - level[:, None], 0, c)
         # the level is a float: with many elements near it the sum moves in steps, and the last bits are taken off by scaling
         total = lax.stop_gradient(jnp.sum(magnitude, axis=1))
@@ -317,13 +314,8 @@ def _in_units_of(eps: jax.Array, u: jax.Array, c: jax.Array) -> tuple[jax.Array,
     unit = jnp.maximum(eps, 1e-30)[:, None]
     scaled = jnp.minimum(u / unit, _FAR)
     wide = c >= 2 * unit
-    return scaled, scaled * scaled, jnp.where(wide, 4, jnp.where(wide, 1, c) / unit) ** 2 if False else _square_room(c, unit)
-
-
-def _square_room(c: jax.Array, unit: jax.Array) -> jax.Array:
-    wide = c >= 2 * unit
     ratio = jnp.where(wide, 2, jnp.where(wide, 0, c) / unit)
-    return ratio * ratio
+    return scaled, scaled * scaled, ratio * ratio
 
 
 def _positive(v: jax.Array) -> jax.Array:

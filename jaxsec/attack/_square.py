@@ -1,0 +1,181 @@
+"""Square: score-based random search over square windows of images; no gradient."""
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..core._keys import fold
+from ..core._struct import Struct, static, struct
+from ._method import Method, Track, start_track
+from ._problem import Problem, expand
+
+LAYOUTS = ("auto", "chw", "hwc", "hw")
+_DROPS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
+
+
+def window_fraction(p_init: float, steps: int, rescale: bool) -> np.ndarray:
+    """Share of the image that a window covers at each iteration: p_init, halved at fixed iterations (of 10,000 when rescaled).
+
+    Source: Andriushchenko et al. 2020, section 3.
+    """
+    at = np.arange(steps) + 1
+    if rescale:
+        at = at * 10_000 // steps
+    return p_init / 2.0 ** np.searchsorted(_DROPS, at, side="left")
+
+
+def image_axes(row_shape: tuple[int, ...], layout: str) -> tuple[int, int, int | None]:
+    """Axes (of a row) of height, width and channels; `ValueError` where the input is no image or the layout is ambiguous."""
+    if layout not in LAYOUTS:
+        raise ValueError(f"Square got layout={layout!r}; allowed: {', '.join(LAYOUTS)}.")
+    if layout == "auto":
+        if len(row_shape) == 2:
+            layout = "hw"
+        elif len(row_shape) == 3:
+            first, last = row_shape[0] in (1, 3, 4), row_shape[2] in (1, 3, 4)
+            if first != last:
+                layout = "chw" if first else "hwc"
+    if layout == "hw" and len(row_shape) == 2:
+        return 0, 1, None
+    if layout in ("chw", "hwc") and len(row_shape) == 3:
+        return (1, 2, 0) if layout == "chw" else (0, 1, 2)
+    raise ValueError(
+        f"Square needs images, a row of shape {row_shape} with layout={layout!r} is none that it can read. Pass layout='chw', 'hwc' "
+        "or 'hw' if it is one; for other inputs use AutoAttack(square=False) or another black-box method."
+    )
+
+
+@struct
+class _State(Struct):
+    x: jax.Array
+    loss: jax.Array
+    track: Track
+
+
+@struct
+class Square(Method):
+    """Square attack: proposes a random window, keeps it when the margin falls.
+
+    Guarantee: every proposal is inside the threat set; row i's proposals depend on row i's key only (the published code
+    draws one window for the whole batch).
+
+    Args:
+      steps: queries per restart (static). restarts: independent runs, unsolved rows only (static).
+      p_init: share of the image covered by the first windows (static).
+      rescale: stretch the window schedule, made for 10,000 queries, to `steps` (static).
+      layout: "chw", "hwc", "hw" or "auto" (by where 1, 3 or 4 channels stand) (static).
+      reference: the published code's draw, which never places a window in the last row or column (static).
+
+    Cost: one forward per step; memory 4 times `x`.
+    Edge cases: inputs that are no images raise `ValueError`.
+    Source: Andriushchenko et al. 2020, algorithms 1 (loop), 2 (Linf) and 3 (L2); L1 as in Croce and Hein 2021, section 5.
+
+    Example:
+      >>> import jaxsec
+      >>> jaxsec.Square(steps=1000).needs_gradient
+      False
+    """
+
+    name: ClassVar[str] = "square"
+    needs_gradient: ClassVar[bool] = False
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
+
+    steps: int = static(default=5000)
+    restarts: int = static(default=1)
+    p_init: float = static(default=0.8)
+    rescale: bool = static(default=False)
+    layout: str = static(default="auto")
+    reference: bool = static(default=False)
+
+    @property
+    def total_steps(self) -> int:
+        return self.steps - 1
+
+    def rounds(self, n_classes: int) -> int:
+        return self.restarts
+
+    def fit(self, n_classes: int, row_shape: tuple[int, ...], norm: str) -> tuple[Method, tuple[str, ...]]:
+        if self.steps < 2 or self.restarts < 1 or not 0 < self.p_init <= 1:
+            raise ValueError(
+                f"Square got steps={self.steps}, restarts={self.restarts}, p_init={self.p_init}; needed: steps >= 2, restarts >= 1, 0 < p_init <= 1."
+            )
+        image_axes(row_shape, self.layout)
+        return self, ()
+
+    def init(self, problem: Problem, round: jax.Array | int) -> _State:
+        from ._square_windows import first_tiles
+
+        x0, threat = problem.x0, problem.threat
+        h, w, c = image_axes(x0.shape[1:], self.layout)
+        if threat.norm == "linf":
+            stripes = [1 if axis == h else size for axis, size in enumerate(x0.shape[1:])]
+            sign = jax.vmap(lambda k: jax.random.rademacher(k, tuple(stripes), x0.dtype))(problem.keys)
+            start = threat.project(x0, x0 + expand(threat.radius(x0).astype(x0.dtype), x0) * sign)
+        else:
+            start = _back(first_tiles(threat, _images(x0, h, w, c), problem.keys, _threat_images(threat, h, w, c)), h, w, c)
+        logits = problem.logits(start, 0)
+        margin = problem.loss("margin", logits)
+        won = problem.wrong(logits)
+        track = start_track(problem)
+        track = track.replace(
+            x=start, success=won, loss=margin, late=margin, queries=track.queries + problem.draws, first_step=jnp.where(won, 0, -1)
+        )
+        return _State(x=start, loss=margin, track=track)
+
+    def step(self, problem: Problem, state: _State, i: jax.Array) -> _State:
+        from ._square_windows import linf_proposal, moved_mass
+
+        x0, threat = problem.x0, problem.threat
+        h, w, c = image_axes(x0.shape[1:], self.layout)
+        height, width = x0.shape[1 + h], x0.shape[1 + w]
+        share = np.sqrt(window_fraction(self.p_init, self.total_steps, self.rescale) * height * width)
+        keys = fold(problem.keys, i + 1)
+        if threat.norm == "linf":
+            side = np.clip(np.round(share), 1, min(height, width)).astype(np.int32)
+            proposal = linf_proposal(threat, x0, state.x, keys, jnp.asarray(side)[i], (h, w, c), self.reference)
+        else:
+            side = np.clip(np.round(share), 3, None).astype(np.int32)
+            side = np.minimum(side + (side % 2 == 0), (min(height, width) - 1) // 2 * 2 + 1).astype(np.int32)
+            images = _threat_images(threat, h, w, c)
+            moved = moved_mass(
+                images, _images(x0, h, w, c), _images(state.x, h, w, c), keys, jnp.asarray(side)[i], int(side.max()), self.reference
+            )
+            proposal = _back(moved, h, w, c)
+        logits = problem.logits(proposal, i + 1)
+        margin = problem.loss("margin", logits)
+        won = problem.wrong(logits)
+        old = state.track
+        live = ~old.success
+        accept = live & ((margin > state.loss) | won)
+        x = jnp.where(expand(accept, proposal), proposal, state.x)
+        loss = jnp.where(accept, margin, state.loss)
+        track = old.replace(
+            x=x,
+            success=old.success | (live & won),
+            loss=jnp.where(live, loss, old.loss),
+            late=jnp.where(live, loss, old.late),
+            queries=old.queries + problem.draws * live,
+            first_step=jnp.where(live & won, i + 1, old.first_step),
+        )
+        return _State(x=x, loss=loss, track=track)
+
+
+def _images(x: jax.Array, h: int, w: int, c: int | None) -> jax.Array:
+    """[B, ...] -> [B, C, H, W]."""
+    return x[:, None] if c is None else jnp.transpose(x, (0, 1 + c, 1 + h, 1 + w))
+
+
+def _back(x: jax.Array, h: int, w: int, c: int | None) -> jax.Array:
+    return x[:, 0] if c is None else jnp.transpose(x, (0, *(1 + int(a) for a in np.argsort([c, h, w]))))
+
+
+def _threat_images(threat, h: int, w: int, c: int | None):
+    """The threat for rows laid out as [C, H, W]."""
+
+    def turn(v: jax.Array) -> jax.Array:
+        return v if v.ndim == 0 else _images(v[None], h, w, c)[0]
+
+    return threat.replace(lo=turn(jnp.asarray(threat.lo)), hi=turn(jnp.asarray(threat.hi)))
+

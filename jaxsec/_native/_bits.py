@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from ._load import available
 from ._offset import as_offset
-from ._philox import philox_bits
+from ._philox import dependent_zero, philox_bits
 
 _TARGET = "jaxsec_random_bits"
 
@@ -57,4 +57,4 @@ def _bits(key: jax.Array, offset: jax.Array, *, shape: tuple[int, ...], native: 
 def _native_bits(key: jax.Array, offset: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     # The handler takes any number of leading axes, so broadcasting keeps a vmapped draw one call.
     call = jax.ffi.ffi_call(_TARGET, jax.ShapeDtypeStruct(shape, jnp.uint32), vmap_method="broadcast_all")
-    return call(key, offset)
+    return call(key, offset) | dependent_zero(key, offset)

@@ -1,0 +1,41 @@
+"""What every test runs under: eight CPU devices, rank promotion an error, a compilation cache outside the tree."""
+
+import os
+import pathlib
+import tempfile
+
+# Read when a JAX backend starts, so it must be set before anything draws an array.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jax
+import pytest
+
+N_DEVICES = 8
+_CACHE = pathlib.Path(tempfile.gettempdir()) / f"jaxsec-test-cache-{os.getuid()}"
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    jax.config.update("jax_compilation_cache_dir", str(_CACHE))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> pathlib.Path:
+    """The folder of test data beside the repository; a test that asks for it is skipped where it is absent."""
+    folder = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no ../shared/data beside the repository")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def devices() -> list[jax.Device]:
+    """Eight devices. Fewer skip the test, or fail it where JAXSEC_REQUIRE_DEVICES is set, so that a skip cannot hide them."""
+    found = jax.devices()
+    if len(found) < N_DEVICES:
+        reason = f"{len(found)} devices, {N_DEVICES} needed: XLA_FLAGS=--xla_force_host_platform_device_count={N_DEVICES}"
+        if os.environ.get("JAXSEC_REQUIRE_DEVICES"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return found[:N_DEVICES]

@@ -1,7 +1,23 @@
 """jaxsec: attack, defend, certify and audit machine-learning models, compiled end to end with JAX."""
 
+__version__ = "0.1.0"
+
+from .attack import APGD as APGD
+from .attack import BIM as BIM
+from .attack import FAB as FAB
+from .attack import FGSM as FGSM
+from .attack import PGD as PGD
+from .attack import AutoAttack as AutoAttack
+from .attack import Square as Square
+from .attack import attack as attack
+from .core import AttackResult as AttackResult
+from .core import Flag as Flag
 from .core import Model as Model
 from .core import ModelInfo as ModelInfo
+from .core import Status as Status
 from .core import bind as bind
-
-__version__ = "0.1.0"
+from .threat import L1 as L1
+from .threat import L2 as L2
+from .threat import Box as Box
+from .threat import LInf as LInf
+from .threat import Threat as Threat

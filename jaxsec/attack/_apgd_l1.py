@@ -8,7 +8,7 @@ import numpy as np
 
 from ..core._select import kth_largest
 from ..core._struct import Struct, static, struct
-from ..threat._ball import flat
+from ..threat._rows import flat
 from ._apgd import pick_target
 from ._method import Method, Track, observe, start_track
 from ._problem import Problem, expand

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ..core._struct import Struct, static, struct
-from ..threat._ball import flat
+from ..threat._rows import flat
 from ._apgd import pick_target
 from ._hyperplane import towards_plane
 from ._method import Method, Track, start_track
@@ -122,7 +122,7 @@ class FAB(Method):
 
     def step(self, problem: Problem, state: _State, i: jax.Array) -> _State:
         threat, x0, x = problem.threat, problem.x0, state.x
-        lo, hi = (jnp.broadcast_to(v, x0.shape[1:]).reshape(1, -1) for v in (threat.lo, threat.hi))
+        lo, hi = (flat(jnp.broadcast_to(v, x0.shape).astype(x0.dtype)) for v in (threat.lo, threat.hi))
         value, w = self._boundary(problem, x, i, state.target)
         size = jnp.max(jnp.abs(w), axis=1)
         usable = jnp.isfinite(size) & (size > 0)
@@ -130,7 +130,9 @@ class FAB(Method):
         a, b = flat(x), flat(x0)
         # the same plane seen from both points: one search over 2B rows
         at_clean = value + jnp.sum(w * (b - a), axis=1)
-        steps = towards_plane(threat.norm, jnp.concatenate([a, b]), jnp.concatenate([w, w]), jnp.concatenate([value, at_clean]), lo, hi)
+        steps = towards_plane(
+            threat.norm, *(jnp.concatenate(pair) for pair in ((a, b), (w, w), (value, at_clean), (lo, lo), (hi, hi)))
+        )
         d1, d2 = jnp.split(steps, 2)
         n1, n2 = (jnp.maximum(_norm(threat.norm, d), 1e-8) for d in (d1, d2))
         alpha = jnp.minimum(n1 / (n1 + n2), self.alpha_max)[:, None]

@@ -12,7 +12,7 @@ def towards_plane(norm: str, x: jax.Array, w: jax.Array, value: jax.Array, lo: j
     Guarantee: where the box does not reach the plane, `d` goes as far towards it as the box allows.
 
     Args:
-      norm: "linf", "l2" or "l1". x, w: [B, D], x inside the box. value: [B], the affine function at `x`. lo, hi: [1, D].
+      norm: "linf", "l2" or "l1". x, w: [B, D], x inside the box. value: [B], the affine function at `x`. lo, hi: [B, D].
 
     Returns:
       [B, D] step.

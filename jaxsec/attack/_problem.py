@@ -18,7 +18,7 @@ class Problem(Struct):
     Attributes:
       model: the model, already tuned for the platform.
       x0: [B, ...] clean inputs. y: [B] int32 labels (the class to leave; for a targeted goal, the class to reach).
-      threat: normalised: eps is [B], all leaves strongly typed.
+      threat: canonical: eps is [B], all leaves strongly typed.
       keys: [B] row keys of this stage and round.
       targeted: the goal is to reach `y` instead of leaving it.
       draws: model draws averaged per query (expectation over transformation); 1 for a deterministic model.

@@ -1,6 +1,6 @@
 """Square: score-based random search over square windows of images; no gradient."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -171,11 +171,7 @@ def _back(x: jax.Array, h: int, w: int, c: int | None) -> jax.Array:
     return x[:, 0] if c is None else jnp.transpose(x, (0, *(1 + int(a) for a in np.argsort([c, h, w]))))
 
 
-def _threat_images(threat, h: int, w: int, c: int | None):
-    """The threat for rows laid out as [C, H, W]."""
-
-    def turn(v: jax.Array) -> jax.Array:
-        return v if v.ndim == 0 else _images(v[None], h, w, c)[0]
-
-    return threat.replace(lo=turn(jnp.asarray(threat.lo)), hi=turn(jnp.asarray(threat.hi)))
-
+def _threat_images(threat: Any, h: int, w: int, c: int | None) -> Any:
+    """The threat for rows laid out as [C, H, W]; its box has the rows' rank or is scalar."""
+    lo, hi = (v if v.ndim == 0 else _images(v, h, w, c) for v in (threat.lo, threat.hi))
+    return threat.replace(lo=lo, hi=hi)

@@ -10,15 +10,13 @@ from jax import lax
 
 from ..core._struct import struct
 from . import _sample
-from ._project import greedy, l1_level, l2_multiplier
+from ._project import greedy, l1_level, l2_multiplier, spread
 from ._rows import add_inward, add_outward, aligned, column, flat, per_row, working_dtype
 from ._threat import Threat
 
-# Rows this close to eps (in units of the working dtype's eps) are inside and returned unchanged, so that projecting twice is
-# projecting once; `contains` allows 1e-6, about twice as much, for sums in another order.
-_INSIDE = 4.0
 # beyond this many eps, lengths only need to be ordered right to first order; keeps squares finite in float32
 _FAR = 1e15
+_NEAR = 1e-30
 
 
 class Ball(Threat):
@@ -94,9 +92,12 @@ class Ball(Threat):
 
     def _room(self, x0: jax.Array, direction: jax.Array) -> jax.Array:
         """[B, ...] how far each element can go along the direction's sign before the box stops it."""
-        wide = x0.astype(working_dtype(x0))
-        lo, hi = aligned("lo", self.lo, x0), aligned("hi", self.hi, x0)
-        return jnp.maximum(jnp.where(direction > 0, hi - wide, wide - lo), 0)
+        lo, hi, _ = self._leaves(x0)
+        return _room_to(x0, direction.astype(lo.dtype), lo, hi)
+
+    def _leaves(self, x0: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """(lo, hi, eps) as `canonical` has them."""
+        return aligned("lo", self.lo, x0), aligned("hi", self.hi, x0), self.radius(x0)
 
     def _moved(self, x0: jax.Array, direction: jax.Array, magnitude: jax.Array) -> jax.Array:
         wide = x0.astype(working_dtype(x0))
@@ -186,17 +187,15 @@ class L2(Ball):
     hi: Any = math.inf
 
     def project(self, x0: jax.Array, x: jax.Array) -> jax.Array:
-        eps = self.radius(x0)
-        v, u, c = _wanted(self, x0, x)
-        scaled, p, q = _in_units_of(eps, u, c)
-        slack = 1 + _INSIDE * float(jnp.finfo(u.dtype).eps)
-        inside = jnp.sum(jnp.minimum(p, q), axis=1) <= slack * slack
-        s = l2_multiplier(p, q)
-        root = jnp.sqrt(jnp.where(s > 0, s, 1))[:, None]
-        # where the sum cannot reach eps**2 the row is inside, so every `c` read here is finite
-        magnitude = jnp.where(s[:, None] * p < q, jnp.minimum(eps[:, None] * root * scaled, u), c)
-        moved = self._moved(x0, v, magnitude.reshape(x0.shape))
-        return jnp.where(column(inside & (eps > 0), x0), self._boxed(x), moved)
+        args = (x0, x, *self._leaves(x0))
+        eps = column(args[-1], x0)
+        s = l2_multiplier(_projection_squares, True, *args)
+        root = column(jnp.sqrt(jnp.where(s > 0, s, 1)), x0)
+        p, q = _projection_squares(*args)
+        v = _displacement(x0, x)
+        magnitude = jnp.where(column(s, x0) * p < q, root * jnp.abs(v), self._room(x0, v))
+        moved = self._moved(x0, v, jnp.minimum(magnitude, eps))
+        return jnp.where((column(s, x0) == 1) & (eps > 0), self._boxed(x), moved)
 
     def project_radially(self, x0: jax.Array, x: jax.Array) -> jax.Array:
         """AutoAttack's projection: scale the displacement to length eps if it is longer, then clip to the box. Feasible, two passes."""
@@ -227,15 +226,15 @@ class L2(Ball):
         return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), square)  # finite derivative at 0, NaN kept
 
     def _gain(self, x0: jax.Array, g: jax.Array) -> jax.Array:
-        eps = self.radius(x0)
-        a = flat(jnp.abs(g.astype(eps.dtype)))
-        a = a / _positive(jnp.max(a, axis=1, initial=0, keepdims=True))
-        c = flat(self._room(x0, g))
-        p, q = a * a, _in_units_of(eps, a, c)[2]
-        s = l2_multiplier(p, q)
-        free = s[:, None] * p < q
-        reach = eps[:, None] * jnp.sqrt(jnp.where(s > 0, s, 1))[:, None] * a
-        return jnp.where(p > 0, jnp.where(free, reach, jnp.minimum(c, eps[:, None])), 0).reshape(x0.shape)
+        lo, hi, eps = self._leaves(x0)
+        unit = self.steepest(x0, g.astype(eps.dtype))
+        args = (x0, unit, lo, hi, eps)
+        s = l2_multiplier(_direction_squares, False, *args)
+        p, q = _direction_squares(*args)
+        # s starts at 1, the length that a ball without a box gives
+        reach = column(eps * jnp.sqrt(jnp.where(s > 0, s, 1)), x0) * jnp.abs(unit)
+        magnitude = jnp.where(column(s, x0) * p < q, reach, jnp.minimum(self._room(x0, unit), column(eps, x0)))
+        return jnp.where(p > 0, magnitude, 0)
 
 
 @final
@@ -263,17 +262,15 @@ class L1(Ball):
     hi: Any = math.inf
 
     def project(self, x0: jax.Array, x: jax.Array) -> jax.Array:
-        eps = self.radius(x0)
-        v, u, c = _wanted(self, x0, x)
-        inside = jnp.sum(jnp.minimum(u, c), axis=1) <= eps * (1 + _INSIDE * float(jnp.finfo(u.dtype).eps))
-        # rows inside have no root and rows of eps = 0 need none: an infinite budget ends their search at the first step
-        level = l1_level(u, c, jnp.where(inside | (eps <= 0), jnp.inf, eps))
-        magnitude = jnp.clip(u - level[:, None], 0, c)
+        lo, hi, eps = self._leaves(x0)
+        level = l1_level(_lengths, eps, x0, x, lo, hi)
+        u, c = _lengths(x0, x, lo, hi)
+        magnitude = jnp.clip(u - column(level, x0), 0, c)
         # the level is a float: with many elements near it the sum moves in steps, and the last bits are taken off by scaling
-        total = lax.stop_gradient(jnp.sum(magnitude, axis=1))
-        magnitude = magnitude * jnp.minimum(eps / _positive(total), 1)[:, None]
-        moved = self._moved(x0, v, magnitude.reshape(x0.shape))
-        return jnp.where(column(inside, x0), self._boxed(x), moved)
+        total = lax.stop_gradient(jnp.sum(flat(magnitude), axis=1))
+        magnitude = magnitude * column(jnp.minimum(eps / _positive(total), 1), x0)
+        moved = self._moved(x0, _displacement(x0, x), magnitude)
+        return jnp.where(column((level == 0) & (eps > 0), x0), self._boxed(x), moved)
 
     def sample(self, keys: jax.Array, x0: jax.Array) -> jax.Array:
         return self._unit_moved(x0, _sample.each_row(_sample.l1_ball, keys, x0))
@@ -302,20 +299,44 @@ class L1(Ball):
         return greedy(flat(jnp.abs(g.astype(eps.dtype))), c, eps).reshape(x0.shape)
 
 
-def _wanted(threat: Ball, x0: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(displacement [B, ...], its magnitudes [B, D], the room along it [B, D]) in the working dtype."""
+def _displacement(x0: jax.Array, x: jax.Array) -> jax.Array:
     dtype = working_dtype(x0)
-    v = x.astype(dtype) - x0.astype(dtype)
-    return v, flat(jnp.abs(v)), flat(threat._room(x0, v))
+    return x.astype(dtype) - x0.astype(dtype)
 
 
-def _in_units_of(eps: jax.Array, u: jax.Array, c: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """(u / eps, its square, (c / eps)**2 cut at 4), finite for every eps: an element with room for 2 eps is never blocked."""
-    unit = jnp.maximum(eps, 1e-30)[:, None]
-    scaled = jnp.minimum(u / unit, _FAR)
+def _room_to(x0: jax.Array, direction: jax.Array, lo: jax.Array, hi: jax.Array) -> jax.Array:
+    wide = x0.astype(direction.dtype)
+    return jnp.maximum(jnp.where(direction > 0, hi - wide, wide - lo), 0)
+
+
+def _lengths(x0: jax.Array, x: jax.Array, lo: jax.Array, hi: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(how far x is from x0, the room on that side), per element."""
+    v = _displacement(x0, x)
+    return jnp.abs(v), _room_to(x0, v, lo, hi)
+
+
+def _squared_room(c: jax.Array, unit: jax.Array) -> jax.Array:
+    # an element with room for 2 eps is never blocked, so the ratio is cut there and infinite boxes stay finite
     wide = c >= 2 * unit
     ratio = jnp.where(wide, 2, jnp.where(wide, 0, c) / unit)
-    return scaled, scaled * scaled, ratio * ratio
+    return ratio * ratio
+
+
+def _unit(eps: jax.Array, rank: int) -> jax.Array:
+    return spread(jnp.maximum(eps, _NEAR), rank)
+
+
+def _projection_squares(x0: jax.Array, x: jax.Array, lo: jax.Array, hi: jax.Array, eps: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """((wanted length / eps)**2, (room / eps)**2), finite for every eps."""
+    u, c = _lengths(x0, x, lo, hi)
+    unit = _unit(eps, u.ndim)
+    scaled = jnp.minimum(u / unit, _FAR)
+    return scaled * scaled, _squared_room(c, unit)
+
+
+def _direction_squares(x0: jax.Array, d: jax.Array, lo: jax.Array, hi: jax.Array, eps: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(d**2, (room / eps)**2) for a direction d of unit length."""
+    return d * d, _squared_room(_room_to(x0, d, lo, hi), _unit(eps, d.ndim))
 
 
 def _positive(v: jax.Array) -> jax.Array:

@@ -1,0 +1,87 @@
+"""Resumable state on disk: after a kill at any moment the run starts again where it was and ends with the same numbers."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ._record import Record
+
+VERSION = 1
+
+
+def fingerprint(*parts: Any) -> str:
+    """SHA-256 of everything that decides the result: arrays by bytes, static parts by `repr`."""
+    digest = hashlib.sha256()
+    for part in parts:
+        for leaf in jax.tree.leaves(part):
+            if isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                leaf = jax.random.key_data(leaf)
+            a = np.asarray(leaf)
+            digest.update(f"{a.dtype}{a.shape}".encode() if a.dtype != object else repr(leaf).encode())
+            if a.dtype != object:
+                digest.update(np.ascontiguousarray(a).tobytes())
+        digest.update(_plain(part).encode())
+    return digest.hexdigest()
+
+
+def _plain(part: Any) -> str:
+    """The static side of a tree without memory addresses, which change from process to process."""
+    import re
+
+    return re.sub(r" at 0x[0-9a-f]+|object at \S+", "", str(jax.tree.structure(part)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Cursor:
+    """Where a run is: stage, round, the live rows when the round began, the next of its chunks."""
+
+    stage: int
+    round: int
+    chunk: int
+    rows: np.ndarray
+
+
+class Checkpoint:
+    """One file `attack.npz` in a folder, replaced atomically."""
+
+    def __init__(self, folder: str | os.PathLike[str], identity: str):
+        self.folder, self.identity = Path(folder), identity
+        self.path = self.folder / "attack.npz"
+
+    def save(self, record: Record, cursor: Cursor) -> None:
+        """Writes the run's state; a kill while writing leaves the former file whole."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        meta = json.dumps(
+            {"version": VERSION, "identity": self.identity, "stage": cursor.stage, "round": cursor.round, "chunk": cursor.chunk}
+        )
+        fields = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
+        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
+        with open(temporary, "wb") as file:
+            np.savez(file, meta=np.array(meta), rows=cursor.rows, **fields)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.path)
+
+    def load(self) -> tuple[Record, Cursor] | None:
+        """The saved state, or None where there is none; `ValueError` if it belongs to another run."""
+        if not self.path.exists():
+            return None
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                meta = json.loads(str(file["meta"]))
+                record = Record(**{f.name: file[f.name] for f in dataclasses.fields(Record)})
+                rows = file["rows"]
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise ValueError(f"{self.path} is no readable attack state ({error}); delete it to start again.") from error
+        if meta["version"] != VERSION or meta["identity"] != self.identity:
+            raise ValueError(
+                f"{self.path} belongs to another run: the model, data, threat, method, key or jaxsec version differ. "
+                "Give another folder, or delete the file to start again."
+            )
+        return record, Cursor(meta["stage"], meta["round"], meta["chunk"], rows)

@@ -1,0 +1,87 @@
+"""The same attack as one traced program: masks instead of compaction, for use under `jit`, `vmap` and on sharded inputs."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..core._check import n_classes_of
+from ..core._keys import fold, row_keys
+from ..core._model import Model
+from ..core._result import AttackResult, Status
+from ..threat import Threat
+from ._method import Method
+from ._problem import Problem, expand
+
+
+def pure(
+    model: Model,
+    x: jax.Array,
+    y: jax.Array,
+    threat: Threat,
+    stages: list[tuple[str, Method]],
+    key: jax.Array,
+    targeted: bool,
+    draws: int,
+    row_ids: Any,
+) -> AttackResult:
+    """`attack` without a host: the same keys, methods and re-verification, every row worked on to the end."""
+    k = n_classes_of(model, x)
+    threat = threat.canonical(x)
+    ids = jnp.arange(x.shape[0], dtype=jnp.uint32) if row_ids is None else jnp.asarray(row_ids, jnp.uint32)
+    keys = row_keys(key, ids)
+    base = Problem(model=model, x0=x, y=y.astype(jnp.int32), threat=threat, keys=keys, targeted=targeted, draws=draws, n_classes=k)
+    first = base.replace(keys=fold(fold(keys, 0), 0))
+    logits = first.logits(x, 0)
+    wrong, finite = first.wrong(logits), jnp.all(jnp.isfinite(logits), axis=1)
+    zero = jnp.zeros_like(base.y)
+    result = AttackResult(
+        x=x,
+        success=wrong,
+        loss=jnp.full(wrong.shape, -jnp.inf, jnp.float32),
+        distance=jnp.zeros(wrong.shape, jnp.float32),
+        queries=zero + draws,
+        gradients=zero,
+        first_step=jnp.where(wrong, 0, -1).astype(jnp.int32),
+        stage=zero - 1,
+        status=jnp.where(wrong, int(Status.WRONG_BEFORE), jnp.where(finite, int(Status.ROBUST), int(Status.NONFINITE))).astype(jnp.int32),
+        zero_gradients=zero,
+        bad_gradients=zero,
+        rising=jnp.zeros(wrong.shape, bool),
+        stages=tuple(name for name, _ in stages),
+    )
+    for s, (_, method) in enumerate(stages):
+        fitted, _ = method.fit(k, x.shape[1:], threat.norm)
+
+        def one(r: jax.Array, result: AttackResult, s: int = s, m: Method = fitted) -> AttackResult:
+            return _round(base.replace(keys=fold(fold(keys, s), r)), m, result, s, r)
+
+        result = jax.lax.fori_loop(0, fitted.rounds(k), one, result)
+    return result.replace(distance=jnp.where(wrong, 0.0, threat.distance(x, result.x)))
+
+
+def _round(problem: Problem, method: Method, old: AttackResult, stage: int, round: jax.Array) -> AttackResult:
+    state = method.init(problem, round)
+    state = jax.lax.fori_loop(0, method.total_steps, lambda i, s: method.step(problem, s, i), state)
+    track = method.finish(problem, state)
+    inside = problem.threat.contains(problem.x0, track.x)
+    wrong = problem.wrong(problem.logits(track.x, 2**30))
+    live = ~old.success & (old.status != int(Status.NONFINITE))
+    good = live & track.success & inside & wrong
+    claimed = live & track.success
+    status = jnp.where(claimed & ~inside, int(Status.INFEASIBLE), jnp.where(claimed & ~wrong, int(Status.UNVERIFIED), old.status))
+    count = live.astype(jnp.int32)
+    rising = live & ~good & jnp.isfinite(track.late) & (track.loss - track.late > 0.05 * jnp.abs(track.loss) + 1e-6)
+    return old.replace(
+        x=jnp.where(expand(live & inside, problem.x0), track.x, old.x),
+        success=old.success | good,
+        loss=jnp.where(live, track.loss, old.loss),
+        queries=old.queries + (track.queries + 1) * count,
+        gradients=old.gradients + track.gradients * count,
+        first_step=jnp.where(good, track.first_step, old.first_step),
+        stage=jnp.where(good, stage, old.stage),
+        status=jnp.where(good, int(Status.ADVERSARIAL), status).astype(jnp.int32),
+        zero_gradients=old.zero_gradients + track.zero_gradients * count,
+        bad_gradients=old.bad_gradients + track.bad_gradients * count,
+        rising=jnp.where(live & method.needs_gradient, rising, old.rising),
+    )

@@ -1,0 +1,26 @@
+"""Rows into batches of a few sizes, so that few programs are compiled."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def bucket(n: int, largest: int) -> int:
+    """The power of two that holds `n` rows, at most the one that holds `largest`."""
+    return 1 << (min(n, largest) - 1).bit_length() if n > 1 else 1
+
+
+def pad_rows(rows: np.ndarray, size: int) -> np.ndarray:
+    """Indices padded to `size` by repeating the first one: a real row, so that padding cannot make NaN or slow paths."""
+    return np.concatenate([rows, np.full(size - len(rows), rows[0], rows.dtype)])
+
+
+def take_leaves(tree: Any, rows: Any, n: int) -> Any:
+    """The rows of those leaves that have a batch axis of `n`; leaves shared by all rows (scalars, one row's shape) stay."""
+    return jax.tree.map(lambda leaf: leaf[rows] if leaf.ndim and leaf.shape[0] == n else leaf, tree)
+
+
+def take_rows(tree: Any, rows: jax.Array) -> Any:
+    """The rows of every leaf."""
+    return jax.tree.map(lambda leaf: leaf[rows], tree)

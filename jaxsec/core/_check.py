@@ -1,0 +1,54 @@
+"""What a front door demands of its inputs; every message shows the value, what is allowed and the remedy."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def n_classes_of(model: Any, x: Any) -> int:
+    """K, found by tracing the model on two rows of x's shape; raises `ValueError` where it does not give [B, K] logits."""
+    rows = jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype)
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
+    try:
+        out = jax.eval_shape(lambda m, v, k: m(v, k if m.stochastic else None), model, rows, keys)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"the model does not take rows of shape {tuple(x.shape[1:])} and dtype {x.dtype}: {str(error).splitlines()[0]}. "
+            "Check the layout (NCHW or NHWC) and whether images must be flattened."
+        ) from error
+    if out.ndim != 2 or out.shape[0] != 2 or out.shape[1] < 2:
+        raise ValueError(f"the model turns {rows.shape} into {out.shape}; logits of shape [B, K] with K >= 2 are needed.")
+    return int(out.shape[1])
+
+
+def check_batch(model: Any, x: Any, y: Any, threat: Any, max_rows: int) -> tuple[Any, Any, int]:
+    """Validates a batch on the host and gives (x floating, y int32, K).
+
+    Raises: ValueError or TypeError on wrong dtypes, shapes, NaN, labels out of range, rows outside the threat's box, negative
+    or non-finite eps.
+    """
+    if max_rows < 1:
+        raise ValueError(f"max_rows is {max_rows}; it must be at least 1.")
+    x = x if isinstance(x, jax.Array) else np.asarray(x)
+    if x.dtype == np.float64 and not jax.config.read("jax_enable_x64"):
+        x = np.asarray(x, np.float32)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"x has dtype {x.dtype}; floating values are needed, e.g. images.astype('float32') / 255.")
+    y = np.asarray(y)
+    if x.ndim < 2 or y.shape != x.shape[:1]:
+        raise ValueError(f"x has shape {x.shape}, y has {y.shape}; needed: x [B, ...] with at least two axes and y [B].")
+    if not np.issubdtype(y.dtype, np.integer):
+        raise TypeError(f"y has dtype {y.dtype}; integer class labels are needed.")
+    host = np.asarray(x)
+    finite = np.isfinite(host.astype(np.float32))
+    if not finite.all():
+        row = int(np.argwhere(~finite)[0][0])
+        raise ValueError(f"x has {int((~finite).sum())} NaN or infinite values, the first in row {row}; remove or impute these rows.")
+    k = n_classes_of(model, x)
+    if y.size and (y.min() < 0 or y.max() >= k):
+        hint = " Labels that start at 1 must be shifted." if y.min() == 1 and y.max() == k else ""
+        raise ValueError(f"y has labels from {y.min()} to {y.max()}; the model has {k} classes, so 0 to {k - 1} are allowed.{hint}")
+    threat.check(host)
+    return x, y.astype(np.int32), k

@@ -1,0 +1,104 @@
+"""Probes for masked gradients: attacks whose outcome is known if, and only if, gradients say the truth."""
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..core._keys import fold
+from ..core._result import Flag, Status
+from ._gradient import PGD
+from ._problem import Problem
+from ._record import Record
+
+if TYPE_CHECKING:
+    from ._door import _Run
+
+ROWS = 64
+NOISE_DRAWS = 16
+SHORT, LONG = 10, 50
+
+
+def masking_probes(run: "_Run", record: Record) -> list[Flag]:
+    """Runs all probes on up to 64 rows that the model gets right.
+
+    Cost: about 200 forwards and 150 backwards on 64 rows, and a few small programs.
+    Source: Carlini et al. 2019, section 4 (unbounded attacks, iterations, noise); Pintor et al. 2022 (indicators).
+    """
+    right = np.flatnonzero((record.status != Status.WRONG_BEFORE) & (record.status != Status.NONFINITE))
+    if not len(right):
+        return []
+    rows = right[:ROWS]
+    problem = run.problem(rows)
+    return [*_unbounded(run, rows), *_more_steps(run, rows), *_noise(problem, record, rows)]
+
+
+def _attack(run: "_Run", rows: np.ndarray, method: PGD, factor: float) -> np.ndarray:
+    """[n] success of one PGD at `factor` times the budget."""
+    from ._door import _advance, _finish, _start
+
+    problem = run.problem(rows, stage=1000)
+    problem = problem.replace(threat=problem.threat.scaled(jnp.float32(factor)))
+    fitted, _ = method.fit(run.n_classes, run.x.shape[1:], run.threat.norm)
+    state = _advance(fitted, problem, _start(fitted, problem, jnp.int32(0)), jnp.int32(0), jnp.int32(fitted.total_steps))
+    track, inside, wrong = _finish(fitted, problem, state)
+    return np.asarray(track.success & inside & wrong)[: len(rows)]
+
+
+def _unbounded(run: "_Run", rows: np.ndarray) -> list[Flag]:
+    """With a budget that covers the whole box, every row must fall."""
+    if run.threat.norm == "box":
+        return []
+    lo, hi = np.asarray(run.threat.lo, np.float64), np.asarray(run.threat.hi, np.float64)
+    width = float(np.max(hi - lo))
+    if not np.isfinite(width):
+        width = 100.0 * max(float(np.std(run.x)), 1e-6)
+    d = int(np.prod(run.x.shape[1:]))
+    eps = max(float(np.max(run.threat.eps)), 1e-12)
+    whole = width * {"linf": 1.0, "l2": d**0.5, "l1": float(d)}[run.threat.norm]
+    broken = _attack(run, rows, PGD(steps=LONG), max(whole / eps, 1.0))
+    rate = float(broken.mean())
+    if rate == 1.0:
+        return []
+    severity = "error" if rate < 0.95 else "warning"
+    text = f"with a budget that covers the whole input range only {broken.sum()} of {len(rows)} rows fall; all must: gradients are masked"
+    return [Flag("unbounded-attack-fails", severity, text, rate, len(rows))]
+
+
+def _more_steps(run: "_Run", rows: np.ndarray) -> list[Flag]:
+    """Five times the steps must not find much more."""
+    few, many = _attack(run, rows, PGD(steps=SHORT), 1.0), _attack(run, rows, PGD(steps=LONG), 1.0)
+    gain = float(many.mean() - few.mean())
+    # 64 rows: a gain of 5 points is 3 rows; below that the difference says nothing
+    if gain <= 0.05:
+        return []
+    text = f"PGD with {LONG} steps breaks {many.sum()} of {len(rows)} rows, with {SHORT} steps {few.sum()}: the surface is rough, use many steps"
+    return [Flag("more-steps-help", "warning", text, gain, len(rows))]
+
+
+@jax.jit
+def _noise_hits(problem: Problem, scale: jax.Array) -> jax.Array:
+    """[draws, B] bool: wrong at a uniform point of the set shrunk by `scale`."""
+
+    def one(d: jax.Array) -> jax.Array:
+        x = problem.threat.scaled(scale).sample(fold(problem.keys, 5000 + d), problem.x0)
+        return problem.wrong(problem.logits(x, d))
+
+    return jax.lax.map(one, jnp.arange(NOISE_DRAWS))
+
+
+def _noise(problem: Problem, record: Record, rows: np.ndarray) -> list[Flag]:
+    found = []
+    hits = np.asarray(_noise_hits(problem, jnp.float32(1.0)))[:, : len(rows)]
+    missed = hits.any(axis=0) & ~record.success[rows]
+    if missed.any():
+        text = f"uniform noise in the set breaks {missed.sum()} of {len(rows)} rows that the attack left standing: the attack fails"
+        found.append(Flag("noise-beats-attack", "error", text, float(missed.mean()), len(rows)))
+    if problem.threat.norm != "box":
+        near = np.asarray(_noise_hits(problem, jnp.float32(0.01)))[:, : len(rows)].mean(axis=0)
+        shaky = (near > 0) & (near < 1)
+        if shaky.mean() > 0.05:
+            text = f"the answer changes under noise of 1 % of the budget on {shaky.sum()} of {len(rows)} rows: predictions are unstable"
+            found.append(Flag("unstable-predictions", "warning", text, float(shaky.mean()), len(rows)))
+    return found

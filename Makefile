@@ -67,16 +67,16 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-# An editable install cannot show what the wheel lacks. The copy is unpacked outside the tree and run there.
+# An editable install cannot show what the wheel lacks. The copy is unpacked and run there; -S keeps the editable finder out.
 wheel: $(VENV)/.dev
 	rm -rf dist build/unpacked
 	$(BIN)/python -m pip wheel -q --disable-pip-version-check --no-deps -w dist .
 	$(BIN)/python -m zipfile -e dist/jaxsec-*.whl build/unpacked
-	cd build/unpacked && "$(abspath $(BIN))/python" -S -c "$$WHEEL_CHECK"
+	site=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	cd build/unpacked && PYTHONPATH="$$PWD:$$site" "$(abspath $(BIN))/python" -S -c "$$WHEEL_CHECK"
 
 define WHEEL_CHECK
-import pathlib, site, sys
-sys.path.append(next(p for p in site.getsitepackages()))
+import pathlib
 import jaxsec
 from jaxsec import _native
 here = pathlib.Path.cwd()

@@ -6,6 +6,8 @@ namespace py = pybind11;
 
 PYBIND11_MODULE(_cpu, module, py::mod_gil_not_used()) {
   module.doc() = "XLA FFI targets of jaxsec for the CPU.";
+  // A handler newer than the XLA that runs would not be refused politely: the whole CPU backend would fail to start.
+  module.attr("api_version") = py::make_tuple(XLA_FFI_API_MAJOR, XLA_FFI_API_MINOR);
   module.def(
       "registrations",
       [] {

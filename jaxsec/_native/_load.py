@@ -2,6 +2,8 @@
 
 import functools
 import os
+import pathlib
+import re
 
 _SWITCH = "JAXSEC_NATIVE"
 
@@ -24,7 +26,7 @@ def status() -> str:
       ValueError: the environment variable `JAXSEC_NATIVE` is neither "0" nor "1".
 
     Example:
-      >>> status().split()[0] in {"loaded", "off:", "not", "refused"}
+      >>> status().split()[0] in {"loaded", "off:", "not", "refused:"}
       True
     """
     switch = os.environ.get(_SWITCH, "1")
@@ -35,15 +37,43 @@ def status() -> str:
 
 @functools.cache
 def _load() -> str:
-    import jax
-
     try:
         from . import _cpu  # pyright: ignore[reportAttributeAccessIssue]  # compiled; absent in a source tree
     except ImportError as error:
         return f"not built: {error}"
-    try:
-        for name, target in _cpu.registrations().items():
-            jax.ffi.register_ffi_target(name, target, platform="cpu")
-    except Exception as error:  # jaxlib's own error type, when the headers of the build are newer than the jaxlib that runs
-        return f"refused by XLA: {error}"
+    refusal = _refusal(_cpu.api_version, _running_api_version())
+    if refusal:
+        return refusal
+    import jax
+
+    for name, target in _cpu.registrations().items():
+        jax.ffi.register_ffi_target(name, target, platform="cpu")
     return "loaded"
+
+
+def _refusal(built: tuple[int, int], running: tuple[int, int] | None) -> str:
+    """Why a module built for the XLA FFI version `built` must not be registered, or nothing.
+
+    JAX registers when the backend starts, and a handler from newer headers than the running jaxlib's then stops the whole CPU
+    backend from starting. So the check comes first. XLA accepts older minor versions of the same major one.
+    """
+    if running is None:
+        return "refused: the running jaxlib ships no readable XLA FFI header, so its version is unknown; reinstall jaxlib."
+    if built[0] == running[0] and built[1] <= running[1]:
+        return ""
+    return (
+        f"refused: built for XLA FFI {built[0]}.{built[1]}, but the running jaxlib has {running[0]}.{running[1]}; "
+        "upgrade jax, or reinstall jaxsec with --no-build-isolation beside the jax you run."
+    )
+
+
+def _running_api_version() -> tuple[int, int] | None:
+    """Read from the header in jaxlib: the version has no Python name."""
+    import jax
+
+    try:
+        header = (pathlib.Path(jax.ffi.include_dir()) / "xla" / "ffi" / "api" / "c_api.h").read_text()
+    except OSError:
+        return None
+    found = [re.search(rf"#define XLA_FFI_API_{part} (\d+)", header) for part in ("MAJOR", "MINOR")]
+    return (int(found[0][1]), int(found[1][1])) if found[0] and found[1] else None

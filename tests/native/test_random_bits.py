@@ -13,6 +13,7 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxsec import _native
+from jaxsec._native import _load
 
 KEY = np.array([0xDEADBEEF, 42], np.uint32)
 
@@ -155,3 +156,15 @@ def test_import_does_not_start_a_backend() -> None:
     )
     env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout.strip() == "3"
+
+
+def test_a_module_newer_than_jaxlib_is_refused() -> None:
+    # Registered all the same, it would keep the CPU backend from starting: seen with headers of jaxlib 0.12.0 under jaxlib 0.11.2.
+    running = _load._running_api_version()
+    assert running is not None
+    major, minor = running
+    assert _load._refusal((major, minor), running) == ""
+    assert _load._refusal((major, minor - 1), running) == ""
+    assert f"built for XLA FFI {major}.{minor + 1}" in _load._refusal((major, minor + 1), running)
+    assert _load._refusal((major + 1, 0), running).startswith("refused")
+    assert "unknown" in _load._refusal(running, None)

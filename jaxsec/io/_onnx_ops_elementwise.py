@@ -105,7 +105,7 @@ def _pow(step: Step, x: Value, exponent: Value) -> Tensor:
 
 @op("Mod")
 def _mod(step: Step, a: Value, b: Value) -> Tensor:
-    return elementwise(lax.rem if step.attr("fmod", 0) else jnp.mod, *[tensor(v) for v in (a, b)])
+    return elementwise(jnp.fmod if step.attr("fmod", 0) else jnp.mod, *[tensor(v) for v in (a, b)])
 
 
 @op("Where")

@@ -82,6 +82,7 @@ class Program:
     row: tuple[int, ...] = dataclasses.field(compare=False)
     batched: bool = dataclasses.field(compare=False, repr=False)
     output: int = dataclasses.field(compare=False, repr=False)
+    floating: bool = dataclasses.field(compare=False, repr=False)
     digest: str
 
     def __call__(self, params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
@@ -91,21 +92,15 @@ class Program:
                 f"this ONNX model takes rows of shape {self.row}, got a batch of shape {tuple(x.shape)}; "
                 "reshape or transpose the data (Model.preprocessed(transpose=...) swaps NHWC and NCHW)."
             )
-        x = x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.float32)
+        if self.floating and not jnp.issubdtype(x.dtype, jnp.floating):
+            x = x.astype(jnp.float32)
         env: dict[int, Value] = {number: constant(params[name]) for name, number in self.params}
         env[self.input] = rows_of(x, (1, *self.row) if self.batched else self.row)
         for step in self.steps:
             args = [env[i] if isinstance(i, int) else i for i in step.inputs]
             env.update(zip(step.outputs, call(step, args), strict=False))
-        return finish(env[self.output], x.shape[0])
-
-
-def finish(value: Value, batch: int) -> jax.Array:
-    """The output as `[B, K]`; an output that does not depend on the input is repeated, which a constant classifier is."""
-    out = tensor(value)
-    if not out.rows:
-        return jnp.broadcast_to(jnp.reshape(out.data, (1, -1)), (batch, out.data.size))
-    return jnp.reshape(out.data, (batch, -1)) if out.data.ndim != 2 else out.data
+        out = tensor(env[self.output]).data
+        return out if out.ndim == 2 else jnp.reshape(out, (x.shape[0], -1))
 
 
 def digest_of(steps: tuple[Step, ...], *rest: Any) -> str:

@@ -1,0 +1,3 @@
+"""What comes in: ONNX models of any framework."""
+
+from .onnx import load as load

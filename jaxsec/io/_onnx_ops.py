@@ -1,0 +1,12 @@
+"""The op table: importing this file fills it."""
+
+from . import _onnx_ops_conv as conv
+from . import _onnx_ops_elementwise as elementwise
+from . import _onnx_ops_linear as linear
+from . import _onnx_ops_ml as ml
+from . import _onnx_ops_norm as norm
+from . import _onnx_ops_reduce as reduce
+from . import _onnx_ops_resize as resize
+from . import _onnx_ops_shape as shape
+
+__all__ = ["conv", "elementwise", "linear", "ml", "norm", "reduce", "resize", "shape"]

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 from ..core._struct import struct
 from . import _sample
@@ -14,9 +15,9 @@ from ._project import greedy, l1_level, l2_multiplier, spread
 from ._rows import add_inward, add_outward, aligned, column, flat, per_row, working_dtype
 from ._threat import Threat
 
-# beyond this many eps, lengths only need to be ordered right to first order; keeps squares finite in float32
+# Keep squares finite in float32: lengths beyond _FAR eps count as that, and eps below _NEAR is solved at _NEAR and scaled down.
 _FAR = 1e15
-_NEAR = 1e-30
+_NEAR = 1e-15
 
 
 class Ball(Threat):
@@ -32,7 +33,7 @@ class Ball(Threat):
     def check(self, x0: jax.Array) -> None:
         name = type(self).__name__
         self.canonical(x0)
-        eps, lo, hi, rows = (None if isinstance(v, jax.core.Tracer) else np.asarray(v) for v in (self.eps, self.lo, self.hi, x0))
+        eps, lo, hi, rows = (None if isinstance(v, Tracer) else np.asarray(v) for v in (self.eps, self.lo, self.hi, x0))
         if eps is not None and not np.all(eps >= 0):
             raise ValueError(f"{name} has eps={self.eps}; a radius is a number >= 0, in the units of the input.")
         if lo is not None and hi is not None and not np.all(lo <= hi):
@@ -169,7 +170,7 @@ class L2(Ball):
 
     Guarantee: `project` and `maximise` solve the problem on ball and box together, to a few float32 ulps of eps.
     Args: as `LInf`.
-    Cost: COST_L2
+    Cost: COSTL2
     Source: KKT conditions; see `_project.py`. AutoAttack's projection (scale, then clip) is `project_radially`; it is feasible too, but
       not the nearest point where the box is active.
 
@@ -194,6 +195,7 @@ class L2(Ball):
         p, q = _projection_squares(*args)
         v = _displacement(x0, x)
         magnitude = jnp.where(column(s, x0) * p < q, root * jnp.abs(v), self._room(x0, v))
+        magnitude = magnitude * jnp.where(eps > _NEAR, 1, eps / _NEAR)
         moved = self._moved(x0, v, jnp.minimum(magnitude, eps))
         return jnp.where((column(s, x0) == 1) & (eps > 0), self._boxed(x), moved)
 
@@ -267,8 +269,8 @@ class L1(Ball):
         u, c = _lengths(x0, x, lo, hi)
         magnitude = jnp.clip(u - column(level, x0), 0, c)
         # the level is a float: with many elements near it the sum moves in steps, and the last bits are taken off by scaling
-        total = lax.stop_gradient(jnp.sum(flat(magnitude), axis=1))
-        magnitude = magnitude * column(jnp.minimum(eps / _positive(total), 1), x0)
+        total = jnp.sum(flat(magnitude), axis=1)
+        magnitude = magnitude * column(lax.stop_gradient(jnp.minimum(eps / _positive(total), 1)), x0)
         moved = self._moved(x0, _displacement(x0, x), magnitude)
         return jnp.where(column((level == 0) & (eps > 0), x0), self._boxed(x), moved)
 
@@ -323,7 +325,8 @@ def _squared_room(c: jax.Array, unit: jax.Array) -> jax.Array:
 
 
 def _unit(eps: jax.Array, rank: int) -> jax.Array:
-    return spread(jnp.maximum(eps, _NEAR), rank)
+    # `where`, not `maximum`, whose derivative at 0 would be infinity times zero
+    return spread(jnp.where(eps > _NEAR, eps, _NEAR), rank)
 
 
 def _projection_squares(x0: jax.Array, x: jax.Array, lo: jax.Array, hi: jax.Array, eps: jax.Array) -> tuple[jax.Array, jax.Array]:

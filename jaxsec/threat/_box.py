@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Self, final
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from ..core._struct import struct
 from . import _sample
@@ -42,12 +43,16 @@ class Box(Threat):
 
     def check(self, x0: jax.Array) -> None:
         self.canonical(x0)
-        lower, upper = (None if isinstance(v, jax.core.Tracer) else np.asarray(v) for v in (self.lower, self.upper))
+        lower, upper = (None if isinstance(v, Tracer) else np.asarray(v) for v in (self.lower, self.upper))
         for name, bound in (("lower", lower), ("upper", upper)):
             if bound is not None and not np.all(np.isfinite(bound)):
-                raise ValueError(f"Box has infinite or NaN elements in {name}; a box to search must be finite: give the valid range of every input.")
+                raise ValueError(
+                    f"Box has infinite or NaN elements in {name}; a box to search must be finite: give the valid range of every input."
+                )
         if lower is not None and upper is not None and not np.all(lower <= upper):
-            raise ValueError(f"Box has {int(np.sum(lower > upper))} elements with lower > upper; swap them, or drop the property if it is empty.")
+            raise ValueError(
+                f"Box has {int(np.sum(lower > upper))} elements with lower > upper; swap them, or drop the property if it is empty."
+            )
 
     def project(self, x0: jax.Array, x: jax.Array) -> jax.Array:
         lower, upper = self._limits(x)

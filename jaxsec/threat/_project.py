@@ -44,7 +44,7 @@ def spread(v: jax.Array, rank: int) -> jax.Array:
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def l2_multiplier(squares: Magnitudes, capped: bool, *args: jax.Array) -> jax.Array:
+def _l2_root(squares: Magnitudes, capped: bool, *args: jax.Array) -> jax.Array:
     """The s >= 0 of each row with `sum(minimum(s * p, q)) == 1`, or one at which all elements are at q if no s reaches 1.
 
     Args:
@@ -56,7 +56,7 @@ def l2_multiplier(squares: Magnitudes, capped: bool, *args: jax.Array) -> jax.Ar
     Source: KKT conditions of the Euclidean projection on ball and box; the sum is concave and piecewise linear in s, which is
       1 / (1 + multiplier)**2, so a Newton step from anywhere lands left of the root, and steps from there rise and end.
     """
-    p, q = squares(*args)
+    p, _ = squares(*args)
     rank, tolerance = p.ndim, SLACK * float(jnp.finfo(p.dtype).eps)
 
     def height(s: jax.Array) -> jax.Array:
@@ -88,9 +88,9 @@ def l2_multiplier(squares: Magnitudes, capped: bool, *args: jax.Array) -> jax.Ar
     return lax.while_loop(lambda state: jnp.any(state[2]) & (state[3] < _L2_PASSES), body, start)[0]
 
 
-@l2_multiplier.defjvp
+@_l2_root.defjvp
 def _l2_jvp(squares: Magnitudes, capped: bool, primals: Any, tangents: Any) -> Any:
-    s = l2_multiplier(squares, capped, *primals)
+    s = _l2_root(squares, capped, *primals)
 
     def height(*args: jax.Array) -> jax.Array:
         p, q = squares(*args)
@@ -103,7 +103,7 @@ def _l2_jvp(squares: Magnitudes, capped: bool, primals: Any, tangents: Any) -> A
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def l1_level(lengths: Magnitudes, eps: jax.Array, *args: jax.Array) -> jax.Array:
+def _l1_root(lengths: Magnitudes, eps: jax.Array, *args: jax.Array) -> jax.Array:
     """The level >= 0 of each row with `sum(clip(u - level, 0, c)) == eps`; 0 where the sum is at most eps there, or eps is 0.
 
     Args:
@@ -153,9 +153,9 @@ def l1_level(lengths: Magnitudes, eps: jax.Array, *args: jax.Array) -> jax.Array
     return lax.while_loop(lambda state: jnp.any(state[6]) & (state[7] < _L1_PASSES), body, start)[0]
 
 
-@l1_level.defjvp
+@_l1_root.defjvp
 def _l1_jvp(lengths: Magnitudes, primals: Any, tangents: Any) -> Any:
-    level = l1_level(lengths, *primals)
+    level = _l1_root(lengths, *primals)
 
     def surplus(eps: jax.Array, *args: jax.Array) -> jax.Array:
         u, c = lengths(*args)
@@ -169,6 +169,12 @@ def _l1_jvp(lengths: Magnitudes, primals: Any, tangents: Any) -> Any:
     return level, jnp.where(level > 0, _divide(change, n), 0)
 
 
+# jitted, because outside of a trace a `while_loop` over closures would be compiled anew at every call
+l2_multiplier = jax.jit(_l2_root, static_argnums=(0, 1))
+l1_level = jax.jit(_l1_root, static_argnums=0)
+
+
+@jax.jit
 def greedy(a: jax.Array, c: jax.Array, eps: jax.Array) -> jax.Array:
     """The m in [0, c] with `sum(m) <= eps` of largest `sum(a * m)`: a fractional knapsack without a sort.
 

@@ -29,7 +29,9 @@ def per_row(name: str, v: Any, x: jax.Array) -> jax.Array:
     """A scalar or [B] leaf as a strong [B] array in the working dtype."""
     v = jnp.asarray(v, working_dtype(x))
     if v.shape not in ((), x.shape[:1]):
-        raise ValueError(f"{name} has shape {v.shape} for a batch of {x.shape[0]}; allowed: a scalar, or one value per row, ({x.shape[0]},).")
+        raise ValueError(
+            f"{name} has shape {v.shape} for a batch of {x.shape[0]}; allowed: a scalar, or one value per row, ({x.shape[0]},)."
+        )
     return jnp.broadcast_to(v, x.shape[:1])
 
 
@@ -40,7 +42,9 @@ def aligned(name: str, v: Any, x: jax.Array) -> jax.Array:
         return v
     shape = (1,) * (x.ndim - v.ndim) + v.shape
     if len(shape) != x.ndim or any(a not in (1, b) for a, b in zip(shape, x.shape, strict=True)):
-        raise ValueError(f"{name} has shape {v.shape}; allowed: a scalar, or a shape that broadcasts to one row {x.shape[1:]} or to {x.shape}.")
+        raise ValueError(
+            f"{name} has shape {v.shape}; allowed: a scalar, or a shape that broadcasts to one row {x.shape[1:]} or to {x.shape}."
+        )
     return v.reshape(shape)
 
 
@@ -79,9 +83,9 @@ def add_outward(x0: jax.Array, d: jax.Array, dtype: Any) -> jax.Array:
 # nextafter has no derivative rule; rounding is the identity to first order
 @add_inward.defjvp
 def _add_inward_jvp(dtype: Any, primals: Any, tangents: Any) -> Any:
-    return add_inward(*primals, dtype), (tangents[0] + tangents[1]).astype(dtype)
+    return add_inward(primals[0], primals[1], dtype), (tangents[0] + tangents[1]).astype(dtype)
 
 
 @add_outward.defjvp
 def _add_outward_jvp(dtype: Any, primals: Any, tangents: Any) -> Any:
-    return add_outward(*primals, dtype), (tangents[0] + tangents[1]).astype(dtype)
+    return add_outward(primals[0], primals[1], dtype), (tangents[0] + tangents[1]).astype(dtype)

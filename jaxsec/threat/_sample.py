@@ -16,7 +16,9 @@ def each_row(draw: Callable[[jax.Array, int, Any], jax.Array], keys: jax.Array, 
     """
     rows = x0.shape[0]
     if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) or keys.shape not in ((), (rows,)):
-        raise TypeError(f"keys is an array of dtype {keys.dtype} and shape {keys.shape}; allowed: one typed key, or {rows} of them, one per row.")
+        raise TypeError(
+            f"keys is an array of dtype {keys.dtype} and shape {keys.shape}; allowed: one typed key, or {rows} of them, one per row."
+        )
     if keys.shape == ():
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(keys, jnp.arange(rows, dtype=jnp.uint32))
     dtype, size = working_dtype(x0), flat(x0).shape[1]

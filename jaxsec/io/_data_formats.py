@@ -1,0 +1,121 @@
+"""Readers of data files: NPZ, NPY, IDX, CIFAR-10 binary and the digits of scikit-learn. Nothing is unpickled."""
+
+import dataclasses
+import gzip
+import math
+from pathlib import Path
+
+import numpy as np
+
+from ._data_error import DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class Raw:
+    """Arrays as a file has them: `layout` is flat, NHW, NCHW, NHWC, or empty where the file does not say; `top` is the value of white."""
+
+    x: np.ndarray
+    y: np.ndarray
+    layout: str
+    top: float | None
+    notes: tuple[str, ...] = ()
+
+
+def content(path: Path) -> bytes:
+    """A file's bytes, unpacked if it is gzipped."""
+    if not path.is_file():
+        raise DataError(f"no data file at {path} (working folder: {Path.cwd()}).")
+    data = path.read_bytes()
+    if data[:2] != b"\x1f\x8b":
+        return data
+    try:
+        return gzip.decompress(data)
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path} is gzipped, but damaged: {error}.") from None
+
+
+def npz(path: Path, x_key: str, y_key: str) -> Raw:
+    """Two arrays of an NPZ file."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if isinstance(file, np.ndarray):
+                raise DataError(f"{path} holds a single array; pass it as .npy together with labels=...")
+            missing = [k for k in (x_key, y_key) if k not in file.files]
+            if missing:
+                raise DataError(f"{path} has no key {missing}; it has {sorted(file.files)}. Choose with x_key=... and y_key=...")
+            return Raw(file[x_key], file[y_key], "", None)
+    except DataError:
+        raise
+    except Exception as error:  # zip, header and pickle faults: all mean that this is no NPZ of plain arrays
+        raise DataError(f"{path} is no NPZ file of plain arrays: {error}") from None
+
+
+def npy(path: Path) -> np.ndarray:
+    """One array of an NPY file."""
+    if not path.is_file():
+        raise DataError(f"no data file at {path} (working folder: {Path.cwd()}).")
+    try:
+        array = np.load(path, allow_pickle=False)
+    except Exception as error:
+        raise DataError(f"{path} is no NPY file of a plain array: {error}") from None
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"{path} holds several arrays; rename it to .npz.")
+    return array
+
+
+# Type codes of the IDX format, third byte of the magic number; all numbers are big-endian.
+_IDX = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+
+def idx_array(path: Path) -> np.ndarray:
+    """One IDX file, the format of MNIST and its relatives."""
+    data = content(path)
+    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX:
+        raise DataError(f"{path} is no IDX file: it starts with {data[:4]!r}, expected two zero bytes, a type code and the number of axes.")
+    dtype, ndim = np.dtype(_IDX[data[2]]), data[3]
+    shape = tuple(int.from_bytes(data[4 + 4 * i : 8 + 4 * i], "big") for i in range(ndim))
+    body = data[4 + 4 * ndim :]
+    if len(body) != dtype.itemsize * math.prod(shape):
+        raise DataError(f"{path} is damaged: shape {shape} needs {dtype.itemsize * math.prod(shape)} bytes of data, it has {len(body)}.")
+    return np.frombuffer(body, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+
+
+def idx(path: Path, labels: Path | None) -> Raw:
+    """Images and labels; the label file is found by its usual name."""
+    if labels is None:
+        labels = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
+        if labels == path or not labels.is_file():
+            raise DataError(f"{path} holds images only; pass labels=<the IDX file of the labels> (looked for {labels.name}).")
+    x, y = idx_array(path), idx_array(labels)
+    top = 255.0 if x.dtype == np.uint8 else None
+    return Raw(x, y, "NHW" if x.ndim == 3 else "", top, ("IDX bytes 0..255 divided by 255",) if top else ())
+
+
+_CIFAR_RECORD = 1 + 3 * 32 * 32
+
+
+def cifar(path: Path, split: str) -> Raw:
+    """CIFAR-10 binary: one batch file, or the folder with data_batch_1..5.bin and test_batch.bin."""
+    if path.is_dir():
+        names = ["test_batch.bin"] if split == "test" else [f"data_batch_{i}.bin" for i in range(1, 6)]
+        files = [path / n for n in names]
+        missing = [f.name for f in files if not f.is_file()]
+        if missing:
+            raise DataError(f"{path} lacks {missing}, which the CIFAR-10 binary version has for split={split!r}.")
+    else:
+        files = [path]
+    data = b"".join(content(f) for f in files)
+    if not data or len(data) % _CIFAR_RECORD:
+        raise DataError(f"{path} has {len(data)} bytes, no multiple of {_CIFAR_RECORD}: not the CIFAR-10 binary version (one label byte, 3072 pixels).")
+    records = np.frombuffer(data, np.uint8).reshape(-1, _CIFAR_RECORD)
+    return Raw(records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0], "NCHW", 255.0, ("CIFAR bytes 0..255 divided by 255",))
+
+
+def digits() -> Raw:
+    """The 1797 digits of 8x8 pixels that come with scikit-learn, values 0 to 16."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ImportError("the embedded digits need scikit-learn: pip install 'jaxsec[audit]'.") from error
+    data = load_digits()
+    return Raw(np.asarray(data.images), np.asarray(data.target), "NHW", 16.0, ("digits 0..16 divided by 16",))

@@ -100,8 +100,8 @@ class APGDL1(Method):
         x0, x = problem.x0, state.x
         d = flat(x).shape[1]
         g = flat(state.gradient)
-        # step along the signs of the largest entries, in unit L1 length
-        keep = jnp.abs(g) >= kth_largest(jnp.abs(g), jnp.ceil(state.density * d).astype(jnp.int32))[:, None]
+        # step along the signs of the largest entries, in unit L1 length; rounded down (published: up), else two entries never become one
+        keep = jnp.abs(g) >= kth_largest(jnp.abs(g), jnp.floor(state.density * d).astype(jnp.int32))[:, None]
         sparse = jnp.where(keep, jnp.sign(g), 0.0)
         sparse = sparse / (jnp.sum(jnp.abs(sparse), axis=1, keepdims=True) + 1e-10)
         stepped = x + (state.size[:, None] * sparse).reshape(x.shape).astype(x.dtype)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
+from ..core._check import program_of
 from ..core._model import Model
 from ..core._result import Flag, Status
 from ._problem import Problem
@@ -104,9 +105,7 @@ def _from_outputs(run: "_Run") -> list[Flag]:
 
 def primitives_of(model: Model, x: np.ndarray) -> set[str]:
     """Names of all primitives in the model's program, inner ones included."""
-    rows = jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
-    closed = jax.make_jaxpr(lambda m, v, k: m(v, k if m.stochastic else None))(model, rows, keys)
+    closed = program_of(model, x)
     names: set[str] = set()
 
     def walk(jaxpr: jex.Jaxpr) -> None:

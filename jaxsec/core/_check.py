@@ -7,12 +7,30 @@ import jax.numpy as jnp
 import numpy as np
 
 
+@jax.jit
+def _program(model: Any, x: jax.Array, keys: jax.Array) -> jax.Array:
+    # a jitted function of the module: JAX keeps its trace, so asking again runs none of the user's Python
+    return model(x, keys if model.stochastic else None)
+
+
+def _rows_like(x: Any) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    return jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype), jax.eval_shape(_two_keys)
+
+
+def _two_keys() -> jax.Array:
+    return jax.random.split(jax.random.key(0), 2)
+
+
+def program_of(model: Any, x: Any) -> Any:
+    """The model's closed jaxpr on two rows of x's shape."""
+    return _program.trace(model, *_rows_like(x)).jaxpr
+
+
 def n_classes_of(model: Any, x: Any) -> int:
     """K, found by tracing the model on two rows of x's shape; raises `ValueError` where it does not give [B, K] logits."""
-    rows = jax.ShapeDtypeStruct((2, *x.shape[1:]), x.dtype)
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2))
+    rows, keys = _rows_like(x)
     try:
-        out = jax.eval_shape(lambda m, v, k: m(v, k if m.stochastic else None), model, rows, keys)
+        out = jax.eval_shape(_program, model, rows, keys)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"the model does not take rows of shape {tuple(x.shape[1:])} and dtype {x.dtype}: {str(error).splitlines()[0]}. "

@@ -118,7 +118,7 @@ class LInf(Ball):
     Args:
       eps: radius in input units, scalar or [B].
       lo, hi: range of valid inputs: scalar, one row's shape (or one that broadcasts to it), or [B, ...].
-    Cost: `project`, `maximise`: one elementwise pass.
+    Cost: `project`, `maximise`: 2 elementwise passes at [500, 784], 1 at [64, 150528].
 
     Example:
       >>> import jax.numpy as jnp
@@ -170,7 +170,8 @@ class L2(Ball):
 
     Guarantee: `project` and `maximise` solve the problem on ball and box together, to a few float32 ulps of eps.
     Args: as `LInf`.
-    Cost: COSTL2
+    Cost: in elementwise passes `a * x + y` (2-core CPU, float32, x one eps beyond the surface): `project` 7 at [500, 784] and 4 at
+      [64, 150528] with the box of pictures active, 4 and 2 without a box; `project_radially` 2 and 1; `maximise` 7 and 4.
     Source: KKT conditions; see `_project.py`. AutoAttack's projection (scale, then clip) is `project_radially`; it is feasible too, but
       not the nearest point where the box is active.
 
@@ -246,7 +247,9 @@ class L1(Ball):
 
     Guarantee: `project` and `maximise` solve the problem on ball and box together.
     Args: as `LInf`.
-    Cost: COST_L1
+    Cost: in elementwise passes as for `L2`: `project` after a sparse step 7 at [500, 784] and 5 at [64, 150528], from a standard normal
+      displacement 15 and 12; `maximise` 17 and 11 (31 counting passes instead of a sort). The nearest point is found to the
+      rounding of its level: with 150k elements in motion the norm may stay 1e-5 of eps below eps.
     Source: soft thresholding with clipping, see `_project.py`; same set as AutoAttack's `L1_projection` (Croce and Hein 2021, "Mind the
       box"), which sorts.
 

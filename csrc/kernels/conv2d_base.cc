@@ -1,0 +1,3 @@
+#define JAXSEC_ISA base
+#define JAXSEC_BYTES 16
+#include "conv2d_kernel.inc"

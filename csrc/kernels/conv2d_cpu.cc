@@ -1,0 +1,34 @@
+// Picks the variant of the convolution for this processor.
+#include "jaxsec/conv2d.h"
+
+namespace jaxsec {
+
+#define JAXSEC_DECLARE(isa)                                                                                                           \
+  namespace isa {                                                                                                                     \
+  void Conv2d(const Conv2dPlan&, const float*, const float*, const float*, const float*, float*, float*, int64_t, int64_t);           \
+  }
+JAXSEC_DECLARE(base)
+#if defined(__x86_64__)
+JAXSEC_DECLARE(x86_64_v3)
+JAXSEC_DECLARE(x86_64_v4)
+#endif
+#undef JAXSEC_DECLARE
+
+int64_t Conv2dScratch(const Conv2dPlan& s) {
+  const int64_t fh = (s.oh - 1) * s.stride + s.kh, fw = (s.ow - 1) * s.stride + s.kw;
+  return fh * fw * s.c + s.oh * s.ow * s.o;
+}
+
+int Conv2dVariants(Conv2dFn variants[3]) {
+  int n = 0;
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd"))
+    variants[n++] = x86_64_v4::Conv2d;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) variants[n++] = x86_64_v3::Conv2d;
+#endif
+  variants[n++] = base::Conv2d;
+  return n;
+}
+
+}  // namespace jaxsec

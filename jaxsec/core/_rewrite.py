@@ -1,2 +1,132 @@
-def tuned(model):
-    return model
+"""`tuned`: the model's traced program, rewritten where XLA's CPU backend is known to be slow; elsewhere it is left alone."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend import core as jex
+
+from ._layout import Flat, Laid, Pending, identity
+from ._model import Model
+from ._rewrite_rules import RULES, UNARY_SAFE, elementwise
+
+
+def tuned(model: Model) -> Model:
+    """The same model, with a program for CPUs in which gradients of convolutions and pools are fast.
+
+    Guarantee: equal to the model up to float32 rounding (a derivative exactly at a kink of `max(x, 0)` is 0, where JAX's
+    `max` gives a half); the choice is made where the program is lowered, so one traced program serves every platform;
+    tuning twice is tuning once; equal models stay equal, so nothing retraces.
+
+    Cost: tracing twice. Edge cases: without native code, or in a process with several CPU devices (where XLA would gather
+    the shards around a native call), the program is the model's own. A program with native code exports for TPU and GPU; for
+    the CPU, export with `JAXSEC_NATIVE=0`.
+    """
+    if isinstance(model.apply, Tuned) or model.stochastic:
+        return model
+    return model.replace(apply=Tuned(model.apply))
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuned:
+    """Compares by the program it wraps."""
+
+    inner: Callable[..., jax.Array]
+
+    def __call__(self, params: Any, x: jax.Array) -> jax.Array:
+        if not _usable():
+            return self.inner(params, x)
+        return lax.platform_dependent(params, x, cpu=self._rewritten, default=self.inner)
+
+    def _rewritten(self, params: Any, x: jax.Array) -> jax.Array:
+        closed, out = jax.make_jaxpr(self.inner, return_shape=True)(params, x)
+        (result,) = run(closed, jax.tree.leaves((params, x)))
+        return jax.tree.unflatten(jax.tree.structure(out), [result])
+
+
+def _usable() -> bool:
+    from .._native import available
+
+    return available() and len(jax.local_devices(backend="cpu")) == 1
+
+
+def run(closed: jex.ClosedJaxpr, args: list[jax.Array]) -> list[jax.Array]:
+    """Evaluates a closed jaxpr with the rewrites; plain arrays in, plain arrays out."""
+    return [plain(v) for v in _interpret(closed.jaxpr, list(closed.consts), list(args))]
+
+
+def plain(v: Any) -> jax.Array:
+    """The traced program's own array."""
+    if isinstance(v, Pending):
+        v = v.run()
+    if isinstance(v, Flat):
+        return v.plain()
+    return v.in_order(identity(len(v.shape))) if isinstance(v, Laid) else v
+
+
+def _interpret(jaxpr: jex.Jaxpr, consts: list[Any], args: list[Any]) -> list[Any]:
+    env: dict[Any, Any] = {}
+    uses: dict[Any, int] = {}
+    for atoms in (*(eqn.invars for eqn in jaxpr.eqns), jaxpr.outvars):
+        for atom in atoms:
+            if not isinstance(atom, jex.Literal):
+                uses[atom] = uses.get(atom, 0) + 1
+
+    def read(atom: Any) -> Any:
+        if isinstance(atom, jex.Literal):
+            return jnp.asarray(atom.val, atom.aval.dtype)
+        v = env[atom]
+        # a convolution wanted twice must run once, before anything is folded into it
+        return v.run() if isinstance(v, Pending) and uses[atom] > 1 else v
+
+    env.update(zip(jaxpr.constvars, consts, strict=True))
+    env.update(zip(jaxpr.invars, args, strict=True))
+    for eqn in jaxpr.eqns:
+        values = [read(atom) for atom in eqn.invars]
+        env.update(zip(eqn.outvars, _evaluate(eqn, values), strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _evaluate(eqn: Any, values: list[Any]) -> list[Any]:
+    name = eqn.primitive.name
+    if name in ("pjit", "jit", "closed_call", "core_call"):
+        inner = eqn.params.get("jaxpr") or eqn.params.get("call_jaxpr")
+        if isinstance(inner, jex.ClosedJaxpr):
+            return _interpret(inner.jaxpr, list(inner.consts), values)
+    if name == "custom_jvp_call" and _is_relu(eqn.params["call_jaxpr"].jaxpr):
+        return [relu(values[0])]
+    rule = RULES.get(name)
+    if rule is not None:
+        out = rule(eqn, values)
+        if out is not None:
+            return [out]
+    if name in UNARY_SAFE:
+        if (out := elementwise(eqn, values)) is not None:
+            return [out]
+    # everything else as it was traced: the equation alone as a program, so that custom derivatives keep their rules
+    inputs = [a for a in eqn.invars if not isinstance(a, jex.Literal)]
+    unique = list(dict.fromkeys(inputs))
+    given = {a: plain(v) for a, v in zip(eqn.invars, values, strict=True) if not isinstance(a, jex.Literal)}
+    alone = jex.Jaxpr((), unique, eqn.outvars, [eqn], eqn.effects)
+    return list(jex.jaxpr_as_fun(jex.ClosedJaxpr(alone, ()))(*[given[a] for a in unique]))
+
+
+def _is_relu(jaxpr: jex.Jaxpr) -> bool:
+    """One `max` of the argument and a literal zero, wrapped in calls or not."""
+    while len(jaxpr.eqns) == 1 and jaxpr.eqns[0].primitive.name in ("pjit", "jit", "closed_call"):
+        jaxpr = jaxpr.eqns[0].params["jaxpr"].jaxpr
+    if len(jaxpr.eqns) != 1 or jaxpr.eqns[0].primitive.name != "max" or len(jaxpr.invars) != 1:
+        return False
+    return any(isinstance(a, jex.Literal) and jnp.ndim(a.val) == 0 and float(a.val) == 0 for a in jaxpr.eqns[0].invars)
+
+
+def relu(v: Any) -> Any:
+    """ReLU in whatever order the value is laid; fused where a convolution waits."""
+    if isinstance(v, Pending):
+        return v.run(relu=True)
+    if isinstance(v, Laid):
+        return Laid(jax.nn.relu(v.array), v.perm, v.shape)
+    return jax.nn.relu(plain(v))

@@ -1,0 +1,72 @@
+"""Values of the rewritten program: arrays in another axis order than the traced program thinks, and convolutions not yet run."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass
+class Laid:
+    """`array` is the traced value with its axes in the order `perm`; axes of length 1 may stand for broadcast ones of `shape`."""
+
+    array: jax.Array
+    perm: tuple[int, ...]
+    shape: tuple[int, ...]
+
+    def in_order(self, perm: tuple[int, ...], *, full: bool = True) -> jax.Array:
+        """The array with axes in the order `perm`, broadcast axes filled in where `full`."""
+        array = self.array
+        if perm != self.perm:
+            array = jnp.transpose(array, [self.perm.index(a) for a in perm])
+        wanted = tuple(self.shape[a] for a in perm)
+        return jnp.broadcast_to(array, wanted) if full and array.shape != wanted else array
+
+
+@dataclasses.dataclass
+class Flat:
+    """A [N, D] value whose D is the flattened rest of `source`, in the traced axis order; not yet moved in memory."""
+
+    source: Laid
+
+    def plain(self) -> jax.Array:
+        return self.source.in_order(tuple(range(len(self.source.shape)))).reshape(self.source.shape[0], -1)
+
+
+class Pending:
+    """A convolution that waits for the bias and the ReLU that follow it, to run them in one kernel."""
+
+    def __init__(self, x: jax.Array, w: jax.Array, bias: jax.Array, stride: int, pads: Any, perm: tuple[int, ...], shape: tuple[int, ...]):
+        self.x, self.w, self.bias, self.stride, self.pads, self.perm, self.shape = x, w, bias, stride, pads, perm, shape
+        self._done: Laid | None = None
+
+    def run(self, relu: bool = False) -> Laid:
+        """The value, computed at most once without ReLU."""
+        from .._native._conv import conv2d
+
+        if relu or self._done is None:
+            value = Laid(conv2d(self.x, self.w, self.bias, self.stride, self.pads, relu), self.perm, self.shape)
+            if relu:
+                return value
+            self._done = value
+        return self._done
+
+    def channels(self, other: Laid) -> jax.Array | None:
+        """[O] if `other` varies along the channels only, else None."""
+        array = other.in_order(self.perm, full=False)
+        if array.shape[:3] != (1, 1, 1):
+            return None
+        return jnp.broadcast_to(array.reshape(-1), self.bias.shape)
+
+    def scaled(self, scale: jax.Array | None, shift: jax.Array | None) -> "Pending":
+        """The convolution followed by `* scale + shift`, per channel, folded into its weights."""
+        w, bias = self.w, self.bias
+        if scale is not None:
+            w, bias = w * scale[None, None, None], bias * scale
+        return Pending(self.x, w, bias if shift is None else bias + shift, self.stride, self.pads, self.perm, self.shape)
+
+
+def identity(n: int) -> tuple[int, ...]:
+    """The order in which nothing moves."""
+    return tuple(range(n))

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from ..core import Model
+from ._data import Dataset
 from ._data_error import DataError
-from .data import Dataset
 
 
 def check_data(data: Dataset, model: Model | None = None, *, accuracy: float | None = None) -> tuple[str, ...]:
@@ -30,8 +30,8 @@ def check_data(data: Dataset, model: Model | None = None, *, accuracy: float | N
     Example:
       >>> import jaxsec.io
       >>> data = jaxsec.io.load_data("digits", limit=200)
-      >>> jaxsec.io.check_data(data, accuracy=0.12)[0][:45]
-      'accuracy 12.0 % on 200 rows is not better th'
+      >>> jaxsec.io.check_data(data, accuracy=0.12)[0].partition(' is')[0]
+      'accuracy 12.0 % on 200 rows'
     """
     if not len(data) or len(data.x) != len(data.y):
         raise DataError(f"{data.name} has {len(data.x)} inputs and {len(data.y)} labels; both numbers must be equal and above 0.")
@@ -65,14 +65,18 @@ def _labels(data: Dataset, classes: int) -> None:
     if low >= 0 and high < classes:
         return
     hint = " They look 1-based: subtract 1." if low == 1 and high == classes else " Is this the right model for the data?"
-    raise DataError(f"labels of {data.name} range from {low} to {high}; the model has {classes} classes, so 0 to {classes - 1} are allowed.{hint}")
+    raise DataError(
+        f"labels of {data.name} range from {low} to {high}; the model has {classes} classes, so 0 to {classes - 1} are allowed.{hint}"
+    )
 
 
 def _fits(data: Dataset, model: Model) -> int:
     """Number of classes; raises if a row does not fit."""
     row, wanted = tuple(data.x.shape[1:]), model.info.input_shape
     if wanted is not None and row != tuple(wanted):
-        raise DataError(f"rows of {data.name} have shape {row}, the model takes {tuple(wanted)}. {_remedy(row, tuple(wanted), data.layout)}")
+        raise DataError(
+            f"rows of {data.name} have shape {row}, the model takes {tuple(wanted)}. {_remedy(row, tuple(wanted), data.layout)}"
+        )
     if model.info.n_classes is not None:
         return model.info.n_classes
     import jax
@@ -113,6 +117,7 @@ def _chance(data: Dataset, accuracy: float, model: Model | None) -> tuple[str, .
     lo, hi = (np.asarray(v) for v in data.value_range)
     seen = f"[{float(lo.min()):.4g}, {float(hi.max()):.4g}]"
     return (
-        f"accuracy {100 * accuracy:.1f} % on {len(data)} rows is not better than always answering the most frequent class ({100 * chance:.1f} %): "
+        f"accuracy {100 * accuracy:.1f} % on {len(data)} rows is not better than always answering the "
+        f"most frequent class ({100 * chance:.1f} %): "
         f"check the normalisation (inputs are in {seen}), the layout ({data.layout or 'unknown'}), and the order of the labels.",
     )

@@ -58,7 +58,8 @@ def _numbers(cells: list[str], path: Path, name: str, first: int) -> np.ndarray:
                 float(cell)
             except ValueError:
                 raise DataError(
-                    f"{path} line {number}, column {name!r}: {cell!r} is no number. Encode the column (one-hot) or fill the gap before loading."
+                    f"{path} line {number}, column {name!r}: {cell!r} is no number. "
+                    "Encode the column (one-hot) or fill the gap before loading."
                 ) from None
         raise
 

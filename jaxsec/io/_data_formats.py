@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,8 @@ def content(path: Path) -> bytes:
 def npz(path: Path, x_key: str, y_key: str) -> Raw:
     """Two arrays of an NPZ file."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: NumPy leaves the file open when it is no archive.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             if isinstance(file, np.ndarray):
                 raise DataError(f"{path} holds a single array; pass it as .npy together with labels=...")
             missing = [k for k in (x_key, y_key) if k not in file.files]
@@ -106,7 +108,9 @@ def cifar(path: Path, split: str) -> Raw:
         files = [path]
     data = b"".join(content(f) for f in files)
     if not data or len(data) % _CIFAR_RECORD:
-        raise DataError(f"{path} has {len(data)} bytes, no multiple of {_CIFAR_RECORD}: not the CIFAR-10 binary version (one label byte, 3072 pixels).")
+        raise DataError(
+            f"{path} has {len(data)} bytes, no multiple of {_CIFAR_RECORD}: not the CIFAR-10 binary version (one label byte, 3072 pixels)."
+        )
     records = np.frombuffer(data, np.uint8).reshape(-1, _CIFAR_RECORD)
     return Raw(records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0], "NCHW", 255.0, ("CIFAR bytes 0..255 divided by 255",))
 
@@ -117,5 +121,5 @@ def digits() -> Raw:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise ImportError("the embedded digits need scikit-learn: pip install 'jaxsec[audit]'.") from error
-    data = load_digits()
+    data: Any = load_digits()
     return Raw(np.asarray(data.images), np.asarray(data.target), "NHW", 16.0, ("digits 0..16 divided by 16",))

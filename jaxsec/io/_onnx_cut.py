@@ -41,7 +41,9 @@ def cut(folded: Folded) -> tuple[Folded, tuple[str, ...]]:
     if last.op == "LinearClassifier" and last.domain == ML:
         return _linear_classifier(folded, last, below, classes, normalised)
     if last.op == "Sigmoid":
-        return folded, (f"final Sigmoid over {classes} scores kept: they are no softmax probabilities, and their order is that of the logits",)
+        return folded, (
+            f"final Sigmoid over {classes} scores kept: they are no softmax probabilities, and their order is that of the logits",
+        )
     return folded, ()
 
 
@@ -53,10 +55,15 @@ def _linear_classifier(folded: Folded, last: Step, below: int, classes: int, nor
     if after == "LOGISTIC" and classes == 2 and last.attr("jaxsec_complementary"):
         # The scores are [-z, z]; halved, their softmax is [1 - sigmoid(z), sigmoid(z)], and the program stays linear.
         halved = dataclasses.replace(plain, attrs={**plain.attrs, "post_transform": "HALF"})
-        return _ending(folded, [halved], below, last), ("final Sigmoid of LinearClassifier removed: the model returns the logits [-z/2, z/2]",)
+        return _ending(folded, [halved], below, last), (
+            "final Sigmoid of LinearClassifier removed: the model returns the logits [-z/2, z/2]",
+        )
     if after == "LOGISTIC" and normalised:
         logs = dataclasses.replace(plain, attrs={**plain.attrs, "post_transform": "LOG_SIGMOID"})
-        note = "final Sigmoid and normalisation of LinearClassifier removed: the model returns the logarithms of the sigmoids, which are exact logits"
+        note = (
+            "final Sigmoid and normalisation of LinearClassifier removed: "
+            "the model returns the logarithms of the sigmoids, which are exact logits"
+        )
         return _ending(folded, [logs], below, last), (note,)
     return folded, ()
 

@@ -18,10 +18,10 @@ from ._onnx_tensor import Tensor, constant, rows_of
 # Known inputs of these ops are computed while loading, by onnx's own NumPy reference. An explicit list: a file must not choose what runs
 # (Loop, If, random ops and the like are refused by name).
 FOLDABLE = frozenset(
-    "Abs Add And Cast CastLike Ceil Clip Concat ConstantOfShape CumSum Div Equal Exp Expand Flatten Floor Gather GatherElements GatherND Greater "
-    "GreaterOrEqual Identity Less LessOrEqual Log Max Mean Min Mod Mul Neg NonZero Not OneHot Or Pow Range Reciprocal ReduceMax ReduceMin "
-    "ReduceProd ReduceSum Reshape Round ScatterElements ScatterND Shape Sign Size Slice Split Sqrt Squeeze Sub Sum Tile Transpose Trilu Unsqueeze "
-    "Where Xor".split()
+    "Abs Add And Cast CastLike Ceil Clip Concat ConstantOfShape CumSum Div Equal Exp Expand Flatten Floor Gather "
+    "GatherElements GatherND Greater GreaterOrEqual Identity Less LessOrEqual Log Max Mean Min Mod Mul Neg NonZero Not OneHot "
+    "Or Pow Range Reciprocal ReduceMax ReduceMin ReduceProd ReduceSum Reshape Round ScatterElements ScatterND Shape Sign Size "
+    "Slice Split Sqrt Squeeze Sub Sum Tile Transpose Trilu Unsqueeze Where Xor".split()
 )
 _LARGEST = 2**26  # entries of one folded array: a damaged or hostile shape must not eat the memory
 
@@ -112,7 +112,9 @@ def _host(node: Node, args: list[Any], opsets: dict[str, int]) -> list[np.ndarra
         if node.op == "Range":
             size = abs(float(args[1]) - float(args[0])) / max(abs(float(args[2])), 1e-9)
         if size * (args[0].size if node.op == "Tile" else 1) > _LARGEST:
-            raise ValueError(f"node {node.name or node.op!r} would make an array of about {size:.3g} entries; the file is damaged or hostile.")
+            raise ValueError(
+                f"node {node.name or node.op!r} would make an array of about {size:.3g} entries; the file is damaged or hostile."
+            )
     return _reference(node, args, opsets)
 
 
@@ -123,7 +125,7 @@ def _reference(node: Node, args: list[Any], opsets: dict[str, int]) -> list[np.n
 
     names = [f"i{k}" if a is not None else "" for k, a in enumerate(args)]
     outputs = [f"o{k}" for k, _ in enumerate(node.outputs)]
-    attrs = {k: onnx.numpy_helper.from_array(v) if isinstance(v, np.ndarray) else v for k, v in node.attrs.items()}
+    attrs: dict[str, Any] = {k: onnx.numpy_helper.from_array(v) if isinstance(v, np.ndarray) else v for k, v in node.attrs.items()}
     single = helper.make_node(node.op, names, outputs, **attrs)
     anything = [helper.make_tensor_value_info(o, onnx.TensorProto.UNDEFINED, None) for o in outputs]
     graph = helper.make_graph([single], "folded", [helper.make_tensor_value_info(n, 0, None) for n in names if n], anything)

@@ -20,7 +20,9 @@ def _dimensions(n: int) -> tuple[str, str, str]:
     return "NC" + space, "OI" + space, "NC" + space
 
 
-def _pads(step: Step, size: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> list[tuple[int, int]]:
+def _pads(
+    step: Step, size: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+) -> list[tuple[int, int]]:
     """Padding (before, after) of each spatial axis from `pads` or `auto_pad`."""
     n, auto = len(size), step.attr("auto_pad", "NOTSET")
     if auto in ("NOTSET", ""):

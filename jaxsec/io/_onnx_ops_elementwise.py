@@ -202,4 +202,3 @@ _CASTS: dict[Any, Any] = {
     1: np.float32, 10: np.float32, 11: np.float32, 16: np.float32, 9: np.bool_,
     2: np.uint8, 3: np.int8, 4: np.uint16, 5: np.int16, 6: np.int32, 7: np.int32, 12: np.uint32, 13: np.uint32,
 }  # fmt: skip
-

@@ -1,5 +1,6 @@
 """ONNX ops that multiply matrices: MatMul, Gemm, Einsum."""
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -28,7 +29,7 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
     return rows_of(out, shape)
 
 
-def _stacked(t: Tensor, shape: tuple[int, ...], front: tuple[int, ...], fold: bool) -> Tensor:
+def _stacked(t: Tensor, shape: tuple[int, ...], front: tuple[int, ...], fold: bool) -> jax.Array:
     full = (1,) * (len(front) + 2 - len(shape)) + tuple(shape)
     kept = full[1:] if fold else full
     return jnp.reshape(t.data, ((t.data.shape[0] if t.rows else 1), *kept))
@@ -78,5 +79,3 @@ def _einsum(step: Step, *inputs: Value) -> Tensor:
     rows = any(t.rows for t in tensors)
     out = jnp.einsum(f"{','.join(terms)}->{batch * rows}{right}", *[t.open() for t in tensors])
     return rows_of(out, out.shape[1:]) if rows else constant(out)
-
-

@@ -226,5 +226,3 @@ def _depth(step: Step, x: Value) -> Tensor:
     if step.attr("mode", "DCR") == "DCR":
         return permuted((k, k, c // k**2, h, w), (2, 3, 0, 4, 1), (n, c // k**2, h * k, w * k))
     return permuted((c // k**2, k, k, h, w), (0, 3, 1, 4, 2), (n, c // k**2, h * k, w * k))
-
-

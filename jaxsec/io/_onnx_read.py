@@ -113,7 +113,13 @@ def _graph(model: Any, path: Path) -> Graph:
 
 
 def _constant(attrs: dict[str, Any], path: Path, name: str) -> np.ndarray:
-    for key, dtype in (("value", None), ("value_float", np.float32), ("value_floats", np.float32), ("value_int", np.int64), ("value_ints", np.int64)):
+    for key, dtype in (
+        ("value", None),
+        ("value_float", np.float32),
+        ("value_floats", np.float32),
+        ("value_int", np.int64),
+        ("value_ints", np.int64),
+    ):
         if key in attrs:
             return np.asarray(attrs[key], dtype)
     raise ValueError(f"{path}: the Constant node {name!r} has a value of kind {sorted(attrs)}; allowed are numbers and dense tensors.")

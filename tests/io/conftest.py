@@ -1,4 +1,4 @@
-"""Lets the tests of this folder `import onnx_kit`. The folder cannot be a package: it would be called `io` and shadow the standard library's."""
+"""Lets the tests of this folder `import onnx_kit`. It cannot be a package: its name would be `io`, and shadow the standard library's."""
 
 import pathlib
 import sys

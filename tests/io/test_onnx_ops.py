@@ -9,11 +9,10 @@ pytest.importorskip("onnxruntime")
 
 import onnx
 from onnx import helper
+from onnx_kit import RNG, model_of, relative, run_all, write
 
 import jaxsec.io
 from jaxsec.io._onnx_program import TABLE
-
-from onnx_kit import RNG, model_of, relative, run_all, write
 
 TRIED: set[str] = set()
 
@@ -23,7 +22,11 @@ def bundle(tmp_path, branches, shape, arrays, opset):
     nodes, parts = [], []
     for i, (_, inner, last) in enumerate(branches):
         TRIED.update((n.domain, n.op_type) for n in inner)
-        nodes += [*inner, helper.make_node("Cast", [last], [f"cast_{i}"], to=1), helper.make_node("Reshape", [f"cast_{i}", "flat"], [f"part_{i}"])]
+        nodes += [
+            *inner,
+            helper.make_node("Cast", [last], [f"cast_{i}"], to=1),
+            helper.make_node("Reshape", [f"cast_{i}", "flat"], [f"part_{i}"]),
+        ]
         parts.append(f"part_{i}")
     nodes.append(helper.make_node("Concat", parts, ["y"], axis=1))
     arrays = {**arrays, "flat": np.array([1, -1])}
@@ -72,7 +75,12 @@ def test_image_ops(tmp_path):
         ("avg pads", "AveragePool", ["x"], dict(kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2])),
         ("avg include", "AveragePool", ["x"], dict(kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[2, 2], count_include_pad=1)),
         ("avg ceil", "AveragePool", ["x"], dict(kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1)),
-        ("avg ceil include", "AveragePool", ["x"], dict(kernel_shape=[2, 2], strides=[2, 2], pads=[1, 0, 0, 0], ceil_mode=1, count_include_pad=1)),
+        (
+            "avg ceil include",
+            "AveragePool",
+            ["x"],
+            dict(kernel_shape=[2, 2], strides=[2, 2], pads=[1, 0, 0, 0], ceil_mode=1, count_include_pad=1),
+        ),
         ("global avg", "GlobalAveragePool", ["x"], {}),
         ("global max", "GlobalMaxPool", ["x"], {}),
         ("batch norm", "BatchNormalization", ["x", "b4", "b4", "b4", "pos"], dict(epsilon=1e-3)),
@@ -81,7 +89,12 @@ def test_image_ops(tmp_path):
         ("mvn", "MeanVarianceNormalization", ["x"], {}),
         ("depth dcr", "DepthToSpace", ["x"], dict(blocksize=2)),
         ("depth crd", "DepthToSpace", ["x"], dict(blocksize=2, mode="CRD")),
-        ("resize nearest", "Resize", ["x", "", "scales"], dict(mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor")),
+        (
+            "resize nearest",
+            "Resize",
+            ["x", "", "scales"],
+            dict(mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor"),
+        ),
         ("resize linear", "Resize", ["x", "", "scales"], dict(mode="linear")),
         ("resize corners", "Resize", ["x", "", "", "sizes"], dict(mode="linear", coordinate_transformation_mode="align_corners")),
         ("resize half", "Resize", ["x", "", "", "sizes"], dict(mode="nearest", coordinate_transformation_mode="pytorch_half_pixel")),
@@ -95,14 +108,33 @@ def test_image_ops(tmp_path):
         ("softmax channel", "Softmax", ["x"], dict(axis=1)),
     ]
     arrays = {
-        "w": RNG.normal(size=(6, 4, 3, 3)), "w2": RNG.normal(size=(2, 4, 2, 2)), "wg": RNG.normal(size=(6, 2, 3, 3)), "b": RNG.normal(size=6),
-        "wt": RNG.normal(size=(4, 3, 3, 2)), "b3": RNG.normal(size=3), "b4": RNG.normal(size=4), "pos": RNG.uniform(0.5, 2, 4),
-        "scales": np.array([1, 1, 2, 1.5], np.float32), "sizes": np.array([1, 4, 5, 14]), "pads": np.array([0, 0, 2, 1, 0, 0, 0, 3]),
-        "crop": np.array([0, 0, -1, 0, 0, -1, -2, 0]), "half": np.float32(0.5), "slope": RNG.normal(size=(4, 1, 1)),
-    }  # fmt: skip
+        "w": RNG.normal(size=(6, 4, 3, 3)),
+        "w2": RNG.normal(size=(2, 4, 2, 2)),
+        "wg": RNG.normal(size=(6, 2, 3, 3)),
+        "b": RNG.normal(size=6),
+        "wt": RNG.normal(size=(4, 3, 3, 2)),
+        "b3": RNG.normal(size=3),
+        "b4": RNG.normal(size=4),
+        "pos": RNG.uniform(0.5, 2, 4),
+        "scales": np.array([1, 1, 2, 1.5], np.float32),
+        "sizes": np.array([1, 4, 5, 14]),
+        "pads": np.array([0, 0, 2, 1, 0, 0, 0, 3]),
+        "crop": np.array([0, 0, -1, 0, 0, -1, -2, 0]),
+        "half": np.float32(0.5),
+        "slope": RNG.normal(size=(4, 1, 1)),
+    }
     branches = [(label, [node(op, ins, f"z{i}", **kw)], f"z{i}") for i, (label, op, ins, kw) in enumerate(cases)]
-    branches.append(("space", [node("Transpose", ["x"], "sp0", perm=[0, 2, 1, 3]), node("Slice", ["sp0", "s0", "s8", "s2"], "sp1"),
-                               node("SpaceToDepth", ["sp1"], "sp2", blocksize=2)], "sp2"))  # fmt: skip
+    branches.append(
+        (
+            "space",
+            [
+                node("Transpose", ["x"], "sp0", perm=[0, 2, 1, 3]),
+                node("Slice", ["sp0", "s0", "s8", "s2"], "sp1"),
+                node("SpaceToDepth", ["sp1"], "sp2", blocksize=2),
+            ],
+            "sp2",
+        )
+    )
     arrays |= {"s0": np.array([0, 0]), "s8": np.array([4, 8]), "s2": np.array([2, 3])}
     # A convolution whose graph batch is not the batch axis: [4, 1, 9, 9].
     branches.append(("moved conv", [node("Transpose", ["x"], "m0", perm=[1, 0, 2, 3]), node("Conv", ["m0", "w1"], "m1")], "m1"))
@@ -111,8 +143,8 @@ def test_image_ops(tmp_path):
 
 
 UNARY = (
-    "Relu Sigmoid Tanh Softplus Softsign Mish HardSwish Erf Exp Reciprocal Abs Neg Sign Floor Ceil Round Sin Cos Tan Atan Sinh Cosh Asinh IsNaN "
-    "LeakyRelu ThresholdedRelu Elu Celu Selu HardSigmoid Gelu Identity Dropout Hardmax LogSoftmax ReduceSum ReduceMean ReduceMax ReduceMin "
+    "Relu Sigmoid Tanh Softplus Softsign Mish HardSwish Erf Exp Reciprocal Abs Neg Sign Floor Ceil Round Sin Cos Tan Atan Sinh Cosh Asinh "
+    "IsNaN LeakyRelu ThresholdedRelu Elu Celu Selu HardSigmoid Gelu Identity Dropout Hardmax LogSoftmax ReduceSum ReduceMean ReduceMax ReduceMin "
     "ReduceProd ReduceL1 ReduceL2 ReduceSumSquare ReduceLogSumExp ArgMax ArgMin LpNormalization"
 ).split()
 
@@ -167,36 +199,114 @@ def test_vector_ops(tmp_path):
     ]
     branches += [(label, [node(op, ins, f"v{i}_", **kw)], f"v{i}_") for i, (label, op, ins, kw) in enumerate(more) if op != "Swish"]
     chains = {
-        "compare": [node("Greater", ["x", "v6"], "a0"), node("LessOrEqual", ["x", "hi"], "a1"), node("And", ["a0", "a1"], "a2"),
-                    node("Not", ["a2"], "a3"), node("Where", ["a3", "x", "v6"], "a4")],
-        "logic": [node("Less", ["x", "v6"], "l0"), node("GreaterOrEqual", ["x", "lo"], "l1"), node("Or", ["l0", "l1"], "l2"),
-                  node("Equal", ["l2", "l0"], "l3"), node("Xor", ["l3", "l0"], "l4")],
-        "positive": [node("Abs", ["x"], "q0"), node("Sqrt", ["q0"], "q1"), node("Log", ["q0"], "q2"), node("Pow", ["q0", "v6"], "q3"),
-                     node("Add", ["q1", "q2"], "q4"), node("ReduceLogSum", ["q0"], "q5"), node("Add", ["q3", "q4"], "q6"), node("Add", ["q6", "q5"], "q7")],
-        "inverse": [node("Tanh", ["x"], "i0"), node("Asin", ["i0"], "i1"), node("Acos", ["i0"], "i2"), node("Atanh", ["i0"], "i3"),
-                    node("Cosh", ["x"], "i4"), node("Acosh", ["i4"], "i5"), node("Sub", ["i1", "i2"], "i6"), node("Mul", ["i6", "i3"], "i7"),
-                    node("Add", ["i7", "i5"], "i8")],
+        "compare": [
+            node("Greater", ["x", "v6"], "a0"),
+            node("LessOrEqual", ["x", "hi"], "a1"),
+            node("And", ["a0", "a1"], "a2"),
+            node("Not", ["a2"], "a3"),
+            node("Where", ["a3", "x", "v6"], "a4"),
+        ],
+        "logic": [
+            node("Less", ["x", "v6"], "l0"),
+            node("GreaterOrEqual", ["x", "lo"], "l1"),
+            node("Or", ["l0", "l1"], "l2"),
+            node("Equal", ["l2", "l0"], "l3"),
+            node("Xor", ["l3", "l0"], "l4"),
+        ],
+        "positive": [
+            node("Abs", ["x"], "q0"),
+            node("Sqrt", ["q0"], "q1"),
+            node("Log", ["q0"], "q2"),
+            node("Pow", ["q0", "v6"], "q3"),
+            node("Add", ["q1", "q2"], "q4"),
+            node("ReduceLogSum", ["q0"], "q5"),
+            node("Add", ["q3", "q4"], "q6"),
+            node("Add", ["q6", "q5"], "q7"),
+        ],
+        "inverse": [
+            node("Tanh", ["x"], "i0"),
+            node("Asin", ["i0"], "i1"),
+            node("Acos", ["i0"], "i2"),
+            node("Atanh", ["i0"], "i3"),
+            node("Cosh", ["x"], "i4"),
+            node("Acosh", ["i4"], "i5"),
+            node("Sub", ["i1", "i2"], "i6"),
+            node("Mul", ["i6", "i3"], "i7"),
+            node("Add", ["i7", "i5"], "i8"),
+        ],
         "split": [helper.make_node("Split", ["x"], ["p0_", "p1_"], axis=2, num_outputs=2), node("Mul", ["p0_", "p1_"], "p2_")],
-        "split sizes": [helper.make_node("Split", ["x", "parts"], ["r0", "r1"], axis=1), node("ReduceSum", ["r0", "one"], "r2"), node("Mul", ["r1", "r2"], "r3")],
-        "attention": [node("Transpose", ["x"], "t0", perm=[1, 0, 2]), node("Reshape", ["t0", "heads"], "t1"), node("Transpose", ["t1"], "t2", perm=[1, 0, 2]),
-                      node("Transpose", ["t2"], "t3", perm=[0, 2, 1]), node("MatMul", ["t2", "t3"], "t4"), node("Softmax", ["t4"], "t5"), node("MatMul", ["t5", "t2"], "t6")],
-        "shape arithmetic": [node("Shape", ["x"], "h0"), node("Gather", ["h0", "zero"], "h1"), node("Gather", ["h0", "last"], "h2"), node("Unsqueeze", ["h1", "zero1"], "h3"),
-                             node("Unsqueeze", ["h2", "zero1"], "h4"), node("Concat", ["h3", "h4", "neg1"], "h5", axis=0), node("Reshape", ["x", "h5"], "h6"),
-                             node("ConstantOfShape", ["h4"], "h7"), node("MatMul", ["h6", "one5"], "h8"), node("Add", ["h8", "h7"], "h9")],
-        "gemm": [node("Flatten", ["x"], "g0"), node("Gemm", ["g0", "wide", "bias"], "g1", alpha=0.5, beta=2.0, transB=1), node("Gemm", ["g1", "g1"], "g2", transA=1)],
+        "split sizes": [
+            helper.make_node("Split", ["x", "parts"], ["r0", "r1"], axis=1),
+            node("ReduceSum", ["r0", "one"], "r2"),
+            node("Mul", ["r1", "r2"], "r3"),
+        ],
+        "attention": [
+            node("Transpose", ["x"], "t0", perm=[1, 0, 2]),
+            node("Reshape", ["t0", "heads"], "t1"),
+            node("Transpose", ["t1"], "t2", perm=[1, 0, 2]),
+            node("Transpose", ["t2"], "t3", perm=[0, 2, 1]),
+            node("MatMul", ["t2", "t3"], "t4"),
+            node("Softmax", ["t4"], "t5"),
+            node("MatMul", ["t5", "t2"], "t6"),
+        ],
+        "shape arithmetic": [
+            node("Shape", ["x"], "h0"),
+            node("Gather", ["h0", "zero"], "h1"),
+            node("Gather", ["h0", "last"], "h2"),
+            node("Unsqueeze", ["h1", "zero1"], "h3"),
+            node("Unsqueeze", ["h2", "zero1"], "h4"),
+            node("Concat", ["h3", "h4", "neg1"], "h5", axis=0),
+            node("Reshape", ["x", "h5"], "h6"),
+            node("ConstantOfShape", ["h4"], "h7"),
+            node("MatMul", ["h6", "one5"], "h8"),
+            node("Add", ["h8", "h7"], "h9"),
+        ],
+        "gemm": [
+            node("Flatten", ["x"], "g0"),
+            node("Gemm", ["g0", "wide", "bias"], "g1", alpha=0.5, beta=2.0, transB=1),
+            node("Gemm", ["g1", "g1"], "g2", transA=1),
+        ],
         "embedding": [node("Clip", ["x", "lo0", "hi"], "e0"), node("Cast", ["e0"], "e1", to=7), node("Gather", ["w", "e1"], "e2", axis=0)],
-    }  # fmt: skip
+    }
     branches += [(label, nodes, nodes[-1].output[0]) for label, nodes in chains.items()]
     arrays = {
-        "one": np.array([1]), "zero1": np.array([0]), "lo": np.float32(-0.5), "hi": np.float32(0.7), "lo0": np.float32(0.0), "axis2": np.int64(2),
-        "v6": RNG.uniform(0.5, 2, 6), "m56": RNG.normal(size=(5, 6)), "t256": RNG.normal(size=(2, 5, 6)), "c5": RNG.uniform(0.5, 2, (5, 1)),
-        "two": np.float32(2), "w": RNG.normal(size=(6, 3)), "left": RNG.normal(size=(4, 5)), "stack": RNG.normal(size=(2, 6, 3)),
-        "one56": RNG.normal(size=(1, 5, 6)), "shape": np.array([2, 1, 5, 6]), "times": np.array([2, 1, 3]), "pick": np.array([[0, -1], [2, 2]]),
-        "last": np.int64(-1), "zero": np.int64(0), "s": np.array([1, 0]), "e": np.array([2**63 - 1, -1]), "ax": np.array([1, -1]), "st": np.array([1, 2]),
-        "neg1": np.array([-1]), "far": np.array([-(2**63) + 1]), "ax1": np.array([1]), "neg2": np.array([-2]), "to": np.array([3, -1]),
-        "to0": np.array([0, 3, -1]), "outer": np.array([0, 3]), "parts": np.array([2, 3]), "heads": np.array([5, 2, 3]), "one5": RNG.normal(size=(5, 6)),
-        "wide": RNG.normal(size=(4, 30)), "bias": RNG.normal(size=4),
-    }  # fmt: skip
+        "one": np.array([1]),
+        "zero1": np.array([0]),
+        "lo": np.float32(-0.5),
+        "hi": np.float32(0.7),
+        "lo0": np.float32(0.0),
+        "axis2": np.int64(2),
+        "v6": RNG.uniform(0.5, 2, 6),
+        "m56": RNG.normal(size=(5, 6)),
+        "t256": RNG.normal(size=(2, 5, 6)),
+        "c5": RNG.uniform(0.5, 2, (5, 1)),
+        "two": np.float32(2),
+        "w": RNG.normal(size=(6, 3)),
+        "left": RNG.normal(size=(4, 5)),
+        "stack": RNG.normal(size=(2, 6, 3)),
+        "one56": RNG.normal(size=(1, 5, 6)),
+        "shape": np.array([2, 1, 5, 6]),
+        "times": np.array([2, 1, 3]),
+        "pick": np.array([[0, -1], [2, 2]]),
+        "last": np.int64(-1),
+        "zero": np.int64(0),
+        "s": np.array([1, 0]),
+        "e": np.array([2**63 - 1, -1]),
+        "ax": np.array([1, -1]),
+        "st": np.array([1, 2]),
+        "neg1": np.array([-1]),
+        "far": np.array([-(2**63) + 1]),
+        "ax1": np.array([1]),
+        "neg2": np.array([-2]),
+        "to": np.array([3, -1]),
+        "to0": np.array([0, 3, -1]),
+        "outer": np.array([0, 3]),
+        "parts": np.array([2, 3]),
+        "heads": np.array([5, 2, 3]),
+        "one5": RNG.normal(size=(5, 6)),
+        "wide": RNG.normal(size=(4, 30)),
+        "bias": RNG.normal(size=4),
+    }
     # "split sizes" multiplies a sum of two rows with three rows, "concat batch" makes a batch of 2 out of 1: shapes the fold must follow.
     check(bundle(tmp_path, branches, (5, 6), arrays, 20))
 

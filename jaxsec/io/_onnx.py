@@ -1,10 +1,10 @@
 """`load`: an ONNX file of any framework as a differentiable, jittable, batchable `Model`.
 
-Why an op table of our own: the existing library, jaxonnxruntime 0.3.0, imports under JAX 0.10.2 and runs plain MLPs, but it is tied to the
-exported batch (the VNN-COMP ResNet of batch 1 called with 3 rows: "TypeError: dot_general requires contracting dimensions to have the same
-shape, got (1536,) and (512,)") and lacks what exporters write today ("NotImplementedError: Mod is not implemented.", "ValueError: ceil_mode = 1
-is not implement yet.", "/Concat_output_0 is not constant but used as `shape` of Reshape static argument during `jax.jit`"); of 16 small nets
-exported by torch 2.13 it ran 3.
+Why an op table of our own: the existing library, jaxonnxruntime 0.3.0, imports under JAX 0.10.2 and runs plain MLPs, but it is tied to
+the exported batch (the VNN-COMP ResNet of batch 1 called with 3 rows: "TypeError: dot_general requires contracting dimensions to have the
+same shape, got (1536,) and (512,)") and lacks what exporters write today ("NotImplementedError: Mod is not implemented.", "ValueError:
+ceil_mode = 1 is not implement yet.", "/Concat_output_0 is not constant but used as `shape` of Reshape static argument during `jax.jit`");
+of 16 small nets exported by torch 2.13 it ran 3. onnx2jax and onnx-jax are not on PyPI.
 """
 
 import os
@@ -35,7 +35,7 @@ def load(
       path: the file. Weights in external data files are looked for beside it.
       input_shape: one row's shape without the batch axis, where the file leaves it open. If it has as many axes as the input
         of the file, the file is read as having no batch axis (an input of rank 1 never has one).
-      keep_softmax: keep a final Softmax or Sigmoid instead of going back to the logits. Verification properties about probabilities need it.
+      keep_softmax: keep a final Softmax or Sigmoid instead of going back to the logits; properties about probabilities need it.
       output: which output of the file holds the scores, where there are several.
 
     Returns:
@@ -78,7 +78,8 @@ def load(
         if exported < 2:
             raise
         raise ValueError(
-            f"{path} was exported with a fixed batch of {exported}, which its nodes rely on; export it with a batch of 1 or a free one. First: {error}"
+            f"{path} was exported with a fixed batch of {exported}, which its nodes rely on; "
+            f"export it with a batch of 1 or a free one. First fault: {error}"
         ) from error
     if not keep_softmax:
         folded, cuts = cut(folded)
@@ -106,7 +107,9 @@ def _input(graph: Graph, output: str, path: Path) -> Port:
         if wanted.intersection(node.outputs):
             wanted.update(node.inputs)
     used = [p for p in graph.inputs if p.name in wanted]
-    if len(used) != 1:
+    if not used:
+        raise ValueError(f"{path}: the output {output!r} does not depend on any input; choose another with output=...")
+    if len(used) > 1:
         names = [p.name for p in used]
         many = "export one tensor input, e.g. by concatenating the columns (scikit-learn: convert with one FloatTensorType)"
         raise ValueError(f"{path} has {len(used)} inputs that matter, {names}; exactly one is supported: {many}.")
@@ -123,7 +126,9 @@ def _row(port: Port, given: tuple[int, ...] | None, path: Path) -> tuple[tuple[i
             raise ValueError(f"input_shape is {given}; give one row's shape, every length at least 1, without the batch axis.")
     if port.dims is None:
         if given is None:
-            raise ValueError(f"{path} does not say the shape of its input {port.name!r}; pass input_shape=(...), one row without batch axis.")
+            raise ValueError(
+                f"{path} does not say the shape of its input {port.name!r}; pass input_shape=(...), one row without batch axis."
+            )
         return given, 1
     if given is not None and len(given) == len(port.dims):
         declared, exported = port.dims, 0
@@ -147,9 +152,12 @@ def _refuse_unknown(graph: Graph, output: str) -> None:
             unknown.setdefault((node.domain, node.op), node.name)
     if unknown:
         listed = ", ".join(
-            f"{d + '.' if d else ''}{op} (node {name or 'without name'!r}, opset {graph.opsets.get(d, 1)})" for (d, op), name in unknown.items()
+            f"{d + '.' if d else ''}{op} (node {name or 'without name'!r}, opset {graph.opsets.get(d, 1)})"
+            for (d, op), name in unknown.items()
         )
-        raise NotImplementedError(f"ONNX ops outside jaxsec's table: {listed}. Export with simpler ops or another opset, or report this line.")
+        raise NotImplementedError(
+            f"ONNX ops outside jaxsec's table: {listed}. Export with simpler ops or another opset, or report this line."
+        )
 
 
 __all__ = ["load"]

@@ -74,8 +74,8 @@ def load_data(
         lie in it, else the range the values have.
       divide_by: divides the values. Default: 255 for the byte images of IDX and CIFAR, 16 for digits, else 1: bytes in NPZ
         and NPY stay 0..255.
-      mean, std: per channel or scalar; x becomes (x - mean) / std and the range moves along. Better: `model.preprocessed(mean=, std=)`, which
-        keeps the attacker's box and eps in pixel units.
+      mean, std: per channel or scalar; x becomes (x - mean) / std and the range moves along. Better:
+        `model.preprocessed(mean=, std=)`, which keeps the attacker's box and eps in pixel units.
       label_column: name (file with header) or position (file without) of the label in a CSV.
       n_classes: number of classes, where not every class occurs. Default: highest label + 1.
       split: "train" or "test" of digits (see `train_test`) and of a CIFAR folder (default test).
@@ -154,23 +154,25 @@ def train_test(data: Dataset, *, test: float = 0.25, seed: int = 0) -> tuple[Dat
         raise DataError(f"test is {test}; give a share between 0 and 1.")
     salt = int(seed).to_bytes(8, "little", signed=True)
     rows = np.ascontiguousarray(data.x).reshape(len(data), -1)
-    hashes = np.array([int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8, key=salt).digest(), "little") for row in rows], np.uint64)
+    hashes = np.array(
+        [int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8, key=salt).digest(), "little") for row in rows], np.uint64
+    )
     chosen = hashes < np.uint64(int(test * 2**64))
     if chosen.all() or not chosen.any():
         raise DataError(f"{len(data)} rows are too few to split with test={test}; take another share or seed.")
     return data.rows(~chosen), data.rows(chosen)
 
 
-def _read(
-    spec: Any, labels: Any, label_column: str | int | None, split: str | None, x_key: str, y_key: str
-) -> tuple[formats.Raw, str]:
+def _read(spec: Any, labels: Any, label_column: str | int | None, split: str | None, x_key: str, y_key: str) -> tuple[formats.Raw, str]:
     if spec == "digits":
         return formats.digits(), "digits"
     path = Path(spec)
     other = None if labels is None else Path(labels)
     stem = path.name.removesuffix(".gz")
     if not path.exists():
-        raise DataError(f"no data at {path} (working folder: {Path.cwd()}); allowed: 'digits' or a path to .npz, .npy, IDX, CIFAR-10 binary, .csv.")
+        raise DataError(
+            f"no data at {path} (working folder: {Path.cwd()}); allowed: 'digits' or a path to .npz, .npy, IDX, CIFAR-10 binary, .csv."
+        )
     if stem.endswith((".csv", ".tsv", ".data")):
         return table(path, label_column), stem.rpartition(".")[0]
     if stem.endswith(".npz"):
@@ -183,7 +185,9 @@ def _read(
         return formats.idx(path, other), stem.partition("-images")[0]
     if path.is_dir() or stem.endswith(".bin"):
         return formats.cifar(path, split or "test"), stem.removesuffix(".bin")
-    raise DataError(f"{path.name} has no known ending; allowed: .npz, .npy, *-idx3-ubyte(.gz), .bin or folder (CIFAR-10), .csv(.gz), .tsv(.gz).")
+    raise DataError(
+        f"{path.name} has no known ending; allowed: .npz, .npy, *-idx3-ubyte(.gz), .bin or folder (CIFAR-10), .csv(.gz), .tsv(.gz)."
+    )
 
 
 def _classes(y: np.ndarray, n_classes: int | None) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -253,7 +257,9 @@ def _normalised(
     for label, v in (("mean", center), ("std", spread)):
         if v.ndim > 1 or (v.ndim == 1 and (axis is None or v.shape[0] != x.shape[axis])):
             channels = "unknown" if axis is None else x.shape[axis]
-            raise DataError(f"{label} has shape {v.shape}; allowed: a scalar or one number per channel ({channels} in layout {layout or 'unknown'!r}).")
+            raise DataError(
+                f"{label} has shape {v.shape}; allowed: a scalar or one number per channel ({channels} in layout {layout or 'unknown'!r})."
+            )
     shape = [1] * (x.ndim - 1)
     if center.ndim or spread.ndim:
         assert axis is not None  # checked above

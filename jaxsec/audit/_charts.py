@@ -1,0 +1,287 @@
+"""Charts of a report as SVG text: the same JSON gives the same bytes; colours are CSS variables, so a page can switch its scheme.
+
+matplotlib is used through `Figure` alone: no pyplot, so no global figures and no display.
+"""
+
+import dataclasses
+import io
+import re
+from collections.abc import Callable
+from typing import Any
+from xml.etree import ElementTree
+
+# Stand-ins that matplotlib draws with; `_themed` replaces them by CSS variables of the page.
+INK, MUTED, GRID, FIRST, SECOND, THIRD = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
+_VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", FIRST: "series-1", SECOND: "series-2", THIRD: "series-3"}
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "jaxsec",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+}
+_SVG = "http://www.w3.org/2000/svg"
+
+
+@dataclasses.dataclass(frozen=True)
+class Chart:
+    """`svg` has a title and a description for readers who do not see it; `rows` are its numbers as a table under `columns`."""
+
+    key: str
+    title: str
+    alt: str
+    svg: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+def charts_of(data: dict[str, Any]) -> list[Chart]:
+    """The charts for which the report has numbers."""
+    from matplotlib import rc_context
+
+    makers = (accuracy_curve, class_bars, confusion, distance_cdf, query_cdf)
+    with rc_context(_STYLE):
+        return [chart for maker in makers if (chart := maker(data)) is not None]
+
+
+def percent(share: dict[str, Any]) -> str:
+    """`62.0 % [58.1, 65.8]`, the interval in brackets."""
+    if share["value"] is None:
+        return "no rows"
+    low, high = share["interval"]
+    return f"{100 * share['value']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def accuracy_curve(data: dict[str, Any]) -> Chart | None:
+    """Robust accuracy against the budget, with its interval and the audited budget marked."""
+    sweep = data["probes"].get("sweep")
+    if not sweep:
+        return None
+    points, eps, norm = sweep["points"], data["threat"]["eps"], data["threat"]["norm"]
+    x = [p["eps"] for p in points]
+    y = [100 * p["robust"]["value"] for p in points]
+    low, high = ([100 * p["robust"]["interval"][i] for p in points] for i in (0, 1))
+
+    def draw(ax: Any) -> None:
+        ax.fill_between(x, low, high, color=FIRST, alpha=0.18, linewidth=0)
+        ax.plot(x, y, color=FIRST, marker="o", markersize=4, linewidth=1.8, label="PGD, worst up to this budget")
+        ax.axvline(eps, color=MUTED, linewidth=1, linestyle="--")
+        left = eps > 0.7 * max(x)
+        ax.annotate(
+            f"audited eps {eps:.4g}",
+            (eps, 101),
+            color=MUTED,
+            ha="right" if left else "left",
+            xytext=(-4 if left else 4, 0),
+            textcoords="offset points",
+        )
+        if worst := data["probes"].get("worst_case"):
+            v, (a, b) = worst["robust"]["value"], worst["robust"]["interval"]
+            ax.errorbar(
+                [eps],
+                [100 * v],
+                yerr=[[100 * (v - a)], [100 * (b - v)]],
+                color=SECOND,
+                marker="D",
+                markersize=5,
+                capsize=3,
+                linestyle="none",
+            )
+            ax.plot([], [], color=SECOND, marker="D", markersize=5, linestyle="none", label="all attacks at the audited eps")
+        ax.set_ylim(-2, 108)
+        ax.set_xlim(left=min(x), right=max(max(x), 1e-9) * 1.02)
+        ax.set_yticks(range(0, 101, 20))
+        ax.set_xlabel(f"eps ({norm}, input units)")
+        ax.set_ylabel("robust accuracy, %")
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=2)
+
+    level = f"{100 * points[0]['robust']['confidence']:g} %"
+    alt = f"Line chart. Robust accuracy falls from {y[0]:.1f} % at eps {x[0]:.4g} to {y[-1]:.1f} % at eps {x[-1]:.4g}."
+    rows = tuple((f"{p['eps']:.6g}", percent(p["robust"]), percent(p["alone"]), str(p["robust"]["n"])) for p in points)
+    columns = ("eps", f"robust accuracy [{level} interval]", "this budget alone", "rows")
+    return _chart("curve", "Robust accuracy against the budget", alt, draw, (7.2, 3.8), columns, rows)
+
+
+def class_bars(data: dict[str, Any]) -> Chart | None:
+    """Clean and robust accuracy of each class."""
+    classes = data["probes"].get("classes")
+    if not classes:
+        return None
+    names = data["data"]["class_names"]
+
+    def label(c: dict[str, Any]) -> str:
+        return names[c["class"]] if c["class"] < len(names) else str(c["class"])
+
+    shown = sorted(classes, key=lambda c: c["robust"]["value"])[:40] if len(classes) > 40 else classes
+
+    def draw(ax: Any) -> None:
+        at = range(len(shown))
+        for key, colour, shift, word in (("clean", FIRST, -0.2, "clean"), ("robust", SECOND, 0.2, "under attack")):
+            v = [100 * c[key]["value"] for c in shown]
+            error = [[max(0.0, a - 100 * c[key]["interval"][0]) for a, c in zip(v, shown, strict=True)]]
+            error += [[max(0.0, 100 * c[key]["interval"][1] - a) for a, c in zip(v, shown, strict=True)]]
+            ax.bar([i + shift for i in at], v, 0.38, color=colour, label=word)
+            ax.errorbar([i + shift for i in at], v, yerr=error, color=INK, linewidth=0.8, linestyle="none", capsize=1.5)
+        ax.set_xticks(list(at), [label(c) for c in shown], rotation=0 if len(shown) <= 20 else 90)
+        ax.grid(axis="x", visible=False)
+        ax.set_ylim(0, 108)
+        ax.set_yticks(range(0, 101, 20))
+        ax.set_xlabel("class")
+        ax.set_ylabel("accuracy, %")
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=2)
+
+    worst = min(classes, key=lambda c: c["robust"]["value"])
+    alt = f"Bar chart of {len(shown)} classes. The weakest is {label(worst)}: {percent(worst['clean'])} clean, {percent(worst['robust'])} under attack."
+    rows = tuple((label(c), percent(c["clean"]), percent(c["robust"]), str(c["robust"]["n"])) for c in shown)
+    title = "Accuracy of each class" if len(shown) == len(classes) else f"Accuracy of the {len(shown)} weakest of {len(classes)} classes"
+    return _chart("classes", title, alt, draw, (7.2, 3.4), ("class", "clean", "under attack", "rows"), rows)
+
+
+def confusion(data: dict[str, Any]) -> Chart | None:
+    """Where the answers go under attack."""
+    tables = data["probes"].get("confusion")
+    if not tables or len(tables["attacked"]) > 20:
+        return None
+    counts, k = tables["attacked"], len(tables["attacked"])
+
+    def draw(ax: Any) -> None:
+        from matplotlib.patches import Rectangle
+
+        for i, row in enumerate(counts):
+            total = max(sum(row), 1)
+            for j, n in enumerate(row):
+                ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, color=FIRST if i == j else SECOND, alpha=0.75 * n / total, linewidth=0))
+                if n:
+                    ax.text(j, i, str(n), ha="center", va="center", fontsize=8 if k > 12 else 9)
+        ax.set_xlim(-0.5, k - 0.5)
+        ax.set_ylim(k - 0.5, -0.5)
+        ax.set_xticks(range(k))
+        ax.set_yticks(range(k))
+        ax.grid(visible=False)
+        ax.set_xlabel("answer under attack")
+        ax.set_ylabel("true class")
+
+    moved = [(counts[i][j], i, j) for i in range(k) for j in range(k) if i != j]
+    top = max(moved, key=lambda m: m[0])
+    alt = f"Confusion table of {k} classes under attack. Most frequent error: class {top[1]} answered as {top[2]}, {top[0]} rows."
+    columns = ("true class", *(f"as {j}" for j in range(k)))
+    rows = tuple((str(i), *(str(n) for n in row)) for i, row in enumerate(counts))
+    return _chart("confusion", "Answers under attack", alt, draw, (5.2, 4.4), columns, rows)
+
+
+def distance_cdf(data: dict[str, Any]) -> Chart | None:
+    """Share of rows with an adversarial input at or below each distance."""
+    probe = data["probes"].get("distance")
+    if not probe or not probe["curve"]:
+        return None
+    eps, norm, median = data["threat"]["eps"], data["threat"]["norm"], probe["median"]
+
+    def draw(ax: Any) -> None:
+        _steps(ax, probe["curve"])
+        ax.axvline(eps, color=MUTED, linewidth=1, linestyle="--")
+        ax.annotate(f"audited eps {eps:.4g}", (eps, 103), color=MUTED, ha="left", xytext=(4, 0), textcoords="offset points")
+        ax.set_xlabel(f"{norm} distance to the nearest adversarial input found (FAB)")
+        ax.set_ylabel("rows, %")
+
+    n = probe["within_eps"]["n"]
+    middle = "no median" if median is None else f"the median distance is {median:.4g}"
+    alt = f"Cumulative curve over {n} correctly classified rows; {middle}; within eps: {percent(probe['within_eps'])}."
+    return _chart(
+        "distance",
+        "Distance to the nearest adversarial input",
+        alt,
+        draw,
+        (7.2, 3.2),
+        ("distance", "share of rows"),
+        _points(probe["curve"]),
+    )
+
+
+def query_cdf(data: dict[str, Any]) -> Chart | None:
+    """Share of rows that a black-box attack broke within each number of queries."""
+    probe = data["probes"].get("blackbox")
+    if not probe or not probe["curve"]:
+        return None
+
+    def draw(ax: Any) -> None:
+        _steps(ax, probe["curve"])
+        ax.set_xlabel("queries to the model (Square attack, scores only)")
+        ax.set_ylabel("rows broken, %")
+
+    rate = probe["success_rate"]
+    alt = f"Cumulative curve over {rate['n']} correctly classified rows; the attack broke {percent(rate)}."
+    return _chart(
+        "queries", "Queries until a black-box success", alt, draw, (7.2, 3.2), ("queries", "share of rows"), _points(probe["curve"])
+    )
+
+
+def _steps(ax: Any, curve: list[list[float]]) -> None:
+    x, y = [c[0] for c in curve], [100 * c[1] for c in curve]
+    ax.step([0, x[0], *x], [0, 0, *y], where="post", color=FIRST, linewidth=1.8)
+    ax.set_xlim(left=0)
+    ax.set_ylim(0, 110)
+    ax.set_yticks(range(0, 101, 20))
+
+
+def _points(curve: list[list[float]]) -> tuple[tuple[str, ...], ...]:
+    every = max(1, len(curve) // 12)
+    kept = curve[::every] + ([curve[-1]] if (len(curve) - 1) % every else [])
+    return tuple((f"{v:.5g}", f"{100 * s:.1f} %") for v, s in kept)
+
+
+def _chart(
+    key: str,
+    title: str,
+    alt: str,
+    draw: Callable[[Any], None],
+    size: tuple[float, float],
+    columns: tuple[str, ...],
+    rows: tuple[tuple[str, ...], ...],
+) -> Chart:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    draw(figure.add_subplot())
+    out = io.StringIO()
+    figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return Chart(key, title, alt, _themed(out.getvalue(), key, title, alt), columns, rows)
+
+
+def _themed(text: str, key: str, title: str, alt: str) -> str:
+    """Inline SVG: ids made unique on the page, colours as CSS variables, title and description for screen readers, no metadata."""
+    ElementTree.register_namespace("", _SVG)
+    ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
+    root = ElementTree.fromstring(text)
+    for parent in root.iter():
+        for child in list(parent):
+            if child.tag.rpartition("}")[2] in ("metadata", "style"):
+                parent.remove(child)
+    for element in root.iter():
+        for name, value in element.attrib.items():
+            if name == "id":
+                value = f"{key}-{value}"
+            elif "#" in value:
+                value = re.sub(r"url\(#([^)]+)\)", rf"url(#{key}-\1)", value)
+                value = re.sub(r"^#(?![0-9a-fA-F]{6}$)(.+)$", rf"#{key}-\1", value)
+                for colour, variable in _VARIABLES.items():
+                    value = value.replace(colour, f"var(--{variable})")
+            element.set(name, value)
+    for name in ("width", "height"):  # the view box keeps the proportions, the page sets the size
+        root.attrib.pop(name, None)
+    for i, (tag, words) in enumerate((("title", title), ("desc", alt))):
+        element = ElementTree.Element(f"{{{_SVG}}}{tag}", {"id": f"{key}-{tag}"})
+        element.text = words
+        root.insert(i, element)
+    root.attrib.update({"role": "img", "aria-labelledby": f"{key}-title {key}-desc", "class": "chart", "id": f"chart-{key}"})
+    return ElementTree.tostring(root, encoding="unicode")

@@ -1,0 +1,198 @@
+"""From numbers to findings: each rule states its threshold in the message, so that a reader can disagree with it."""
+
+from typing import Any
+
+from ._finding import Finding, ordered
+
+HARDEN = "Train against the same threat (adversarial or certified training), then audit again."
+RULE = "severity: high from 50 % of correctly classified rows broken, medium from 20 %, low from 5 %"
+_FLAG_SEVERITY = {"error": "high", "warning": "medium", "info": "info"}
+
+
+def findings_of(numbers: dict[str, Any], flags: list[dict[str, Any]], *, eps: float, norm: str, plan: Any, n_classes: int) -> list[Finding]:
+    """All findings, worst first. `flags` are those of the attack, as dicts."""
+    found = [*_evasion(numbers, eps, norm), *_control(numbers), *_curve(numbers), *_uneven(numbers), *_ordinary(numbers, n_classes)]
+    found += [_flag(f) for f in flags]
+    if plan.reduced and "attack" in numbers:
+        text = (
+            f"AutoAttack ran with {plan.attack_steps} steps, {plan.attack_queries} Square queries and {plan.attack_targets} targets; the field "
+            "quotes 100, 5000 and 9. Robust accuracy may be overstated."
+        )
+        found.append(
+            Finding(
+                id="JSX-VAL-001",
+                family="evaluation",
+                severity="low",
+                title="Reduced attack",
+                message=text,
+                remedy="Use --preset standard or full.",
+            )
+        )
+    return ordered(found)
+
+
+def _rate(share: dict[str, Any]) -> dict[str, Any]:
+    return {"value": share["value"], "unit": "share", "n": share["n"], "interval": tuple(share["interval"])}
+
+
+def _graded(value: float | None) -> str:
+    v = value or 0.0
+    return "high" if v >= 0.5 else "medium" if v >= 0.2 else "low" if v >= 0.05 else "info"
+
+
+def _evasion(numbers: dict[str, Any], eps: float, norm: str) -> list[Finding]:
+    found = []
+    entries = (
+        ("worst_case", "JSX-EVA-001", "evasion-white-box", "White-box evasion", "an adversary who knows the model"),
+        ("blackbox", "JSX-EVA-002", "evasion-black-box", "Black-box evasion", "an adversary who sees only scores"),
+    )
+    for name, id, family, title, who in entries:
+        if name not in numbers:
+            continue
+        rate = numbers[name]["success_rate"]
+        text = f"{who} broke {rate['count']} of {rate['n']} correctly classified rows within {norm} distance {eps:.6g} ({RULE})."
+        if name == "blackbox" and numbers[name]["median_queries"] is not None:
+            text += f" The median broken row took {numbers[name]['median_queries']:.0f} queries."
+        severity = _graded(rate["value"])
+        remedy = HARDEN if name == "worst_case" else HARDEN + " Limit and watch queries per client; give labels instead of scores."
+        found.append(
+            Finding(id=id, family=family, severity=severity, title=title, message=text[0].upper() + text[1:], remedy=remedy, **_rate(rate))
+        )
+    return found
+
+
+def _control(numbers: dict[str, Any]) -> list[Finding]:
+    """Noise must hurt less than the attack; where noise alone hurts, no adversary is needed."""
+    if "noise" not in numbers:
+        return []
+    found, noise, clean = [], numbers["noise"], numbers["clean"]["accuracy"]
+    if "worst_case" in numbers:
+        robust = numbers["worst_case"]["robust"]
+        if noise["all_draws"]["count"] < robust["count"]:
+            text = (
+                f"under {noise['draws']} draws of uniform noise {noise['all_draws']['count']} of {robust['n']} rows stay right, under attack "
+                f"{robust['count']}: the attack is weaker than chance and its number must not be quoted."
+            )
+            remedy = "Look for masked gradients or randomness in the model; raise the attack's steps."
+            title = "Noise hurts more than the attack"
+            found.append(
+                Finding(
+                    id="JSX-VAL-002",
+                    family="evaluation",
+                    severity="high",
+                    title=title,
+                    message=text,
+                    remedy=remedy,
+                    **_rate(noise["all_draws"]),
+                )
+            )
+    drop = (clean["value"] or 0.0) - (noise["one_draw"]["value"] or 0.0)
+    severity = "medium" if drop >= 0.05 else "info"
+    text = (
+        f"one uniform draw from the threat set takes accuracy from {clean['value']:.1%} to {noise['one_draw']['value']:.1%} "
+        "(medium from a loss of 5 points: then no adversary is needed)."
+        if clean["n"]
+        else "no rows."
+    )
+    found.append(
+        Finding(id="JSX-EVA-003", family="model", severity=severity, title="Random noise control", message=text, **_rate(noise["one_draw"]))
+    )
+    return found
+
+
+def _curve(numbers: dict[str, Any]) -> list[Finding]:
+    """Robust accuracy at a larger budget cannot truly be higher; where the attack says so, the attack failed."""
+    if "sweep" not in numbers:
+        return []
+    points = numbers["sweep"]["points"]
+    worst, at = 0, points[0]
+    for a, b in zip(points, points[1:], strict=False):
+        if b["alone"]["count"] - a["alone"]["count"] > worst:
+            worst, at = b["alone"]["count"] - a["alone"]["count"], b
+    n = points[0]["robust"]["n"]
+    if worst <= max(2, 0.01 * n):
+        return []
+    text = f"PGD breaks {worst} rows fewer at eps {at['eps']:.6g} than at the budget before: more room cannot help the model, the attack gets lost."
+    remedy = "Raise sweep_steps and sweep_restarts; look for masked gradients."
+    title = "The curve does not fall"
+    return [
+        Finding(
+            id="JSX-VAL-003",
+            family="evaluation",
+            severity="medium",
+            title=title,
+            message=text,
+            value=float(worst),
+            unit="rows",
+            n=n,
+            remedy=remedy,
+        )
+    ]
+
+
+def _uneven(numbers: dict[str, Any]) -> list[Finding]:
+    classes = [c for c in numbers.get("classes", []) if c["robust"]["n"] >= 5]
+    if len(classes) < 2:
+        return []
+    worst = min(classes, key=lambda c: (c["robust"]["value"], c["class"]))
+    mean = numbers["worst_case"]["robust"]["value"]
+    apart = worst["robust"]["interval"][1] < mean
+    text = f"class {worst['class']} keeps {worst['robust']['value']:.1%} under attack, all rows together {mean:.1%}"
+    text += "; its interval lies below the mean (medium)." if apart else "; its interval covers the mean (info)."
+    severity, title = "medium" if apart else "info", "Weakest class"
+    remedy = "Give the class more data or weight in robust training."
+    return [
+        Finding(
+            id="JSX-EVA-004",
+            family="evasion-white-box",
+            severity=severity,
+            title=title,
+            message=text,
+            remedy=remedy,
+            **_rate(worst["robust"]),
+        )
+    ]
+
+
+def _ordinary(numbers: dict[str, Any], n_classes: int) -> list[Finding]:
+    clean = numbers["clean"]["accuracy"]
+    chance = clean["n"] > 0 and clean["interval"][0] <= 1 / n_classes
+    text = f"{clean['count']} of {clean['n']} rows are right without any attack"
+    text += ": no better than guessing; check labels, normalisation and layout." if chance else "."
+    severity = "high" if chance else "info"
+    return [Finding(id="JSX-MDL-001", family="model", severity=severity, title="Clean accuracy", message=text, **_rate(clean))]
+
+
+def _flag(flag: dict[str, Any]) -> Finding:
+    value = float(flag["value"])
+    return Finding(
+        id=f"JSX-FLG-{flag['name']}",
+        family="evaluation",
+        severity=_FLAG_SEVERITY[flag["severity"]],
+        title="Flag: " + flag["name"].replace("-", " "),
+        message=flag["message"][0].upper() + flag["message"][1:] + ".",
+        value=value if value == value and abs(value) != float("inf") else None,
+        unit="",
+        n=int(flag["n"]),
+        remedy="Read this before the robust accuracy." if flag["severity"] != "info" else "",
+    )
+
+
+def verdict_of(numbers: dict[str, Any], findings: list[Finding], fail_under: float | None) -> dict[str, Any]:
+    """Within the limit, or not, or no limit given. An evaluation that must not be quoted cannot pass (fails closed)."""
+    robust = numbers.get("worst_case", {}).get("robust")
+    measured = None if robust is None else robust["value"]
+    broken = [f.id for f in findings if f.family in ("evaluation", "model") and f.severity == "high"]
+    base = {"fail_under": fail_under, "measured": measured, "unreliable": broken}
+    if fail_under is None:
+        return base | {"state": "none", "reason": "no limit was given (--fail-under)"}
+    if measured is None:
+        return base | {"state": "fail", "reason": "no attack ran, so the limit cannot be checked"}
+    if broken:
+        return base | {
+            "state": "fail",
+            "reason": f"the evaluation is unreliable ({', '.join(broken)}), so it cannot show that the limit is kept",
+        }
+    if measured < fail_under:
+        return base | {"state": "fail", "reason": f"robust accuracy {measured:.1%} is below the limit {fail_under:.1%}"}
+    return base | {"state": "pass", "reason": f"robust accuracy {measured:.1%} is at or above the limit {fail_under:.1%}"}

@@ -1,0 +1,59 @@
+"""The report as Markdown, for tickets and terminals; a pure view of the report's JSON."""
+
+import re
+from typing import Any
+
+from ._charts import percent
+
+
+def markdown_of(data: dict[str, Any]) -> str:
+    """The summary, findings, curve, classes and coverage as tables."""
+    verdict, threat, probes = data["verdict"], data["threat"], data["probes"]
+    word = {"pass": "WITHIN THE LIMIT", "fail": "NOT WITHIN THE LIMIT", "none": "NO LIMIT GIVEN"}[verdict["state"]]
+    lines = [
+        f"# jaxsec audit: {_cell(data['model']['name'])}",
+        "",
+        f"**{word}**: {_cell(verdict['reason'])}.",
+        "",
+        f"Threat {threat['norm']}, eps {threat['eps']:.6g}, inputs in [{threat['lo']}, {threat['hi']}]. "
+        f"Data {_cell(data['data']['name'])}: {data['data']['audited']} of {data['data']['rows']} rows. Preset {_cell(data['plan']['preset'])}, "
+        f"{data['started']}, {data['wall_s']:.1f} s, jaxsec {data['tool']['version']}.",
+        "",
+    ]
+    shares = [("Clean accuracy", probes["clean"]["accuracy"])]
+    if "noise" in probes:
+        shares.append(("Accuracy under one draw of noise", probes["noise"]["one_draw"]))
+    if "worst_case" in probes:
+        shares.append(("Robust accuracy, all attacks", probes["worst_case"]["robust"]))
+    if "blackbox" in probes:
+        shares.append(("Robust accuracy, black-box only", probes["blackbox"]["robust"]))
+    level = f"{100 * shares[0][1]['confidence']:g} %"
+    lines += _table(("measure", f"value [{level} interval]", "rows"), [(n, percent(s), str(s["n"])) for n, s in shares])
+    rows = [(f["severity"], f["id"], f["title"], f["message"], _ids(f["standards"])) for f in data["findings"]]
+    lines += ["", "## Findings", "", *_table(("severity", "id", "finding", "what was seen", "standards"), rows)]
+    if "sweep" in probes:
+        rows = [(f"{p['eps']:.6g}", percent(p["robust"]), str(p["robust"]["n"])) for p in probes["sweep"]["points"]]
+        lines += ["", "## Robust accuracy against the budget", "", *_table(("eps", "robust accuracy", "rows"), rows)]
+    if "classes" in probes:
+        rows = [(str(c["class"]), percent(c["clean"]), percent(c["robust"]), str(c["robust"]["n"])) for c in probes["classes"]]
+        lines += ["", "## Classes", "", *_table(("class", "clean", "under attack", "rows"), rows)]
+    rows = [(c["title"], c["status"], c["reason"] or ", ".join(c["probes"]), _ids(c["standards"])) for c in data["coverage"]]
+    lines += ["", "## Coverage", "", *_table(("family", "status", "probes, or why not", "standards"), rows)]
+    lines += ["", "## What the numbers mean", "", *(f"- {limit}" for limit in data["limits"])]
+    if data["model"]["notes"]:
+        lines += ["", "## Notes on the model", "", *(f"- {_cell(note)}" for note in data["model"]["notes"])]
+    return "\n".join(lines) + "\n"
+
+
+def _ids(standards: dict[str, Any]) -> str:
+    return ", ".join(i["id"] for key in ("atlas", "nist", "owasp") for i in standards[key])
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    return lines + ["| " + " | ".join(_cell(c) for c in row) + " |" for row in rows]
+
+
+def _cell(text: str) -> str:
+    """One line that cannot break the table or become markup."""
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(str(text).split()))

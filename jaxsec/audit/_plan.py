@@ -1,0 +1,168 @@
+"""`Plan`: how much an audit does; presets, and the TOML file that changes single settings."""
+
+import dataclasses
+import difflib
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+PROBES = ("clean", "noise", "sweep", "attack", "blackbox", "distance")
+ATTACKS = ("standard", "plus", "rand")
+
+# Settings of a run that a plan file may also give; the command line has options of the same names.
+RUN_KEYS = ("threat", "eps", "seed")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What an audit measures, and how hard it looks. Every value is printed in the report.
+
+    Args:
+      preset: the name printed in the report; `Plan.preset_of("quick")` gives the values that belong to it.
+      probes: which of "clean", "noise", "sweep", "attack", "blackbox", "distance" run; "clean" always does.
+      rows: rows audited, drawn at random from the data by the audit's key; 0 means all.
+      confidence: of every interval.
+      fail_under: least robust accuracy that passes, in [0, 1]; None means that no limit is checked.
+      noise_draws: uniform points of the threat set per row.
+      sweep: budgets as multiples of eps, from 0 up. sweep_steps, sweep_restarts: of the PGD that draws the curve.
+      attack: AutoAttack's version, "standard", "plus" or "rand". attack_steps, attack_queries, attack_targets: its settings; only
+        100, 5000 and 9 are what the field calls AutoAttack, anything less is reported as reduced.
+      blackbox_queries: queries per row of Square on its own.
+      distance_steps: steps of FAB, which measures how far the nearest adversarial input is.
+      examples: worst inputs shown. layout: "auto", "chw", "hwc" or "hw", of image rows. max_rows: rows worked on at once.
+
+    Example:
+      >>> from jaxsec.audit import Plan
+      >>> Plan.preset_of("quick").replace(fail_under=0.4).attack_steps
+      20
+    """
+
+    preset: str = "standard"
+    probes: tuple[str, ...] = PROBES
+    rows: int = 1000
+    confidence: float = 0.95
+    fail_under: float | None = None
+    noise_draws: int = 20
+    sweep: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+    sweep_steps: int = 40
+    sweep_restarts: int = 1
+    attack: str = "standard"
+    attack_steps: int = 100
+    attack_queries: int = 5000
+    attack_targets: int = 9
+    blackbox_queries: int = 1000
+    distance_steps: int = 50
+    examples: int = 8
+    layout: str = "auto"
+    max_rows: int = 512
+
+    @classmethod
+    def preset_of(cls, name: str) -> "Plan":
+        """The plan called "quick", "standard" or "full"; `ValueError` for another name."""
+        if name not in PRESETS:
+            raise ValueError(f"preset is {name!r}; allowed: {', '.join(PRESETS)}.")
+        return cls(preset=name, **PRESETS[name])
+
+    def replace(self, **changes: Any) -> "Plan":
+        """A copy with the named settings changed; unknown names and unusable values raise `ValueError`."""
+        names = [f.name for f in dataclasses.fields(self)]
+        for name in changes:
+            if name not in names:
+                raise ValueError(f"a plan has no setting {name!r}{_nearest(name, names)}; allowed: {', '.join(names)}.")
+        fixed = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
+        plan = dataclasses.replace(self, **fixed)
+        plan.check()
+        return plan
+
+    def check(self) -> None:
+        """Raises `ValueError` where a setting cannot be used; the message names it, its value and what is allowed."""
+        for name in ("noise_draws", "sweep_steps", "sweep_restarts", "attack_steps", "attack_queries", "attack_targets", "max_rows"):
+            _whole(name, getattr(self, name), 1)
+        for name in ("rows", "examples", "blackbox_queries", "distance_steps"):
+            _whole(name, getattr(self, name), 0 if name in ("rows", "examples") else 1)
+        _number("confidence", self.confidence, 0.5, 0.9999)
+        if self.fail_under is not None:
+            _number("fail_under", self.fail_under, 0.0, 1.0)
+        if not isinstance(self.probes, tuple) or not self.probes or any(p not in PROBES for p in self.probes):
+            raise ValueError(f"probes is {self.probes!r}; allowed is a list of {', '.join(PROBES)}.")
+        if not isinstance(self.sweep, tuple) or not self.sweep:
+            raise ValueError(f"sweep is {self.sweep!r}; needed: a list of multiples of eps, such as [0, 0.5, 1, 2].")
+        for multiple in self.sweep:
+            _number("sweep", multiple, 0.0, 1e6)
+        if list(self.sweep) != sorted(set(self.sweep)):
+            raise ValueError(f"sweep is {list(self.sweep)}; the multiples of eps must rise and none may come twice.")
+        if self.attack not in ATTACKS:
+            raise ValueError(f"attack is {self.attack!r}; allowed: {', '.join(ATTACKS)}.")
+        if self.layout not in ("auto", "chw", "hwc", "hw"):
+            raise ValueError(f"layout is {self.layout!r}; allowed: auto, chw, hwc, hw.")
+
+    @property
+    def reduced(self) -> bool:
+        """Whether the attack is weaker than what the field calls AutoAttack."""
+        return self.attack_steps < 100 or self.attack_queries < 5000 or self.attack_targets < 9
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "quick": {
+        "rows": 200,
+        "noise_draws": 10,
+        "sweep": (0.0, 0.5, 1.0, 2.0),
+        "sweep_steps": 10,
+        "attack_steps": 20,
+        "attack_queries": 300,
+        "attack_targets": 3,
+        "blackbox_queries": 300,
+        "distance_steps": 20,
+        "examples": 6,
+    },
+    "standard": {},
+    "full": {
+        "rows": 0,
+        "noise_draws": 100,
+        "sweep_steps": 100,
+        "sweep_restarts": 5,
+        "attack": "plus",
+        "blackbox_queries": 5000,
+        "distance_steps": 100,
+    },
+}
+
+
+def read_plan(path: str | os.PathLike[str], *, preset: str | None = None) -> tuple[Plan, dict[str, Any]]:
+    """Reads a plan file: TOML with a plan's settings, `preset`, and `threat`, `eps`, `seed` of the run.
+
+    Args: preset: overrides the file's own preset, whose values the file's other settings then change.
+    Returns: the plan, and those of `threat`, `eps`, `seed` that the file gives.
+    Raises: FileNotFoundError; ValueError: no TOML, an unknown key (the message names the nearest and all allowed), a bad value.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no plan file {path}.")
+    try:
+        given = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no readable TOML: {error}.") from error
+    run = {k: given.pop(k) for k in RUN_KEYS if k in given}
+    base = Plan.preset_of(preset or given.pop("preset", "standard"))
+    given.pop("preset", None)
+    allowed = [*(f.name for f in dataclasses.fields(Plan)), *RUN_KEYS]
+    for key in given:
+        if key not in allowed:
+            raise ValueError(f"{path} has the unknown key {key!r}{_nearest(key, allowed)}; allowed: {', '.join(allowed)}.")
+    return base.replace(**given), run
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _whole(name: str, value: Any, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} is {value!r}; a whole number of at least {least} is needed.")
+
+
+def _number(name: str, value: Any, least: float, most: float) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
+        raise ValueError(f"{name} is {value!r}; a number from {least:g} to {most:g} is needed.")

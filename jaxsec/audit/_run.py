@@ -1,0 +1,280 @@
+"""`audit`: runs a plan's probes against a model, judges the numbers, and gives the report."""
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from .. import __version__
+from ..attack._checkpoint import fingerprint
+from ..attack._progress import Report as ProgressReport
+from ..attack._progress import progress as progress_bar
+from ..attack._square import image_axes
+from ..core import Model, as_key
+from ..core._check import check_batch
+from ..threat import Ball
+from ._cache import ProbeCache
+from ._environment import command_line, environment, hash_of, model_facts, now
+from ._examples import examples_of
+from ._finding import Finding
+from ._judge import findings_of, verdict_of
+from ._numbers import numbers_of
+from ._plan import PROBES, Plan
+from ._probes import PROBE_FUNCTIONS, Outcome, Subject
+from ._report import SCHEMA_NAME, SCHEMA_VERSION, Report
+from ._standards import FAMILIES
+
+# Share of the whole run's time, for the progress bar only.
+_WEIGHTS = {"clean": 1, "noise": 2, "sweep": 25, "attack": 50, "blackbox": 15, "distance": 15}
+
+LIMITS = (
+    "Robust accuracy found by attacks is an upper bound: a better attack can only lower it. Only a certificate gives a lower bound.",
+    "It holds for this threat set, these rows and this model with these weights; another norm, budget or data set is another question.",
+    "Intervals cover which rows were drawn. They do not cover a shift of the data, mislabelled rows or attacks that were not run.",
+    "A family marked NOT TESTED was not looked at; nothing follows about it.",
+    "Evidence relevant to Article 15(5) of the EU AI Act for the families tested; no statement of compliance.",
+)
+
+
+def audit(
+    model: Model,
+    data: Any,
+    *,
+    threat: Ball,
+    key: jax.Array,
+    plan: Plan | None = None,
+    progress: bool | ProgressReport | None = None,
+    state: str | os.PathLike[str] | None = None,
+    context: Mapping[str, Any] | None = None,
+) -> Report:
+    """Measures a model's ordinary and robust accuracy and judges both.
+
+    Guarantee: the report is a function of model, data, threat, key and plan, apart from its times and environment; every share
+    comes with its count, its n and an exact interval; what was not tested is listed as such.
+
+    Args:
+      model: `jaxsec.bind` or `jaxsec.load` makes one.
+      data: what `jaxsec.io.load_data` gives, or a pair (x [N, ...] floating, y [N] integer).
+      threat: `LInf`, `L2` or `L1` with one eps for all rows.
+      key: one PRNG key, consumed. It draws the audited rows and everything random in the attacks.
+      plan: how much to do; None means `Plan()`, the standard preset.
+      progress: True, False, a function `(stage, fraction done, rows still robust)`, or None: a bar on a terminal after 3 s.
+      state: a folder; finished probes and running attacks are kept there, and the same call goes on after a kill. It stays until
+        the caller deletes it.
+      context: facts for the record, such as {"seed": 0}.
+
+    Returns:
+      Report: `report.save("folder")` writes report.json and its views.
+
+    Raises: ValueError, TypeError: unusable data, threat or plan; the message says how to mend it.
+
+    Cost: with the standard preset about that of AutoAttack on the audited rows, twice over; see `Plan` for what to cut.
+    Edge cases: rows whose logits are NaN count as wrong. Rows that are no images leave out Square, and say so. Where a probe of
+    the plan cannot run, the report names it and the reason.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, numpy as np, jaxsec
+      >>> from jaxsec.audit import Plan, audit
+      >>> def linear(params, x):
+      ...     return x @ params
+      >>> model = jaxsec.bind(linear, jnp.eye(2))
+      >>> x = np.array([[0.9, 0.1], [0.4, 0.6]], np.float32)
+      >>> plan = Plan.preset_of("quick").replace(probes=["clean", "noise"])
+      >>> report = audit(model, (x, np.array([0, 1])), threat=jaxsec.LInf(eps=0.2, lo=0.0, hi=1.0), key=jax.random.key(0), plan=plan)
+      >>> report.data["probes"]["clean"]["accuracy"]["count"]
+      2
+    """
+    begun, started = time.perf_counter(), now()
+    plan = plan or Plan()
+    plan.check()
+    subject, facts = _subject(model, data, threat, as_key(key), plan)
+    names = [p for p in PROBES if p in plan.probes or p == "clean"]
+    skipped: dict[str, str] = {}
+    if subject.layout is None and "blackbox" in names:
+        names.remove("blackbox")
+        skipped["blackbox"] = (
+            f"Square needs images; rows of shape {subject.x.shape[1:]} with layout {plan.layout!r} are none that it can read"
+        )
+    cache = ProbeCache(None if state is None else Path(state), _identity(subject))
+    outcomes: dict[str, Outcome] = {}
+    walls: dict[str, float] = {}
+    with progress_bar(progress) as report:
+        total, done = sum(_WEIGHTS[n] for n in names), 0.0
+        for name in names:
+            saved = cache.load(name)
+            if saved is None:
+                t, first, weight = time.perf_counter(), done / total, _WEIGHTS[name] / total
+
+                def inner(stage: str, fraction: float, live: int, name: str = name, first: float = first, weight: float = weight) -> None:
+                    report(stage if stage == name else f"{name}: {stage}", first + fraction * weight, live)
+
+                outcome = PROBE_FUNCTIONS[name](subject, inner, cache.attack_state(name))
+                saved = outcome, time.perf_counter() - t
+                cache.save(name, *saved)
+            outcomes[name], walls[name] = saved
+            done += _WEIGHTS[name]
+            report(name, done / total, 0)
+    numbers = numbers_of(subject, outcomes)
+    flags = [f for o in outcomes.values() for f in o.flags]
+    findings = findings_of(numbers, flags, eps=subject.eps, norm=subject.threat.norm, plan=plan, n_classes=subject.n_classes)
+    for name, wall in walls.items():
+        numbers[name]["wall_s"] = round(wall, 3)
+        numbers[name]["settings"] = outcomes[name].settings
+    record = {
+        "schema": SCHEMA_NAME,
+        "schema_version": SCHEMA_VERSION,
+        "tool": {"name": "jaxsec", "version": __version__},
+        "started": started,
+        "command_line": command_line(),
+        "context": dict(context or {}),
+        "environment": environment(),
+        "model": model_facts(model, subject.n_classes),
+        "data": facts,
+        "threat": _threat_facts(subject),
+        "key": {"impl": str(jax.random.key_impl(key)), "data": np.asarray(jax.random.key_data(as_key(key))).tolist()},
+        "plan": _plan_facts(plan),
+        "verdict": verdict_of(numbers, findings, plan.fail_under),
+        "probes": numbers,
+        "skipped": skipped,
+        "findings": [f.to_json() for f in findings],
+        "coverage": _coverage(names, skipped, findings),
+        "examples": examples_of(subject, outcomes),
+        "limits": list(LIMITS),
+        "wall_s": round(time.perf_counter() - begun, 3),
+    }
+    return Report(_plain(record))
+
+
+def _subject(model: Model, data: Any, threat: Ball, key: jax.Array, plan: Plan) -> tuple[Subject, dict[str, Any]]:
+    x, y = (data[0], data[1]) if isinstance(data, tuple | list) else (data.x, data.y)
+    if not isinstance(threat, Ball):
+        raise TypeError(f"threat is {type(threat).__name__}; an audit needs LInf, L2 or L1, whose eps it can sweep.")
+    if np.size(threat.eps) != 1 or not np.isfinite(np.asarray(threat.eps)).all():
+        raise ValueError(f"threat has eps={threat.eps}; an audit needs one finite eps for all rows.")
+    threat = threat.replace(eps=float(np.asarray(threat.eps).reshape(())))
+    x, y, n_classes = check_batch(model, x, y, threat, plan.max_rows)
+    x = np.asarray(x)
+    if not len(y):
+        raise ValueError("the data has no rows; give at least one.")
+    ids = np.arange(len(y))
+    for name in ("lo", "hi"):
+        bound = np.asarray(getattr(threat, name))
+        if bound.ndim == x.ndim and bound.shape[0] == len(x) and 0 < plan.rows < len(y):
+            raise ValueError(f"threat has one {name} per row; use Plan(rows=0), which audits all rows, with it.")
+    if 0 < plan.rows < len(y):
+        seed = np.asarray(jax.random.key_data(jax.random.fold_in(key, 0x726F7773))).astype(np.uint32).tolist()
+        ids = np.sort(np.random.default_rng(seed).choice(len(y), plan.rows, replace=False))
+    subject = Subject(
+        model=model,
+        x=x[ids],
+        y=y[ids],
+        ids=ids,
+        threat=threat,
+        key=key,
+        plan=plan,
+        n_classes=n_classes,
+        layout=_layout(x.shape[1:], _stated(plan, data)),
+    )
+    name = getattr(data, "name", "") or "arrays"
+    facts = {
+        "name": str(name),
+        "rows": len(y),
+        "audited": len(ids),
+        "shape": list(x.shape[1:]),
+        "layout": subject.layout,
+        "range": [float(x.min()), float(x.max())],
+        "sha256": hash_of((x, y)),
+        "audited_sha256": hash_of((subject.x, subject.y)),
+        "notes": [str(n) for n in getattr(data, "notes", ()) or ()],
+        "class_names": [str(c) for c in getattr(data, "class_names", ()) or ()],
+    }
+    return subject, facts
+
+
+def _stated(plan: Plan, data: Any) -> str:
+    """The plan's layout; where that is "auto", the one that the data set says it has."""
+    return plan.layout if plan.layout != "auto" else {"NCHW": "chw", "NHWC": "hwc"}.get(getattr(data, "layout", ""), "auto")
+
+
+def _layout(row_shape: tuple[int, ...], layout: str) -> str | None:
+    """The layout of image rows, resolved; None where they are no images."""
+    try:
+        h, _, c = image_axes(row_shape, layout)
+    except ValueError:
+        if layout != "auto":
+            raise
+        return None
+    return "hw" if c is None else "chw" if h == 1 else "hwc"
+
+
+def _identity(subject: Subject) -> str:
+    """Digest of what decides the outcomes; a limit, the confidence and the number of examples do not."""
+    import dataclasses
+
+    plan = dataclasses.replace(subject.plan, probes=PROBES, fail_under=None, confidence=0.95, examples=0, preset="")
+    key = jax.random.key_data(subject.key)
+    return fingerprint(subject.model, subject.x, subject.y, subject.ids, subject.threat, key, repr((__version__, plan)))
+
+
+def _threat_facts(subject: Subject) -> dict[str, Any]:
+    def bound(v: Any) -> float | str:
+        a = np.asarray(v, np.float64)
+        if a.size == 1:
+            return float(a.reshape(())) if np.isfinite(a).all() else str(float(a.reshape(())))
+        return f"array of shape {a.shape}, {a.min():.6g} to {a.max():.6g}"
+
+    return {"norm": subject.threat.norm, "eps": subject.eps, "lo": bound(subject.threat.lo), "hi": bound(subject.threat.hi)}
+
+
+def _plan_facts(plan: Plan) -> dict[str, Any]:
+    import dataclasses
+
+    return dataclasses.asdict(plan) | {"reduced": plan.reduced}
+
+
+def _coverage(names: list[str], skipped: dict[str, str], findings: list[Finding]) -> list[dict[str, Any]]:
+    """Every family of the standards table, tested or not; no family is ever passed by silence."""
+    tested = {
+        "evasion-white-box": [n for n in ("attack", "sweep", "distance") if n in names],
+        "evasion-black-box": [n for n in ("blackbox",) if n in names],
+    }
+    reasons = {
+        "evasion-black-box": skipped.get("blackbox", "the plan left the probe out"),
+        "evasion-white-box": "the plan left the probes out",
+    }
+    out = []
+    for family in FAMILIES:
+        probes = tested.get(family.key, [])
+        hits = [f for f in findings if f.family == family.key]
+        out.append(
+            {
+                "family": family.key,
+                "title": family.title,
+                "status": "TESTED" if probes else "NOT TESTED",
+                "probes": probes,
+                "reason": "" if probes else reasons.get(family.key, "this version has no probe for it"),
+                "worst": hits[0].severity if hits and probes else None,
+                "ai_act": family.ai_act,
+                "standards": family.ids(),
+            }
+        )
+    return out
+
+
+def _plain(value: Any) -> Any:
+    """JSON types only; a number that is not finite becomes null, because JSON has no other word for it."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)

@@ -1,0 +1,232 @@
+"""The commands. Each parses its words, calls one verb, and prints."""
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="jaxsec",
+    help="Attack, defend, certify and audit machine-learning models. Exit codes: 0 done, 1 below --fail-under, 2 usage or input error, 3 internal.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Data = Annotated[str | None, typer.Option("--data", help="digits, .npz, .npy, IDX, CIFAR-10 binary, .csv (each also .gz where usual).")]
+Labels = Annotated[str | None, typer.Option("--labels", help="Label file of .npy and IDX inputs.")]
+Layout = Annotated[str | None, typer.Option("--layout", help="How the model wants rows: flat, NCHW or NHWC.")]
+Range = Annotated[str | None, typer.Option("--range", help="Lowest and highest valid value, e.g. 0,1.")]
+Mean = Annotated[str | None, typer.Option("--mean", help="Per-channel mean that the model expects to be taken off, e.g. 0.49,0.48,0.45.")]
+Std = Annotated[str | None, typer.Option("--std", help="Per-channel deviation that the model expects to be divided by.")]
+LabelColumn = Annotated[
+    str | None, typer.Option("--label-column", help="Label column of a CSV: its name, or its position without a header.")
+]
+Limit = Annotated[int | None, typer.Option("--limit", help="The first rows only.", min=1)]
+Threat = Annotated[str | None, typer.Option("--threat", help="linf, l2 or l1. [default: linf]")]
+Eps = Annotated[str | None, typer.Option("--eps", help="Budget in input units, e.g. 0.03 or 8/255. [default: 8/255 for linf, 0.5 for l2]")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random. [default: 0]", min=0)]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")]
+
+
+@app.command()
+def audit(
+    model: Annotated[
+        str | None, typer.Argument(help=".onnx, or file.py:attribute (which runs the file). Without it: the embedded digits model.")
+    ] = None,
+    data: Data = None,
+    threat: Threat = None,
+    eps: Eps = None,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the report.")] = Path("report"),
+    preset: Annotated[str | None, typer.Option("--preset", help="quick, standard or full. [default: standard]")] = None,
+    plan: Annotated[Path | None, typer.Option("--plan", help="TOML file with single settings.")] = None,
+    fail_under: Annotated[
+        float | None, typer.Option("--fail-under", help="Least robust accuracy, 0 to 1; below it the exit code is 1.")
+    ] = None,
+    labels: Labels = None,
+    layout: Layout = None,
+    range: Range = None,
+    mean: Mean = None,
+    std: Std = None,
+    label_column: LabelColumn = None,
+    limit: Limit = None,
+    seed: Seed = None,
+    quiet: Quiet = False,
+) -> int:
+    """Measure a model's robustness and write report.json, .html, .md and .sarif.
+
+    Without --data and MODEL, audits a small network that it trains on scikit-learn's digits. A killed audit goes on where it was when the same
+    command runs again; its state is in OUT/.state until the report is written.
+    """
+    import jax
+
+    from ..audit import Plan, read_plan
+    from ..audit import audit as run_audit
+    from ._inputs import threat_of
+    from ._show import audit_summary
+
+    chosen, run = read_plan(plan, preset=preset) if plan else (Plan.preset_of(preset or "standard"), {})
+    if fail_under is not None:
+        chosen = chosen.replace(fail_under=fail_under)
+    _writable(out)
+    seed = _seed(run.get("seed", 0)) if seed is None else seed
+    net, rows = _model_and_data(model, data, labels, layout, range, mean, std, label_column, limit, seed)
+    ball = threat_of(str(threat or run.get("threat", "linf")), run.get("eps") if eps is None else eps, rows)
+    state = out / ".state"
+    report = run_audit(
+        net,
+        rows,
+        threat=ball,
+        key=jax.random.key(seed),
+        plan=chosen,
+        progress=False if quiet else None,
+        state=state,
+        context={"seed": seed, "model": model or "embedded digits model", "data": data or "embedded digits", "plan file": str(plan or "")},
+    )
+    report.save(out)
+    shutil.rmtree(state, ignore_errors=True)
+    if not quiet:
+        audit_summary(report, out)
+    return 0 if report.passed else 1
+
+
+@app.command()
+def attack(
+    model: Annotated[str, typer.Argument(help=".onnx, or file.py:attribute (which runs the file).")],
+    data: Data = None,
+    method: Annotated[str, typer.Option("--method", help="apgd, pgd, fgsm, bim, fab, square or autoattack.")] = "apgd",
+    threat: Threat = None,
+    eps: Eps = None,
+    out: Annotated[Path, typer.Option("--out", help="NPZ file for the adversarial inputs.")] = Path("adv.npz"),
+    steps: Annotated[int | None, typer.Option("--steps", help="Iterations, or queries of square.", min=1)] = None,
+    restarts: Annotated[int | None, typer.Option("--restarts", help="Independent runs.", min=1)] = None,
+    labels: Labels = None,
+    layout: Layout = None,
+    range: Range = None,
+    mean: Mean = None,
+    std: Std = None,
+    label_column: LabelColumn = None,
+    limit: Limit = None,
+    seed: Seed = None,
+    quiet: Quiet = False,
+) -> int:
+    """Run one attack and save its inputs: x (adversarial), x_clean, y, success, distance, queries, status."""
+    import jax
+    import numpy as np
+
+    from ..attack import attack as run_attack
+    from ._inputs import method_of, threat_of
+    from ._show import attack_summary
+
+    _writable(out.parent)
+    if out.suffix != ".npz":
+        raise ValueError(f"--out is {str(out)!r}; a name that ends in .npz is needed.")
+    seed = 0 if seed is None else seed
+    net, rows = _model_and_data(model, data, labels, layout, range, mean, std, label_column, limit, seed)
+    ball = threat_of(threat or "linf", eps, rows)
+    chosen = method_of(method, steps=steps, restarts=restarts, layout=rows.layout)
+    found = run_attack(net, rows.x, rows.y, threat=ball, method=chosen, key=jax.random.key(seed), progress=False if quiet else None)
+    fields = ("x", "success", "distance", "queries", "gradients", "first_step", "stage", "status")
+    arrays: dict[str, Any] = {name: np.asarray(getattr(found, name)) for name in fields}
+    np.savez_compressed(out, x_clean=rows.x, y=rows.y, **arrays)
+    if not quiet:
+        attack_summary(found, out)
+    return 0
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="Folder with a report.json.")], quiet: Quiet = False) -> int:
+    """Render report.html, .md and .sarif again from report.json."""
+    from ..audit import Report
+
+    read = Report.load(folder)
+    paths = read.render(folder if folder.is_dir() else folder.parent)
+    if not quiet:
+        for path in paths:
+            typer.echo(str(path))
+    return 0
+
+
+@app.command()
+def version() -> int:
+    """Print the versions of jaxsec and of what it computes with."""
+    from .. import __version__
+    from ..audit._environment import environment
+
+    env = environment()
+    typer.echo(f"jaxsec {__version__}")
+    for name, text in env["packages"].items():
+        typer.echo(f"{name} {text}")
+    typer.echo(f"python {env['python']} on {env['platform']}, {env['backend']}: {env['devices']} x {env['device']}")
+    return 0
+
+
+def _model_and_data(
+    model: str | None,
+    data: str | None,
+    labels: str | None,
+    layout: str | None,
+    range: str | None,
+    mean: str | None,
+    std: str | None,
+    label_column: str | None,
+    limit: int | None,
+    seed: int,
+) -> tuple[Any, Any]:
+    from ..io import check_data
+    from ._inputs import data_of, model_of, numbers
+
+    if model is None:
+        given = {
+            "--data": data,
+            "--labels": labels,
+            "--layout": layout,
+            "--range": range,
+            "--mean": mean,
+            "--std": std,
+            "--label-column": label_column,
+        }
+        if stray := [name for name, value in given.items() if value is not None]:
+            raise ValueError(f"{stray[0]} was given without MODEL; name the model, or leave both out to audit the embedded one.")
+        from ..audit._default import default_audit
+
+        net, rows = default_audit(seed)
+        return net, rows if limit is None else rows.rows(slice(limit))
+    if data is None:
+        raise ValueError(f"--data is missing; MODEL {model!r} needs labelled inputs, e.g. --data test.npz with the keys x and y.")
+    net = model_of(model)
+    rows = data_of(data, labels=labels, layout=layout, range=range, label_column=label_column, limit=limit, model=net)
+    if mean is not None or std is not None:
+        net = _normalising(net, numbers(mean, "mean"), numbers(std, "std"), rows.layout)
+    for warning in check_data(rows, net):
+        typer.echo(f"jaxsec: warning: {warning}", err=True)
+    return net, rows
+
+
+def _normalising(net: Any, mean: Any, std: Any, layout: str) -> Any:
+    """The model behind the normalisation, so that eps and range stay in the units of the data."""
+    import numpy as np
+
+    mean, std = (
+        v if np.ndim(v) == 0 or layout != "NCHW" else np.reshape(v, (-1, 1, 1))
+        for v in (0.0 if mean is None else mean, 1.0 if std is None else std)
+    )
+    return net.preprocessed(mean=mean, std=std).noted(
+        "inputs are normalised by (x - mean) / std in front of the model, as --mean and --std say"
+    )
+
+
+def _seed(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"seed is {value!r}; a whole number of at least 0 is needed.")
+    return value
+
+
+def _writable(folder: Path) -> None:
+    """Finds out before the work, not after it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / ".jaxsec-write-test"
+    probe.touch()
+    probe.unlink()

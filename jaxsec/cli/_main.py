@@ -1,0 +1,67 @@
+"""`main`: runs a command and turns what happens into an exit code; a user's mistake shows one line, never a traceback."""
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+
+OK, NOT_WITHIN_LIMITS, USAGE, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs `jaxsec ARGS` and gives the exit code.
+
+    Returns: 0: done, and within `--fail-under` where given; 1: not within it; 2: a mistake in the command, a file or the data; 3: a
+    defect of jaxsec, whose traceback is saved and named; 130: interrupted.
+    """
+    try:
+        import typer  # noqa: F401
+    except ImportError as error:
+        print(f"jaxsec: the command line needs {error.name}; install jaxsec with its dependencies.", file=sys.stderr)
+        return USAGE
+    from ._app import app
+
+    try:
+        code = app(args=list(sys.argv[1:] if args is None else args), prog_name="jaxsec", standalone_mode=False)
+        return code if isinstance(code, int) else OK
+    except KeyboardInterrupt:
+        return _say("interrupted; run the same command again to go on.", INTERRUPTED)
+    except SystemExit as error:
+        return error.code if isinstance(error.code, int) else USAGE
+    except (ValueError, FileNotFoundError, NotImplementedError, OSError, ImportError) as error:
+        return _say(_line(error), USAGE)
+    except Exception as error:
+        if type(error).__name__ == "Abort":
+            return _say("interrupted; run the same command again to go on.", INTERRUPTED)
+        if hasattr(error, "format_message"):  # a usage error of the parser, whose class typer does not export
+            return _say(f"{error.format_message()} Try 'jaxsec --help'.", USAGE)
+        if isinstance(error, UserError):
+            return _say(str(error), USAGE)
+        return _say(f"internal error: {type(error).__name__}. This is a defect of jaxsec; please report it with {_saved()}", INTERNAL)
+
+
+class UserError(Exception):
+    """A mistake of the user that some library reported in its own way; the message is for people."""
+
+
+def _say(message: str, code: int) -> int:
+    print(f"jaxsec: {message}", file=sys.stderr)
+    return code
+
+
+def _line(error: BaseException) -> str:
+    """The message on one line; system errors name the file and the reason."""
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+    else:
+        text = str(error) or type(error).__name__
+    return " ".join(text.split())
+
+
+def _saved() -> str:
+    """Saves the traceback that is being handled; gives the file's path."""
+    handle, path = tempfile.mkstemp(prefix="jaxsec-traceback-", suffix=".txt")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(f"{' '.join(sys.argv)}\n\n{traceback.format_exc()}")
+    return path

@@ -1,0 +1,51 @@
+"""What the commands print when they are done."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..audit import Report
+from ..core import AttackResult
+
+_COLOURS = {"high": "red", "medium": "yellow", "low": "blue", "info": "dim", "pass": "green", "fail": "red", "none": "bold"}
+
+
+def audit_summary(report: Report, out: Path) -> None:
+    """Verdict, the main shares, the findings that matter, and where the report is."""
+    console, data = Console(), report.data
+    verdict, probes = data["verdict"], data["probes"]
+    word = {"pass": "within the limit", "fail": "NOT within the limit", "none": "no limit given"}[verdict["state"]]
+    console.print(f"[{_COLOURS[verdict['state']]}]{word}[/]: {escape(verdict['reason'])}")
+    shares = [("clean accuracy", probes["clean"]["accuracy"])]
+    shares += [("accuracy under random noise", probes["noise"]["one_draw"])] if "noise" in probes else []
+    shares += [("robust accuracy", probes["worst_case"]["robust"])] if "worst_case" in probes else []
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, s in shares:
+        low, high = s["interval"]
+        table.add_row(name, f"{100 * s['value']:.1f} %", f"[dim]\\[{100 * low:.1f}, {100 * high:.1f}] {s['count']} of {s['n']}[/]")
+    console.print(table)
+    worrying = [f for f in data["findings"] if f["severity"] in ("high", "medium")]
+    for f in worrying[:8]:
+        console.print(f"[{_COLOURS[f['severity']]}]{f['severity']:>6}[/] {escape(f['title'])}: {escape(f['message'])}", soft_wrap=True)
+    if len(worrying) > 8:
+        console.print(f"       and {len(worrying) - 8} more")
+    untested = sum(c["status"] == "NOT TESTED" for c in data["coverage"])
+    console.print(f"{untested} of {len(data['coverage'])} families of attacks NOT TESTED; {data['wall_s']:.1f} s")
+    console.print(f"report: {escape(str(out / 'report.html'))}", soft_wrap=True)
+
+
+def attack_summary(found: AttackResult, out: Path) -> None:
+    """How many rows fell, and what the run says about itself."""
+    console = Console()
+    success: Any = found.success
+    console.print(f"wrong on {int(success.sum())} of {len(success)} rows; robust accuracy {1 - float(success.mean()):.1%}")
+    for flag in found.flags:
+        if flag.severity != "info":
+            console.print(
+                f"[{'red' if flag.severity == 'error' else 'yellow'}]{flag.severity}[/] {escape(flag.name)}: {escape(flag.message)}",
+                soft_wrap=True,
+            )
+    console.print(f"saved: {escape(str(out))}", soft_wrap=True)

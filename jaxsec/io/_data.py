@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from . import _data_formats as formats
+from . import _data_values as values
 from ._data_csv import table
 from ._data_error import DataError
 from ._data_layout import arranged, guessed
@@ -102,7 +103,7 @@ def load_data(
     if layout not in (None, "flat", "NCHW", "NHWC") or stored_layout not in (None, "flat", "NCHW", "NHWC"):
         raise DataError(f"layout is {layout!r}, stored_layout {stored_layout!r}; allowed: 'flat', 'NCHW', 'NHWC' or None.")
     raw, name = _read(spec, labels, label_column, split, x_key, y_key)
-    y, label_notes = _classes(raw.y, n_classes)
+    y, label_notes = values.classes(raw.y, n_classes)
     if len(raw.x) != len(y) or not len(y):
         raise DataError(f"{name} has {len(raw.x)} inputs and {len(y)} labels; both numbers must be equal and above 0.")
     if raw.x.dtype.kind not in "fiub":
@@ -111,16 +112,16 @@ def load_data(
         raise DataError(f"the inputs of {name} have shape {raw.x.shape}; each row needs at least one number: [N, D] or [N, C, H, W].")
     classes = n_classes or int(y.max()) + 1  # counted before `limit`, which may cut a class off
     x, y = raw.x[:limit], y[:limit]
-    x, notes = _scaled(x, raw, divide_by)
+    x, notes = values.scaled(x, raw, divide_by)
     if not np.isfinite(x).all():
         row = int(np.argwhere(~np.isfinite(x))[0][0])
         raise DataError(f"{name} has NaN or infinite inputs, first in row {row}; fill or drop such rows before loading.")
-    bounds, range_notes = _range(x, value_range, raw.top if divide_by is None else None, name)
+    bounds, range_notes = values.box(x, value_range, raw.top if divide_by is None else None, name)
     stored = raw.layout or stored_layout or guessed(x.shape)
     default = "flat" if spec == "digits" else "NCHW" if stored == "NHW" else stored
     x = arranged(x, stored, layout or default, name)
     final = layout or default
-    x, bounds, norm_notes = _normalised(x, final, bounds, mean, std)
+    x, bounds, norm_notes = values.normalised(x, final, bounds, mean, std)
     x = np.ascontiguousarray(x, np.float32)
     data = Dataset(x, y, name, classes, final, bounds, str(spec), "", raw.notes + notes + label_notes + range_notes + norm_notes)
     if spec == "digits" and split is not None:
@@ -188,87 +189,6 @@ def _read(spec: Any, labels: Any, label_column: str | int | None, split: str | N
     raise DataError(
         f"{path.name} has no known ending; allowed: .npz, .npy, *-idx3-ubyte(.gz), .bin or folder (CIFAR-10), .csv(.gz), .tsv(.gz)."
     )
-
-
-def _classes(y: np.ndarray, n_classes: int | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Labels as class numbers; one-hot rows are read as the class they mark."""
-    notes: tuple[str, ...] = ()
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.ndim == 2 and np.isin(y, (0, 1)).all() and (y.sum(1) == 1).all():
-        y, notes = y.argmax(1), ("one-hot labels read as class numbers",)
-    if y.ndim != 1 or y.dtype.kind not in "fiub":
-        raise DataError(f"labels have shape {y.shape} and type {y.dtype}; allowed: one class number per row, or one-hot rows.")
-    if not len(y):
-        return y.astype(np.int32), notes
-    if not np.isfinite(y).all() or not np.array_equal(y, np.round(y)):
-        raise DataError(f"labels such as {y[np.argmax(~np.isfinite(y) | (y != np.round(y)))]} are no class numbers; allowed: 0, 1, 2, ...")
-    low, high = int(y.min()), int(y.max())
-    if low < 0 or (n_classes is not None and high >= n_classes):
-        hint = f" They look 1-based: subtract 1 (now {low}..{high})." if low == 1 and high == n_classes else ""
-        hint = " Are the two classes marked -1 and 1? Map them to 0 and 1." if low == -1 and high == 1 else hint
-        raise DataError(f"labels range from {low} to {high}; allowed: 0 to {'K - 1' if n_classes is None else n_classes - 1}.{hint}")
-    if high > 10_000_000:
-        raise DataError(f"the highest label is {high}; class numbers are expected, is this a measured quantity?")
-    return y.astype(np.int32), notes
-
-
-def _scaled(x: np.ndarray, raw: formats.Raw, divide_by: float | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    divisor = divide_by if divide_by is not None else raw.top or 1.0
-    if not divisor > 0:
-        raise DataError(f"divide_by is {divide_by}; it must be above 0.")
-    notes = (f"values divided by {divide_by}",) if divide_by is not None else ()
-    if x.dtype == np.uint8 and divisor == 1.0:
-        notes = ("bytes kept as 0..255; pass divide_by=255 for [0, 1]",)
-    with np.errstate(over="ignore"):
-        return x.astype(np.float32) / np.float32(divisor), notes
-
-
-def _range(x: np.ndarray, given: tuple[float, float] | None, top: float | None, name: str) -> tuple[tuple[float, float], tuple[str, ...]]:
-    low, high = float(x.min()), float(x.max())
-    if given is not None:
-        lo, hi = (float(v) for v in given)
-        if not lo < hi:
-            raise DataError(f"value_range is ({lo}, {hi}); the first number must be below the second.")
-        if low < lo or high > hi:
-            raise DataError(
-                f"the values of {name} range from {low:.6g} to {high:.6g}, outside value_range ({lo}, {hi}); "
-                "divide_by=255 maps bytes to [0, 1], and value_range counts before mean and std."
-            )
-        return (lo, hi), ()
-    if top is not None:
-        return (0.0, 1.0), ()
-    if low >= 0 and high <= 1:
-        return (0.0, 1.0), ("value range assumed to be [0, 1], in which all values lie",)
-    if x.min() >= 0 and 1 < high <= 255 and np.array_equal(x, np.round(x)):
-        return (0.0, 255.0), ("value range assumed to be [0, 255]: all values are whole and lie in it",)
-    return (low, high), (f"value range measured on the data: [{low:.6g}, {high:.6g}]; pass value_range=(lo, hi) if you know it",)
-
-
-def _normalised(
-    x: np.ndarray, layout: str, bounds: tuple[float, float], mean: Any, std: Any
-) -> tuple[np.ndarray, tuple[Any, Any], tuple[str, ...]]:
-    if mean is None and std is None:
-        return x, bounds, ()
-    center, spread = (np.asarray(d if v is None else v, np.float32) for v, d in ((mean, 0.0), (std, 1.0)))
-    if not (np.isfinite(center).all() and np.isfinite(spread).all() and (spread > 0).all()):
-        raise DataError(f"mean is {mean}, std is {std}; every entry must be finite and every std above 0.")
-    axis = {"NCHW": 1, "NHWC": x.ndim - 1, "flat": 1}.get(layout)
-    for label, v in (("mean", center), ("std", spread)):
-        if v.ndim > 1 or (v.ndim == 1 and (axis is None or v.shape[0] != x.shape[axis])):
-            channels = "unknown" if axis is None else x.shape[axis]
-            raise DataError(
-                f"{label} has shape {v.shape}; allowed: a scalar or one number per channel ({channels} in layout {layout or 'unknown'!r})."
-            )
-    shape = [1] * (x.ndim - 1)
-    if center.ndim or spread.ndim:
-        assert axis is not None  # checked above
-        shape[axis - 1] = -1
-    center, spread = (v.reshape(shape) if v.ndim else v for v in (center, spread))
-    ends = tuple((np.float32(b) - center) / spread for b in bounds)
-    ends = tuple(float(e) if e.ndim == 0 else e for e in ends)
-    note = "inputs normalised as (x - mean) / std; eps counts in normalised units"
-    return (x - center) / spread, (ends[0], ends[1]), (note,)
 
 
 def _sha256(x: np.ndarray, y: np.ndarray) -> str:

@@ -8,7 +8,7 @@ _CHANNELS = (1, 3, 4)
 
 
 def guessed(shape: tuple[int, ...]) -> str:
-    """The layout that the sizes tell: two axes are flat; four are images, whose channels are the axis of length 1, 3 or 4 if only one is."""
+    """The layout that the sizes tell: two axes are flat; four are images, their channels the axis of length 1, 3 or 4 if only one is."""
     if len(shape) == 2:
         return "flat"
     if len(shape) == 4 and (shape[1] in _CHANNELS) != (shape[3] in _CHANNELS):

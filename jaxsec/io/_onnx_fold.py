@@ -57,7 +57,10 @@ def fold(graph: Graph, source: str, output: str, shape: tuple[int, ...], exporte
                 raise ValueError(f"node {node.name or node.op!r} reads {missing}, which nothing in the file provides; the file is damaged.")
             args = [env[i] if i else None for i in node.inputs]
             opset = graph.opsets.get(node.domain, 1)
-            results = _host(node, args, graph.opsets)
+            try:
+                results = _host(node, args, graph.opsets)
+            except (IndexError, TypeError, OverflowError) as error:
+                raise ValueError(f"node {node.name or node.op!r} ({node.op}) has missing or impossible inputs: {error}") from None
             if results is not None:
                 env.update(zip(node.outputs, results, strict=False))
                 continue

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 _LIMIT = 2**31  # protobuf itself stops at 2 GiB; larger models keep their weights in external files
@@ -72,6 +73,10 @@ def read(path: str | os.PathLike[str]) -> Graph:
 def _content(path: Path) -> bytes:
     if not path.exists():
         raise FileNotFoundError(f"no ONNX file at {path} (working folder: {Path.cwd()}).")
+    if path.is_file() and path.stat().st_size > _LIMIT:
+        raise ValueError(
+            f"{path} has {path.stat().st_size} bytes, above {_LIMIT}, the limit of the ONNX format; keep the weights in external data."
+        )
     if not path.is_file():
         raise ValueError(f"{path} is a folder; give the .onnx or .onnx.gz file in it.")
     data = path.read_bytes()
@@ -92,24 +97,35 @@ def _graph(model: Any, path: Path) -> Graph:
     arrays: dict[str, np.ndarray] = {}
     literals: set[str] = set()
     for proto in model.graph.initializer:
-        arrays[proto.name] = _array(proto, path)
-        if arrays[proto.name].ndim == 0:
-            literals.add(proto.name)
+        name = _text(proto.name, path)
+        arrays[name] = _array(proto, path)
+        if arrays[name].ndim == 0:
+            literals.add(name)
     nodes = []
     for proto in model.graph.node:
-        attrs = {a.name: _attribute(a, path) for a in proto.attribute}
-        domain = "" if proto.domain == "ai.onnx" else proto.domain
+        attrs = {_text(a.name, path): _attribute(a, path) for a in proto.attribute}
+        domain = "" if proto.domain == "ai.onnx" else _text(proto.domain, path)
+        sources, results = ([_text(v, path) for v in names] for names in (proto.input, proto.output))
+        if not results:
+            raise ValueError(f"{path}: the node {proto.name or proto.op_type!r} has no output; the file is damaged.")
         if proto.op_type == "Constant" and not domain:
-            name = proto.output[0]
+            name = results[0]
             arrays[name] = _constant(attrs, path, name)
             if arrays[name].size == 1:
                 literals.add(name)
             continue
-        nodes.append(Node(proto.op_type, domain, proto.name, list(proto.input), list(proto.output), attrs))
-    inputs = [_port(v) for v in model.graph.input if v.name not in arrays]
-    outputs = [_port(v) for v in model.graph.output]
-    opsets = {"" if o.domain == "ai.onnx" else o.domain: int(o.version) for o in model.opset_import}
+        nodes.append(Node(_text(proto.op_type, path), domain, _text(proto.name, path), sources, results, attrs))
+    inputs = [_port(v, path) for v in model.graph.input if v.name not in arrays]
+    outputs = [_port(v, path) for v in model.graph.output]
+    opsets = {"" if o.domain == "ai.onnx" else _text(o.domain, path): int(o.version) for o in model.opset_import}
     return Graph(nodes, arrays, literals, inputs, outputs, opsets, model.producer_name)
+
+
+def _text(value: Any, path: Path) -> str:
+    """A name of the file; protobuf hands over bytes where they are no UTF-8."""
+    if not isinstance(value, str):
+        raise ValueError(f"{path}: the name {value!r} is no UTF-8 text; the file is damaged.")
+    return value
 
 
 def _constant(attrs: dict[str, Any], path: Path, name: str) -> np.ndarray:
@@ -165,8 +181,8 @@ def _array(proto: Any, path: Path) -> np.ndarray:
         array = numpy_helper.to_array(proto)
     except Exception as error:  # damaged tensors fail in many ways inside onnx; all of them mean the same to the caller
         raise ValueError(f"{path}: the tensor {proto.name!r} is damaged: {error}.") from None
-    narrow = array.dtype.kind == "V" or array.dtype.kind == "f"  # V: bfloat16 and the 8-bit floats of ml_dtypes
-    return array.astype(np.float32) if narrow and array.dtype != np.float32 else array
+    # Asked of JAX, because NumPy calls bfloat16 and the 8-bit floats "void".
+    return array.astype(np.float32) if jnp.issubdtype(array.dtype, jnp.floating) and array.dtype != np.float32 else array
 
 
 def _external(proto: Any, path: Path) -> bytes:
@@ -191,11 +207,12 @@ def _external(proto: Any, path: Path) -> bytes:
         return stream.read(length if length >= 0 else size - offset)
 
 
-def _port(value: Any) -> Port:
+def _port(value: Any, path: Path) -> Port:
     from onnx import TensorProto
 
+    name = _text(value.name, path)
     if not value.type.HasField("tensor_type"):
-        return Port(value.name, "seq" if value.type.WhichOneof("value") else "f", None)
+        return Port(name, "seq" if value.type.WhichOneof("value") else "f", None)
     kind = value.type.tensor_type
     if kind.elem_type == TensorProto.STRING:
         letter = "s"
@@ -203,7 +220,7 @@ def _port(value: Any) -> Port:
         floats = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.UNDEFINED)
         letter = "f" if kind.elem_type in floats else "i"
     if not kind.HasField("shape"):
-        return Port(value.name, letter, None)
+        return Port(name, letter, None)
     # A symbolic, unknown, or nonsensical length is free.
     dims = tuple(int(d.dim_value) if d.HasField("dim_value") and d.dim_value > 0 else None for d in kind.shape.dim)
-    return Port(value.name, letter, dims)
+    return Port(name, letter, dims)

@@ -136,6 +136,37 @@ def test_image_ops(tmp_path):
         )
     )
     arrays |= {"s0": np.array([0, 0]), "s8": np.array([4, 8]), "s2": np.array([2, 3])}
+    # One spatial axis and three.
+    branches.append(
+        (
+            "1-d",
+            [
+                node("Reshape", ["x", "line"], "n0"),
+                node("Conv", ["n0", "w3"], "n1", pads=[1, 0], strides=[2]),
+                node("MaxPool", ["n1"], "n2", kernel_shape=[2]),
+                node("AveragePool", ["n2"], "n3", kernel_shape=[3]),
+            ],
+            "n3",
+        )
+    )
+    branches.append(
+        (
+            "3-d",
+            [
+                node("Reshape", ["x", "cube"], "k0"),
+                node("Conv", ["k0", "w5"], "k1", group=2, pads=[0, 1, 0, 0, 1, 1]),
+                node("AveragePool", ["k1"], "k2", kernel_shape=[2, 3, 2]),
+                node("GlobalMaxPool", ["k2"], "k3"),
+            ],
+            "k3",
+        )
+    )
+    arrays |= {
+        "line": np.array([1, 4, 81]),
+        "w3": RNG.normal(size=(3, 4, 5)),
+        "cube": np.array([1, 2, 9, 6, 3]),
+        "w5": RNG.normal(size=(4, 1, 3, 3, 3)),
+    }
     # A convolution whose graph batch is not the batch axis: [4, 1, 9, 9].
     branches.append(("moved conv", [node("Transpose", ["x"], "m0", perm=[1, 0, 2, 3]), node("Conv", ["m0", "w1"], "m1")], "m1"))
     arrays["w1"] = RNG.normal(size=(2, 1, 3, 3))
@@ -143,9 +174,9 @@ def test_image_ops(tmp_path):
 
 
 UNARY = (
-    "Relu Sigmoid Tanh Softplus Softsign Mish HardSwish Erf Exp Reciprocal Abs Neg Sign Floor Ceil Round Sin Cos Tan Atan Sinh Cosh Asinh "
-    "IsNaN LeakyRelu ThresholdedRelu Elu Celu Selu HardSigmoid Gelu Identity Dropout Hardmax LogSoftmax ReduceSum ReduceMean ReduceMax ReduceMin "
-    "ReduceProd ReduceL1 ReduceL2 ReduceSumSquare ReduceLogSumExp ArgMax ArgMin LpNormalization"
+    "Relu Sigmoid Tanh Softplus Softsign Mish HardSwish Erf Exp Reciprocal Abs Neg Sign Floor Ceil Round Sin Cos Tan Atan Sinh Cosh "
+    "Asinh IsNaN LeakyRelu ThresholdedRelu Elu Celu Selu HardSigmoid Gelu Identity Dropout Hardmax LogSoftmax ReduceSum "
+    "ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceSumSquare ReduceLogSumExp ArgMax ArgMin LpNormalization"
 ).split()
 
 

@@ -51,7 +51,8 @@ def charts_of(data: dict[str, Any]) -> list[Chart]:
     from matplotlib import rc_context
 
     makers = (accuracy_curve, class_bars, confusion, distance_cdf, query_cdf)
-    with rc_context(_STYLE):
+    style: Any = _STYLE  # matplotlib types its keys as literals
+    with rc_context(style):
         return [chart for maker in makers if (chart := maker(data)) is not None]
 
 
@@ -79,7 +80,7 @@ def accuracy_curve(data: dict[str, Any]) -> Chart | None:
         ax.axvline(eps, color=MUTED, linewidth=1, linestyle="--")
         left = eps > 0.7 * max(x)
         ax.annotate(
-            f"audited eps {eps:.4g}",
+            f"eps {eps:.4g}",
             (eps, 101),
             color=MUTED,
             ha="right" if left else "left",
@@ -110,7 +111,7 @@ def accuracy_curve(data: dict[str, Any]) -> Chart | None:
     alt = f"Line chart. Robust accuracy falls from {y[0]:.1f} % at eps {x[0]:.4g} to {y[-1]:.1f} % at eps {x[-1]:.4g}."
     rows = tuple((f"{p['eps']:.6g}", percent(p["robust"]), percent(p["alone"]), str(p["robust"]["n"])) for p in points)
     columns = ("eps", f"robust accuracy [{level} interval]", "this budget alone", "rows")
-    return _chart("curve", "Robust accuracy against the budget", alt, draw, (7.2, 3.8), columns, rows)
+    return _chart("curve", "Robust accuracy against the budget", alt, draw, (10.4, 4.2), columns, rows)
 
 
 def class_bars(data: dict[str, Any]) -> Chart | None:
@@ -142,10 +143,11 @@ def class_bars(data: dict[str, Any]) -> Chart | None:
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=2)
 
     worst = min(classes, key=lambda c: c["robust"]["value"])
-    alt = f"Bar chart of {len(shown)} classes. The weakest is {label(worst)}: {percent(worst['clean'])} clean, {percent(worst['robust'])} under attack."
+    alt = f"Bar chart of {len(shown)} classes. The weakest is {label(worst)}: {percent(worst['clean'])} clean, "
+    alt += f"{percent(worst['robust'])} under attack."
     rows = tuple((label(c), percent(c["clean"]), percent(c["robust"]), str(c["robust"]["n"])) for c in shown)
     title = "Accuracy of each class" if len(shown) == len(classes) else f"Accuracy of the {len(shown)} weakest of {len(classes)} classes"
-    return _chart("classes", title, alt, draw, (7.2, 3.4), ("class", "clean", "under attack", "rows"), rows)
+    return _chart("classes", title, alt, draw, (5.0, 4.3), ("class", "clean", "under attack", "rows"), rows)
 
 
 def confusion(data: dict[str, Any]) -> Chart | None:
@@ -177,7 +179,7 @@ def confusion(data: dict[str, Any]) -> Chart | None:
     alt = f"Confusion table of {k} classes under attack. Most frequent error: class {top[1]} answered as {top[2]}, {top[0]} rows."
     columns = ("true class", *(f"as {j}" for j in range(k)))
     rows = tuple((str(i), *(str(n) for n in row)) for i, row in enumerate(counts))
-    return _chart("confusion", "Answers under attack", alt, draw, (5.2, 4.4), columns, rows)
+    return _chart("confusion", "Answers under attack", alt, draw, (5.0, 4.3), columns, rows)
 
 
 def distance_cdf(data: dict[str, Any]) -> Chart | None:
@@ -188,10 +190,10 @@ def distance_cdf(data: dict[str, Any]) -> Chart | None:
     eps, norm, median = data["threat"]["eps"], data["threat"]["norm"], probe["median"]
 
     def draw(ax: Any) -> None:
-        _steps(ax, probe["curve"])
+        _steps(ax, probe["curve"], probe["curve"][-1][0])
         ax.axvline(eps, color=MUTED, linewidth=1, linestyle="--")
-        ax.annotate(f"audited eps {eps:.4g}", (eps, 103), color=MUTED, ha="left", xytext=(4, 0), textcoords="offset points")
-        ax.set_xlabel(f"{norm} distance to the nearest adversarial input found (FAB)")
+        ax.annotate(f"eps {eps:.4g}", (eps, 103), color=MUTED, ha="left", xytext=(4, 0), textcoords="offset points")
+        ax.set_xlabel(f"{norm} distance to the nearest one found (FAB)")
         ax.set_ylabel("rows, %")
 
     n = probe["within_eps"]["n"]
@@ -202,7 +204,7 @@ def distance_cdf(data: dict[str, Any]) -> Chart | None:
         "Distance to the nearest adversarial input",
         alt,
         draw,
-        (7.2, 3.2),
+        (5.0, 3.3),
         ("distance", "share of rows"),
         _points(probe["curve"]),
     )
@@ -215,20 +217,21 @@ def query_cdf(data: dict[str, Any]) -> Chart | None:
         return None
 
     def draw(ax: Any) -> None:
-        _steps(ax, probe["curve"])
-        ax.set_xlabel("queries to the model (Square attack, scores only)")
+        _steps(ax, probe["curve"], data["plan"]["blackbox_queries"])
+        ax.set_xlabel("queries to the model (Square, scores only)")
         ax.set_ylabel("rows broken, %")
 
     rate = probe["success_rate"]
     alt = f"Cumulative curve over {rate['n']} correctly classified rows; the attack broke {percent(rate)}."
     return _chart(
-        "queries", "Queries until a black-box success", alt, draw, (7.2, 3.2), ("queries", "share of rows"), _points(probe["curve"])
+        "queries", "Queries until a black-box success", alt, draw, (5.0, 3.3), ("queries", "share of rows"), _points(probe["curve"])
     )
 
 
-def _steps(ax: Any, curve: list[list[float]]) -> None:
+def _steps(ax: Any, curve: list[list[float]], end: float) -> None:
+    """The curve from 0 to `end`, the largest value that was looked for."""
     x, y = [c[0] for c in curve], [100 * c[1] for c in curve]
-    ax.step([0, x[0], *x], [0, 0, *y], where="post", color=FIRST, linewidth=1.8)
+    ax.step([0, x[0], *x, max(end, x[-1])], [0, 0, *y, y[-1]], where="post", color=FIRST, linewidth=1.8)
     ax.set_xlim(left=0)
     ax.set_ylim(0, 110)
     ax.set_yticks(range(0, 101, 20))

@@ -99,5 +99,6 @@ def _png(image: np.ndarray) -> str:
     if image.shape[2] not in (3, 4):
         image = np.repeat(image.mean(axis=2, keepdims=True), 3, axis=2)
     out = io.BytesIO()
-    imsave(out, np.clip(image[..., :3] * 255 + 0.5, 0, 255).astype(np.uint8), format="png", metadata={"Software": None})
+    nothing: Any = None  # matplotlib would write its version; its types do not know that None leaves the entry out
+    imsave(out, np.clip(image[..., :3] * 255 + 0.5, 0, 255).astype(np.uint8), format="png", metadata={"Software": nothing})
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()

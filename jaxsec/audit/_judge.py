@@ -1,8 +1,10 @@
 """From numbers to findings: each rule states its threshold in the message, so that a reader can disagree with it."""
 
+import itertools
 from typing import Any
 
 from ._finding import Finding, ordered
+from ._statistics import interval_of
 
 HARDEN = "Train against the same threat (adversarial or certified training), then audit again."
 RULE = "severity: high from 50 % of correctly classified rows broken, medium from 20 %, low from 5 %"
@@ -15,8 +17,8 @@ def findings_of(numbers: dict[str, Any], flags: list[dict[str, Any]], *, eps: fl
     found += [_flag(f) for f in flags]
     if plan.reduced and "attack" in numbers:
         text = (
-            f"AutoAttack ran with {plan.attack_steps} steps, {plan.attack_queries} Square queries and {plan.attack_targets} targets; the field "
-            "quotes 100, 5000 and 9. Robust accuracy may be overstated."
+            f"AutoAttack ran with {plan.attack_steps} steps, {plan.attack_queries} Square queries and {plan.attack_targets} targets; "
+            "the field quotes 100, 5000 and 9. Robust accuracy may be overstated."
         )
         found.append(
             Finding(
@@ -70,8 +72,8 @@ def _control(numbers: dict[str, Any]) -> list[Finding]:
         robust = numbers["worst_case"]["robust"]
         if noise["all_draws"]["count"] < robust["count"]:
             text = (
-                f"under {noise['draws']} draws of uniform noise {noise['all_draws']['count']} of {robust['n']} rows stay right, under attack "
-                f"{robust['count']}: the attack is weaker than chance and its number must not be quoted."
+                f"Under {noise['draws']} draws of uniform noise {noise['all_draws']['count']} of {robust['n']} rows stay right, "
+                f"under attack {robust['count']}: the attack is weaker than chance and its number must not be quoted."
             )
             remedy = "Look for masked gradients or randomness in the model; raise the attack's steps."
             title = "Noise hurts more than the attack"
@@ -89,13 +91,15 @@ def _control(numbers: dict[str, Any]) -> list[Finding]:
     drop = (clean["value"] or 0.0) - (noise["one_draw"]["value"] or 0.0)
     severity = "medium" if drop >= 0.05 else "info"
     text = (
-        f"one uniform draw from the threat set takes accuracy from {clean['value']:.1%} to {noise['one_draw']['value']:.1%} "
+        f"One uniform draw from the threat set takes accuracy from {clean['value']:.1%} to {noise['one_draw']['value']:.1%} "
         "(medium from a loss of 5 points: then no adversary is needed)."
         if clean["n"]
-        else "no rows."
+        else "No rows."
     )
     found.append(
-        Finding(id="JSX-EVA-003", family="model", severity=severity, title="Random noise control", message=text, **_rate(noise["one_draw"]))
+        Finding(
+            id="JSX-EVA-003", family="evaluation", severity=severity, title="Random noise control", message=text, **_rate(noise["one_draw"])
+        )
     )
     return found
 
@@ -106,13 +110,14 @@ def _curve(numbers: dict[str, Any]) -> list[Finding]:
         return []
     points = numbers["sweep"]["points"]
     worst, at = 0, points[0]
-    for a, b in zip(points, points[1:], strict=False):
+    for a, b in itertools.pairwise(points):
         if b["alone"]["count"] - a["alone"]["count"] > worst:
             worst, at = b["alone"]["count"] - a["alone"]["count"], b
     n = points[0]["robust"]["n"]
     if worst <= max(2, 0.01 * n):
         return []
-    text = f"PGD breaks {worst} rows fewer at eps {at['eps']:.6g} than at the budget before: more room cannot help the model, the attack gets lost."
+    text = f"PGD breaks {worst} rows fewer at eps {at['eps']:.6g} than at the budget before: "
+    text += "more room cannot help the model, so the attack loses its way."
     remedy = "Raise sweep_steps and sweep_restarts; look for masked gradients."
     title = "The curve does not fall"
     return [
@@ -136,9 +141,16 @@ def _uneven(numbers: dict[str, Any]) -> list[Finding]:
         return []
     worst = min(classes, key=lambda c: (c["robust"]["value"], c["class"]))
     mean = numbers["worst_case"]["robust"]["value"]
-    apart = worst["robust"]["interval"][1] < mean
-    text = f"class {worst['class']} keeps {worst['robust']['value']:.1%} under attack, all rows together {mean:.1%}"
-    text += "; its interval lies below the mean (medium)." if apart else "; its interval covers the mean (info)."
+    # the worst of K classes was picked, so its interval is widened for K looks (Bonferroni)
+    share = worst["robust"]
+    _, high = interval_of(share["count"], share["n"], 1 - (1 - share["confidence"]) / len(classes))
+    apart = high < mean
+    text = f"Class {worst['class']} keeps {worst['robust']['value']:.1%} under attack, all rows together {mean:.1%}"
+    text += (
+        "; below the mean even after correction for picking the worst class (medium)."
+        if apart
+        else "; no more than chance explains (info)."
+    )
     severity, title = "medium" if apart else "info", "Weakest class"
     remedy = "Give the class more data or weight in robust training."
     return [
@@ -160,7 +172,7 @@ def _ordinary(numbers: dict[str, Any], n_classes: int) -> list[Finding]:
     text = f"{clean['count']} of {clean['n']} rows are right without any attack"
     text += ": no better than guessing; check labels, normalisation and layout." if chance else "."
     severity = "high" if chance else "info"
-    return [Finding(id="JSX-MDL-001", family="model", severity=severity, title="Clean accuracy", message=text, **_rate(clean))]
+    return [Finding(id="JSX-MDL-001", family="evaluation", severity=severity, title="Clean accuracy", message=text, **_rate(clean))]
 
 
 def _flag(flag: dict[str, Any]) -> Finding:
@@ -182,10 +194,10 @@ def verdict_of(numbers: dict[str, Any], findings: list[Finding], fail_under: flo
     """Within the limit, or not, or no limit given. An evaluation that must not be quoted cannot pass (fails closed)."""
     robust = numbers.get("worst_case", {}).get("robust")
     measured = None if robust is None else robust["value"]
-    broken = [f.id for f in findings if f.family in ("evaluation", "model") and f.severity == "high"]
+    broken = [f.id for f in findings if f.family == "evaluation" and f.severity == "high"]
     base = {"fail_under": fail_under, "measured": measured, "unreliable": broken}
     if fail_under is None:
-        return base | {"state": "none", "reason": "no limit was given (--fail-under)"}
+        return base | {"state": "none", "reason": "without --fail-under the robust accuracy is measured and not judged"}
     if measured is None:
         return base | {"state": "fail", "reason": "no attack ran, so the limit cannot be checked"}
     if broken:

@@ -16,8 +16,8 @@ def markdown_of(data: dict[str, Any]) -> str:
         f"**{word}**: {_cell(verdict['reason'])}.",
         "",
         f"Threat {threat['norm']}, eps {threat['eps']:.6g}, inputs in [{threat['lo']}, {threat['hi']}]. "
-        f"Data {_cell(data['data']['name'])}: {data['data']['audited']} of {data['data']['rows']} rows. Preset {_cell(data['plan']['preset'])}, "
-        f"{data['started']}, {data['wall_s']:.1f} s, jaxsec {data['tool']['version']}.",
+        f"Data {_cell(data['data']['name'])}: {data['data']['audited']} of {data['data']['rows']} rows. "
+        f"Preset {_cell(data['plan']['preset'])}, {data['started']}, {data['wall_s']:.1f} s, jaxsec {data['tool']['version']}.",
         "",
     ]
     shares = [("Clean accuracy", probes["clean"]["accuracy"])]

@@ -60,9 +60,9 @@ def wrong_clean(subject: Subject, outcome: Outcome) -> np.ndarray:
     return (outcome.arrays["predicted"] != subject.y) | ~outcome.arrays["finite"]
 
 
-def broken_at_eps(subject: Subject, outcomes: Mapping[str, Outcome]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def broken_at_eps(subject: Subject, outcomes: Mapping[str, Outcome]) -> tuple[np.ndarray, dict[str, Any]]:
     """[N] rows that any attack broke within eps (rows wrong before included), and the same by probe; noise is no attack."""
-    by: dict[str, np.ndarray] = {}
+    by: dict[str, Any] = {}
     if "attack" in outcomes:
         by["attack"] = outcomes["attack"].arrays["success"]
     if "sweep" in outcomes:

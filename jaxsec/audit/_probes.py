@@ -17,7 +17,7 @@ from ..threat import Ball
 from ._plan import Plan
 
 Progress = Callable[[str, float, int], None]
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import typer
 
 app = typer.Typer(
     name="jaxsec",
-    help="Attack, defend, certify and audit machine-learning models. Exit codes: 0 done, 1 below --fail-under, 2 usage or input error, 3 internal.",
+    help="Attack and audit machine-learning models. Exit codes: 0 done, 1 below --fail-under, 2 usage or input error, 3 internal.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -26,7 +26,12 @@ LabelColumn = Annotated[
 ]
 Limit = Annotated[int | None, typer.Option("--limit", help="The first rows only.", min=1)]
 Threat = Annotated[str | None, typer.Option("--threat", help="linf, l2 or l1. [default: linf]")]
-Eps = Annotated[str | None, typer.Option("--eps", help="Budget in input units, e.g. 0.03 or 8/255. [default: 8/255 for linf, 0.5 for l2]")]
+Eps = Annotated[
+    str | None,
+    typer.Option(
+        "--eps", help="Budget in input units, e.g. 0.03 or 8/255. [default: 8/255 for linf (0.1 for the embedded digits), 0.5 for l2]"
+    ),
+]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random. [default: 0]", min=0)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")]
 
@@ -57,14 +62,14 @@ def audit(
 ) -> int:
     """Measure a model's robustness and write report.json, .html, .md and .sarif.
 
-    Without --data and MODEL, audits a small network that it trains on scikit-learn's digits. A killed audit goes on where it was when the same
-    command runs again; its state is in OUT/.state until the report is written.
+    Without --data and MODEL, audits a small network that it trains on scikit-learn's digits. A killed audit goes on where it was
+    when the same command runs again; its state is in OUT/.state until the report is written.
     """
     import jax
 
     from ..audit import Plan, read_plan
     from ..audit import audit as run_audit
-    from ._inputs import threat_of
+    from ._inputs import DEFAULT_EPS, DIGITS_EPS, threat_of
     from ._show import audit_summary
 
     chosen, run = read_plan(plan, preset=preset) if plan else (Plan.preset_of(preset or "standard"), {})
@@ -73,7 +78,9 @@ def audit(
     _writable(out)
     seed = _seed(run.get("seed", 0)) if seed is None else seed
     net, rows = _model_and_data(model, data, labels, layout, range, mean, std, label_column, limit, seed)
-    ball = threat_of(str(threat or run.get("threat", "linf")), run.get("eps") if eps is None else eps, rows)
+    ball = threat_of(
+        str(threat or run.get("threat", "linf")), run.get("eps") if eps is None else eps, rows, DIGITS_EPS if model is None else DEFAULT_EPS
+    )
     state = out / ".state"
     report = run_audit(
         net,

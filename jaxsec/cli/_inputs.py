@@ -17,6 +17,8 @@ from ._main import UserError
 
 METHODS: dict[str, Any] = {"apgd": APGD, "pgd": PGD, "fgsm": FGSM, "bim": BIM, "fab": FAB, "square": Square, "autoattack": AutoAttack}
 DEFAULT_EPS = {"linf": "8/255", "l2": "0.5"}
+# Digits have 17 grey levels, so 0.1 is under two of them; 8/255 would be half a level.
+DIGITS_EPS = {"linf": "0.1", "l2": "0.5"}
 
 
 def number(text: Any, name: str) -> float:
@@ -51,9 +53,9 @@ def value_range(text: str | None) -> tuple[float, float] | None:
     return lo, hi
 
 
-def threat_of(norm: str, eps: Any, data: Dataset) -> Ball:
+def threat_of(norm: str, eps: Any, data: Dataset, defaults: dict[str, str] = DEFAULT_EPS) -> Ball:
     """The ball in the data's valid range."""
-    eps = DEFAULT_EPS.get(norm.lower()) if eps is None else eps
+    eps = defaults.get(norm.lower()) if eps is None else eps
     if eps is None and norm.lower() == "l1":
         raise ValueError("--eps is missing; for l1 there is no usual budget, so give one, e.g. --eps 12.")
     lo, hi = data.value_range

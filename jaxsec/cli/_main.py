@@ -34,8 +34,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except Exception as error:
         if type(error).__name__ == "Abort":
             return _say("interrupted; run the same command again to go on.", INTERRUPTED)
-        if hasattr(error, "format_message"):  # a usage error of the parser, whose class typer does not export
-            return _say(f"{error.format_message()} Try 'jaxsec --help'.", USAGE)
+        if message := getattr(error, "format_message", None):  # a usage error of the parser, whose class typer does not export
+            return _say(f"{message()} Try 'jaxsec --help'.", USAGE)
         if isinstance(error, UserError):
             return _say(str(error), USAGE)
         return _say(f"internal error: {type(error).__name__}. This is a defect of jaxsec; please report it with {_saved()}", INTERNAL)

@@ -1,0 +1,81 @@
+"""The HTML report in a real browser: no console message, no request, every chart visible, in both colour schemes."""
+
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+FLAGS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--window-size=1200,1000"),
+)
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    browser = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
+    service = shutil.which("chromedriver")
+    try:
+        from selenium import webdriver
+        from selenium.webdriver.chrome.service import Service
+    except ImportError:
+        browser = None
+    if browser is None or service is None:
+        reason = "chromium, chromedriver and selenium are needed: apt-get install chromium chromium-driver; pip install selenium"
+        if os.environ.get("JAXSEC_REQUIRE_DEVICES") or os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    options = webdriver.ChromeOptions()
+    options.binary_location = browser
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=Service(service))
+    yield chrome
+    chrome.quit()
+
+
+def requests_of(driver: Any) -> list[str]:
+    """Addresses that the page asked for since the last call, but files and data."""
+    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    return [u for u in urls if not u.startswith(("file:", "data:"))]
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 1200), ("light", 420)])
+def test_the_page_is_quiet_whole_and_visible(driver: Any, saved: pathlib.Path, scheme: str, width: int) -> None:
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+    driver.set_window_size(width, 1000)
+    driver.get((saved / "report.html").as_uri())
+    assert driver.get_log("browser") == []
+    assert requests_of(driver) == []
+    sizes = driver.execute_script(
+        "return [...document.querySelectorAll('svg.chart, img')].map(e => {"
+        " const b = e.getBoundingClientRect(); return [e.tagName, b.width, b.height, e.tagName == 'IMG' ? e.naturalWidth : 1]; })"
+    )
+    charts = [s for s in sizes if s[0] == "svg"]
+    assert len(charts) == 5 and all(w > 200 and h > 100 for _, w, h, _ in charts)
+    pictures = [s for s in sizes if s[0] == "IMG"]
+    assert len(pictures) >= 3 and all(w > 20 and h > 20 and natural > 0 for _, w, h, natural in pictures)
+    assert driver.execute_script("return document.documentElement.scrollWidth <= document.documentElement.clientWidth + 1"), (
+        "no sideways scrolling"
+    )
+    # text inside the charts must stand out from its panel: the contrast ratio of WCAG for the colours in use
+    assert driver.execute_script(CONTRAST) >= 4.5
+
+
+CONTRAST = """
+const rgb = c => c.match(/[0-9.]+/g).slice(0, 3).map(Number);
+const light = c => { const [r, g, b] = rgb(c).map(v => v / 255).map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4);
+  return .2126 * r + .7152 * g + .0722 * b; };
+const ratio = (a, b) => { const [x, y] = [light(a), light(b)].sort((p, q) => q - p); return (x + .05) / (y + .05); };
+const panel = getComputedStyle(document.querySelector('.panel')).backgroundColor;
+const texts = [...document.querySelectorAll('svg.chart text')].map(e => getComputedStyle(e).fill);
+const words = [...document.querySelectorAll('.tag, .id, small, summary, dd span, td, figcaption')].map(e => getComputedStyle(e).color);
+return Math.min(...[...texts, ...words].map(c => ratio(c, panel)));
+"""

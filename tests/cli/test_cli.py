@@ -1,0 +1,109 @@
+"""The commands end to end on small files: what they write, print and return."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import jaxsec
+from jaxsec.cli import _main
+
+from .conftest import Run
+
+
+def test_audit_writes_the_report_and_judges_it(run: Run, files: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    model, data, plan = f"{files}/net.py:model", files / "data.npz", files / "plan.toml"
+    base = ("audit", model, "--data", data, "--plan", plan, "--eps", "1/20", "--range", "0,1", "--seed", 3, "--out", tmp_path)
+    code, out, _ = run(*base)
+    assert code == 0 and "clean accuracy" in out and "NOT TESTED" in out and "no limit given" in out
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert (written["threat"]["eps"], written["context"]["seed"], written["plan"]["noise_draws"]) == (0.05, 3, 2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "report.json", "report.md", "report.sarif"], "no state is left"
+    code, out, _ = run(*base, "--fail-under", "0", "--quiet")
+    assert (code, out) == (0, "")
+    robust = written["verdict"]["measured"]
+    assert robust < 1, "the budget is chosen so that some rows fall"
+    code, out, _ = run(*base, "--fail-under", str(min(1.0, robust + 0.01)))
+    assert code == 1 and "NOT within the limit" in out
+
+
+def test_report_renders_again(run: Run, files: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text('probes = ["clean"]\n')
+    assert run("audit", f"{files}/net.py:model", "--data", files / "data.npz", "--plan", plan, "--out", tmp_path / "r", "-q")[0] == 0
+    before = (tmp_path / "r" / "report.html").read_bytes()
+    (tmp_path / "r" / "report.html").unlink()
+    code, out, _ = run("report", tmp_path / "r")
+    assert code == 0 and "report.html" in out
+    assert (tmp_path / "r" / "report.html").read_bytes() == before
+
+
+@pytest.mark.parametrize("method", ["fgsm", "square"])
+def test_attack_saves_inputs_that_hold_what_they_claim(run: Run, files: pathlib.Path, tmp_path: pathlib.Path, method: str) -> None:
+    out = tmp_path / "adv.npz"
+    more = ("--steps", 20) if method == "square" else ()
+    code, said, _ = run(
+        *(
+            "attack",
+            f"{files}/net.py:model",
+            "--data",
+            files / "data.npz",
+            "--method",
+            method,
+            "--eps",
+            "0.1",
+            "--range",
+            "0,1",
+            "--out",
+            out,
+        ),
+        *more,
+    )
+    assert code == 0 and "robust accuracy" in said
+    with np.load(out) as file:
+        saved = dict(file)
+    assert np.abs(saved["x"] - saved["x_clean"]).max() <= 0.1 + 1e-6
+    space: dict = {}
+    exec((files / "net.py").read_text(), space)
+    wrong = np.asarray(space["model"]()(saved["x"]).argmax(axis=1)) != saved["y"]
+    np.testing.assert_array_equal(wrong, saved["success"])
+    assert wrong.any()
+
+
+def test_normalisation_leaves_eps_in_pixels(run: Run, files: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    out = tmp_path / "adv.npz"
+    words = ("--mean", "0.5", "--std", "0.25", "--eps", "0.1", "--range", "0,1", "--method", "fgsm", "--out", out, "-q")
+    assert run("attack", f"{files}/net.py:model", "--data", files / "data.npz", *words)[0] == 0
+    with np.load(out) as file:
+        assert file["x"].min() >= 0 and file["x"].max() <= 1
+        np.testing.assert_allclose(np.abs(file["x"] - file["x_clean"]).max(), 0.1, atol=1e-6)
+
+
+def test_version_names_what_computes(run: Run) -> None:
+    code, out, _ = run("version")
+    assert code == 0 and f"jaxsec {jaxsec.__version__}" in out and "jaxlib" in out
+
+
+def test_a_defect_is_exit_3_with_a_saved_traceback(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    from jaxsec.audit import _environment
+
+    def defect() -> None:
+        raise KeyError("gone")
+
+    monkeypatch.setattr(_environment, "environment", defect)
+    monkeypatch.setattr(_main.tempfile, "tempdir", str(tmp_path))
+    code, _, err = run("version")
+    assert code == 3 and "internal error: KeyError" in err
+    [saved] = tmp_path.glob("jaxsec-traceback-*.txt")
+    assert str(saved) in err and "defect" in saved.read_text()
+
+
+def test_as_a_program() -> None:
+    code = "import sys; from jaxsec.cli import main; sys.exit(main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "audit", "nothing.onnx", "--data", "digits"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2 and "nothing.onnx" in done.stderr and "Traceback" not in done.stderr

@@ -41,19 +41,22 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 def requests_of(driver: Any) -> list[str]:
-    """Addresses that the page asked for since the last call, but files and data."""
+    """Addresses asked for since the last call, but for files, data, and the browser's own first tab."""
     messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
     urls = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    return [u for u in urls if not u.startswith(("file:", "data:"))]
+    return [u for u in urls if not u.startswith(("file:", "data:", "chrome:"))]
 
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 1200), ("light", 420)])
 def test_the_page_is_quiet_whole_and_visible(driver: Any, saved: pathlib.Path, scheme: str, width: int) -> None:
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
     driver.set_window_size(width, 1000)
+    driver.get("about:blank")
+    requests_of(driver)
     driver.get((saved / "report.html").as_uri())
     assert driver.get_log("browser") == []
     assert requests_of(driver) == []
+    assert driver.execute_script("return performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:')).length") == 0
     sizes = driver.execute_script(
         "return [...document.querySelectorAll('svg.chart, img')].map(e => {"
         " const b = e.getBoundingClientRect(); return [e.tagName, b.width, b.height, e.tagName == 'IMG' ? e.naturalWidth : 1]; })"

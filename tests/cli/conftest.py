@@ -21,7 +21,8 @@ def net(params, x):
 
 def model():
     r = np.random.default_rng(0)
-    return jaxsec.bind(net, {"a": jnp.asarray(r.normal(size=(36, 8)) * 0.4, jnp.float32), "b": jnp.asarray(r.normal(size=(8, 4)), jnp.float32)})
+    a, b = r.normal(size=(36, 8)) * 0.4, r.normal(size=(8, 4))
+    return jaxsec.bind(net, {"a": jnp.asarray(a, jnp.float32), "b": jnp.asarray(b, jnp.float32)})
 
 
 def broken():

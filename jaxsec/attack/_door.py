@@ -12,7 +12,7 @@ import numpy as np
 from ..core._batch import bucket, pad_rows, take_leaves, take_rows
 from ..core._check import check_batch
 from ..core._keys import as_key, fold, row_keys
-from ..core._model import Model
+from ..core._model import Model, ModelInfo
 from ..core._result import AttackResult, Status
 from ..core._rewrite import tuned
 from ..threat import Threat
@@ -130,7 +130,7 @@ def attack(
     if ids.shape != y.shape:
         raise ValueError(f"row_ids has shape {ids.shape}, y has {y.shape}; give one id per row.")
     stages, notes = _fitted(method, threat.norm, n_classes, x.shape[1:])
-    model = tuned(model)
+    model = tuned(model).replace(info=ModelInfo())  # names are static: they must not decide what is compiled
     if isinstance(x, jax.Array) and len(x.sharding.device_set) > 1:
         return _sharded(model, x, y, threat, tuple(stages), key, targeted, draws, ids)
     run = _Run(model, np.asarray(x), np.asarray(y), threat, stages, key, targeted, draws, ids, max_rows, n_classes)

@@ -17,30 +17,27 @@ def _corner(u: jax.Array, free: jax.Array, reference: bool) -> jax.Array:
 
 
 def linf_proposal(
-    threat: Threat, x0: jax.Array, x: jax.Array, keys: jax.Array, side: jax.Array, axes: tuple[int, int, int | None], reference: bool
+    x: jax.Array, corners: tuple[jax.Array, jax.Array], keys: jax.Array, side: jax.Array, axes: tuple[int, int, int | None], reference: bool
 ) -> jax.Array:
-    """`x` with +-2 eps (one sign per channel) added in one window per row, projected: the window ends at +-eps.
+    """`x` with +-2 eps (one sign per channel) added in one window per row, projected.
 
+    As `x` is within eps, that is the set's upper or lower corner, whatever `x` was there.
     Source: Andriushchenko et al. 2020, algorithm 2.
     """
     h, w, c = axes
-    row = x0.shape[1:]
+    row = x.shape[1:]
 
     def place(axis: int, at: jax.Array) -> jax.Array:
         position = jnp.arange(row[axis]).reshape([-1 if a == axis else 1 for a in range(len(row))])[None]
         at = at.reshape(-1, *[1] * len(row))
         return (position >= at) & (position < at + side)
 
-    height, width = row[h], row[w]
     # one draw of bits per row: two corners and a sign per channel
     channels = 1 if c is None else row[c]
     u = jax.vmap(lambda k: jax.random.uniform(k, (2 + channels,)))(keys)
-    top, left = _corner(u[:, 0], height - side, reference), _corner(u[:, 1], width - side, reference)
-    sign = jnp.where(u[:, 2:] < 0.5, -1.0, 1.0).astype(x.dtype)
-    sign = sign.reshape(-1, *([1] * len(row) if c is None else [channels if a == c else 1 for a in range(len(row))]))
-    size = 2 * threat.radius(x0).astype(x.dtype).reshape(-1, *[1] * len(row))
-    delta = jnp.where(place(h, top) & place(w, left), size * sign, 0)
-    return threat.project(x0, x + delta)
+    top, left = _corner(u[:, 0], row[h] - side, reference), _corner(u[:, 1], row[w] - side, reference)
+    down = (u[:, 2:] < 0.5).reshape(-1, *([1] * len(row) if c is None else [channels if a == c else 1 for a in range(len(row))]))
+    return jnp.where(place(h, top) & place(w, left), jnp.where(down, *corners), x)
 
 
 def _pyramid(rows: jax.Array, columns: jax.Array, tall: jax.Array, wide: jax.Array, power: int, largest: int) -> jax.Array:

@@ -26,7 +26,7 @@ class AutoAttack:
       layout: Square's image layout.
       reference: the published code's quirks (see `APGD`, `Square`), for comparing numbers.
 
-    Cost: standard, per row that survives: 100 + 900 forwards and backwards, 900 x (2 forwards + 1 backward), 5000 forwards.
+    Cost: standard, per row that survives: 100 + 900 forwards and backwards, 900 more of both, 5000 forwards.
     Edge cases: fewer than 4 classes: the DLR losses fall back and a flag says so. L1: APGD uses larger radii first, 5 restarts
     for CE and 5 targets. `Box`: FAB and Square, which need a norm, are left out and a flag says so.
     Source: Croce and Hein 2020; L1: Croce and Hein 2021.
@@ -57,10 +57,10 @@ class AutoAttack:
         plus = self.version == "plus"
         first = APGD(restarts=5 if plus or l1 else 1, **apgd)
         targeted = APGD(targets=min(self.targets, 5) if l1 else self.targets, **apgd)
-        fab_t = FAB(steps=self.steps, targets=self.targets, minimise=False)
+        fab_t = FAB(steps=self.steps, targets=self.targets, minimise=False, reference=self.reference)
         square = Square(steps=self.queries, layout=self.layout, reference=self.reference)
         if plus:
-            fab = FAB(steps=self.steps, restarts=5, minimise=False)
+            fab = FAB(steps=self.steps, restarts=5, minimise=False, reference=self.reference)
             order: list[tuple[str, Method]] = [
                 ("apgd-ce", first),
                 ("apgd-dlr", APGD(loss="dlr", restarts=5, **apgd)),

@@ -52,6 +52,13 @@ def fill_knapsack(score: jax.Array, room: jax.Array, budget: jax.Array, worth: j
     return jnp.where(above, room, jnp.where(at, share * room, 0.0))
 
 
+def two_sums(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Row sums of two arrays in one pass: on the CPU two separate reductions read and recompute everything twice."""
+    zero = jnp.zeros((), a.dtype)
+    first, second = lax.reduce((a, b), (zero, zero), lambda s, t: (s[0] + t[0], s[1] + t[1]), (1,))
+    return first, second
+
+
 def concave_root(slope: jax.Array, cap: jax.Array, level: jax.Array, *, passes: int = 60) -> jax.Array:
     """The `t >= 0` of each row with `sum_i min(t * slope_i, cap_i) = level`; inf where even all caps do not reach `level`.
 
@@ -69,8 +76,7 @@ def concave_root(slope: jax.Array, cap: jax.Array, level: jax.Array, *, passes: 
     def newton(carry: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array, jax.Array]:
         i, t, _ = carry
         free = slope * t[:, None] < cap
-        rate = jnp.sum(jnp.where(free, slope, 0.0), axis=1)
-        held = jnp.sum(jnp.where(free | (slope == 0), 0.0, cap), axis=1)
+        rate, held = two_sums(jnp.where(free, slope, 0.0), jnp.where(free | (slope == 0), 0.0, cap))
         new = jnp.where(rate > 0, (level - held) / jnp.where(rate > 0, rate, 1.0), t)
         new = jnp.maximum(new, t)  # rounding must not send it back
         return i + 1, new, reachable & (new > t * (1 + 1e-7))

@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import jaxsec
 from jaxsec import APGD, BIM, FAB, FGSM, PGD, Square, Status
 
-from .conftest import CLASSES, SHAPE, TRACES, mlp, weights
+from tests.attack.conftest import CLASSES, SHAPE, TRACES, mlp, weights
 
 METHODS = {
     "fgsm": FGSM(),

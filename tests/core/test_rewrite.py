@@ -1,0 +1,83 @@
+"""`tuned` computes what the model computes, and leaves nothing slow in the CPU program."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxsec._native import available
+from jaxsec.core._pool import max_pool, sum_pool
+from jaxsec.core._rewrite import tuned
+
+from tests.attack.conftest import mlp, weights
+
+
+@pytest.fixture(scope="module")
+def checks():
+    if not available():
+        if os.environ.get("JAXSEC_REQUIRE_NATIVE"):
+            pytest.fail("the native module is not built, and JAXSEC_REQUIRE_NATIVE is set")
+        pytest.skip("the native module is not built: the rewrite stands back without it")
+    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
+    script = pathlib.Path(__file__).with_name("single_device.py")
+    done = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {c["name"]: c for c in map(json.loads, done.stdout.splitlines()) if "name" in c}
+
+
+@pytest.mark.parametrize("name", ["residual", "wide", "attention", "shared"])
+def test_value_and_gradients_agree(checks, name):
+    # relative to the largest entry of each gradient; weights included
+    assert checks[name]["gap"] < 2e-4
+    assert checks[name]["vmap"] < 2e-5 and checks[name]["rows"] < 2e-5
+
+
+def test_nothing_slow_is_left(checks):
+    for name in ("residual", "shared"):
+        counts = checks[name]["counts"]
+        assert counts[" convolution("] == counts["select-and-scatter"] == counts[" conditional("] == 0, (name, counts)
+        assert counts["jaxsec_conv2d"] > 0
+    # the grouped convolution, forward and backward, is XLA's
+    assert checks["wide"]["counts"]["select-and-scatter"] == 0 and checks["wide"]["counts"][" convolution("] == 2
+    assert checks["attention"]["counts"]["jaxsec_conv2d"] == 0
+
+
+def test_tuning_is_idempotent_and_compares_by_value():
+    import jaxsec
+
+    a, b = tuned(jaxsec.bind(mlp, weights(0))), tuned(jaxsec.bind(mlp, weights(1)))
+    assert tuned(a) is a
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+
+
+WINDOWS = {
+    "tiled": ((1, 2, 2, 1), (1, 2, 2, 1), ((0, 0),) * 4),
+    "overlapping": ((1, 3, 3, 1), (1, 2, 2, 1), ((0, 0), (1, 1), (0, 1), (0, 0))),
+    "one-axis": ((1, 3, 1, 1), (1, 3, 1, 1), ((0, 0),) * 4),
+}
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_pools_agree_with_reduce_window_even_on_ties(name):
+    window = WINDOWS[name]
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 3, size=(2, 6, 6, 3)), jnp.float32)  # many ties
+
+    def reference_max(v):
+        return lax.reduce_window(v, -jnp.inf, lax.max, *window)
+
+    def reference_sum(v):
+        return lax.reduce_window(v, 0.0, lax.add, *window)
+
+    for ours, theirs in ((lambda v: max_pool(v, window), reference_max), (lambda v: sum_pool(v, window), reference_sum)):
+        y, pull = jax.vjp(ours, x)
+        z, pull2 = jax.vjp(theirs, x)
+        g = jnp.asarray(np.random.default_rng(1).normal(size=y.shape), jnp.float32)
+        np.testing.assert_array_equal(y, z)
+        np.testing.assert_allclose(pull(g)[0], pull2(g)[0], atol=1e-6)

@@ -31,11 +31,31 @@ def html_of(data: dict[str, Any]) -> str:
         data=data,
         charts=[(c, Markup(c.svg)) for c in charts],
         examples=examples,
+        attacks=attacks_of(data),
         settings=settings_of(data),
     )
     if len(page.encode()) > LIMIT:
         raise ValueError(f"the HTML report is {len(page.encode())} bytes, more than {LIMIT}; lower the plan's examples.")
     return page
+
+
+def attacks_of(data: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """What ran against the model: name, how, rows broken at eps, wall time. AutoAttack's stages see only what earlier ones left."""
+    probes, plan = data["probes"], data["plan"]
+    by = probes.get("worst_case", {}).get("by_probe", {})
+    label = {
+        "attack": (f"AutoAttack, {plan['attack']}" + (", reduced" if plan["reduced"] else ""), ""),
+        "sweep": ("PGD", f"{plan['sweep_steps']} steps, {plan['sweep_restarts']} restarts, at each budget of the curve up to eps"),
+        "blackbox": ("Square alone", f"{plan['blackbox_queries']} queries of scores, no gradient"),
+        "distance": ("FAB without a budget", f"{plan['distance_steps']} steps; counted where it came within eps"),
+    }
+    rows = []
+    for name, count in by.items():
+        title, how = label[name]
+        if name == "attack":
+            how = "; ".join(f"{s['name']} broke {s['broken']}" for s in probes[name]["stages"])
+        rows.append((title, how, str(count), f"{probes[name]['wall_s']:.1f}"))
+    return rows
 
 
 def settings_of(data: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -170,8 +170,10 @@ def _ordinary(numbers: dict[str, Any], n_classes: int) -> list[Finding]:
     clean = numbers["clean"]["accuracy"]
     chance = clean["n"] > 0 and clean["interval"][0] <= 1 / n_classes
     text = f"{clean['count']} of {clean['n']} rows are right without any attack"
-    text += ": no better than guessing; check labels, normalisation and layout." if chance else "."
-    severity = "high" if chance else "info"
+    constant = clean["n"] > 0 and clean["interval"][0] <= numbers["clean"]["majority_share"] < 1
+    text += ": no better than guessing" if chance else ": no better than always answering the most frequent class" if constant else ""
+    text += "; check labels, normalisation and layout." if chance or constant else "."
+    severity = "high" if chance else "medium" if constant else "info"
     return [Finding(id="JSX-MDL-001", family="evaluation", severity=severity, title="Clean accuracy", message=text, **_rate(clean))]
 
 

@@ -1,5 +1,6 @@
 """`audit`: runs a plan's probes against a model, judges the numbers, and gives the report."""
 
+import dataclasses
 import os
 import time
 from collections.abc import Mapping
@@ -18,26 +19,17 @@ from ..core import Model, as_key
 from ..core._check import check_batch
 from ..threat import Ball
 from ._cache import ProbeCache
-from ._environment import command_line, environment, hash_of, model_facts, now
+from ._environment import command_line, environment, model_facts, now
 from ._examples import examples_of
-from ._finding import Finding
+from ._facts import LIMITS, coverage, data_facts, plain, plan_facts, threat_facts
 from ._judge import findings_of, verdict_of
 from ._numbers import numbers_of
 from ._plan import PROBES, Plan
 from ._probes import PROBE_FUNCTIONS, Outcome, Subject
 from ._report import SCHEMA_NAME, SCHEMA_VERSION, Report
-from ._standards import FAMILIES
 
 # Share of the whole run's time, for the progress bar only.
 _WEIGHTS = {"clean": 1, "noise": 2, "sweep": 25, "attack": 50, "blackbox": 15, "distance": 15}
-
-LIMITS = (
-    "Robust accuracy found by attacks is an upper bound: a better attack can only lower it. Only a certificate gives a lower bound.",
-    "It holds for this threat set, these rows and this model with these weights; another norm, budget or data set is another question.",
-    "Intervals cover which rows were drawn. They do not cover a shift of the data, mislabelled rows or attacks that were not run.",
-    "A family marked NOT TESTED was not looked at; nothing follows about it.",
-    "Evidence relevant to Article 15(5) of the EU AI Act for the families tested; no statement of compliance.",
-)
 
 
 def audit(
@@ -134,19 +126,19 @@ def audit(
         "environment": environment(),
         "model": model_facts(model, subject.n_classes),
         "data": facts,
-        "threat": _threat_facts(subject),
+        "threat": threat_facts(subject),
         "key": {"impl": str(jax.random.key_impl(key)), "data": np.asarray(jax.random.key_data(as_key(key))).tolist()},
-        "plan": _plan_facts(plan),
+        "plan": plan_facts(plan),
         "verdict": verdict_of(numbers, findings, plan.fail_under),
         "probes": numbers,
         "skipped": skipped,
         "findings": [f.to_json() for f in findings],
-        "coverage": _coverage(names, skipped, findings),
+        "coverage": coverage(names, skipped, findings),
         "examples": examples_of(subject, outcomes),
         "limits": list(LIMITS),
         "wall_s": round(time.perf_counter() - begun, 3),
     }
-    return Report(_plain(record))
+    return Report(plain(record))
 
 
 def _subject(model: Model, data: Any, threat: Ball, key: jax.Array, plan: Plan) -> tuple[Subject, dict[str, Any]]:
@@ -179,20 +171,7 @@ def _subject(model: Model, data: Any, threat: Ball, key: jax.Array, plan: Plan) 
         n_classes=n_classes,
         layout=_layout(x.shape[1:], _stated(plan, data)),
     )
-    name = getattr(data, "name", "") or "arrays"
-    facts = {
-        "name": str(name),
-        "rows": len(y),
-        "audited": len(ids),
-        "shape": list(x.shape[1:]),
-        "layout": subject.layout,
-        "range": [float(x.min()), float(x.max())],
-        "sha256": hash_of((x, y)),
-        "audited_sha256": hash_of((subject.x, subject.y)),
-        "notes": [str(n) for n in getattr(data, "notes", ()) or ()],
-        "class_names": [str(c) for c in getattr(data, "class_names", ()) or ()],
-    }
-    return subject, facts
+    return subject, data_facts(data, x, y, subject)
 
 
 def _stated(plan: Plan, data: Any) -> str:
@@ -213,68 +192,6 @@ def _layout(row_shape: tuple[int, ...], layout: str) -> str | None:
 
 def _identity(subject: Subject) -> str:
     """Digest of what decides the outcomes; a limit, the confidence and the number of examples do not."""
-    import dataclasses
-
     plan = dataclasses.replace(subject.plan, probes=PROBES, fail_under=None, confidence=0.95, examples=0, preset="")
     key = jax.random.key_data(subject.key)
     return fingerprint(subject.model, subject.x, subject.y, subject.ids, subject.threat, key, repr((__version__, plan)))
-
-
-def _threat_facts(subject: Subject) -> dict[str, Any]:
-    def bound(v: Any) -> float | str:
-        a = np.asarray(v, np.float64)
-        if a.size == 1:
-            return float(a.reshape(())) if np.isfinite(a).all() else str(float(a.reshape(())))
-        return f"array of shape {a.shape}, {a.min():.6g} to {a.max():.6g}"
-
-    return {"norm": subject.threat.norm, "eps": subject.eps, "lo": bound(subject.threat.lo), "hi": bound(subject.threat.hi)}
-
-
-def _plan_facts(plan: Plan) -> dict[str, Any]:
-    import dataclasses
-
-    return dataclasses.asdict(plan) | {"reduced": plan.reduced}
-
-
-def _coverage(names: list[str], skipped: dict[str, str], findings: list[Finding]) -> list[dict[str, Any]]:
-    """Every family of the standards table, tested or not; no family is ever passed by silence."""
-    tested = {
-        "evasion-white-box": [n for n in ("attack", "sweep", "distance") if n in names],
-        "evasion-black-box": [n for n in ("blackbox",) if n in names],
-    }
-    reasons = {
-        "evasion-black-box": skipped.get("blackbox", "the plan left the probe out"),
-        "evasion-white-box": "the plan left the probes out",
-    }
-    out = []
-    for family in FAMILIES:
-        probes = tested.get(family.key, [])
-        hits = [f for f in findings if f.family == family.key]
-        out.append(
-            {
-                "family": family.key,
-                "title": family.title,
-                "status": "TESTED" if probes else "NOT TESTED",
-                "probes": probes,
-                "reason": "" if probes else reasons.get(family.key, "this version has no probe for it"),
-                "worst": hits[0].severity if hits and probes else None,
-                "ai_act": family.ai_act,
-                "standards": family.ids(),
-            }
-        )
-    return out
-
-
-def _plain(value: Any) -> Any:
-    """JSON types only; a number that is not finite becomes null, because JSON has no other word for it."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    return str(value)

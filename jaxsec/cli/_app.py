@@ -71,13 +71,14 @@ def audit(
     from ..audit import audit as run_audit
     from ._inputs import DEFAULT_EPS, DIGITS_EPS, threat_of
     from ._show import audit_summary
+    from ._subject import model_and_data
 
     chosen, run = read_plan(plan, preset=preset) if plan else (Plan.preset_of(preset or "standard"), {})
     if fail_under is not None:
         chosen = chosen.replace(fail_under=fail_under)
     _writable(out)
     seed = _seed(run.get("seed", 0)) if seed is None else seed
-    net, rows = _model_and_data(model, data, labels, layout, range, mean, std, label_column, limit, seed)
+    net, rows = model_and_data(model, data, labels, layout, range, mean, std, label_column, limit, seed)
     ball = threat_of(
         str(threat or run.get("threat", "linf")), run.get("eps") if eps is None else eps, rows, DIGITS_EPS if model is None else DEFAULT_EPS
     )
@@ -126,12 +127,13 @@ def attack(
     from ..attack import attack as run_attack
     from ._inputs import method_of, threat_of
     from ._show import attack_summary
+    from ._subject import model_and_data
 
     _writable(out.parent)
     if out.suffix != ".npz":
         raise ValueError(f"--out is {str(out)!r}; a name that ends in .npz is needed.")
     seed = 0 if seed is None else seed
-    net, rows = _model_and_data(model, data, labels, layout, range, mean, std, label_column, limit, seed)
+    net, rows = model_and_data(model, data, labels, layout, range, mean, std, label_column, limit, seed)
     ball = threat_of(threat or "linf", eps, rows)
     chosen = method_of(method, steps=steps, restarts=restarts, layout=rows.layout)
     found = run_attack(net, rows.x, rows.y, threat=ball, method=chosen, key=jax.random.key(seed), progress=False if quiet else None)
@@ -168,61 +170,6 @@ def version() -> int:
         typer.echo(f"{name} {text}")
     typer.echo(f"python {env['python']} on {env['platform']}, {env['backend']}: {env['devices']} x {env['device']}")
     return 0
-
-
-def _model_and_data(
-    model: str | None,
-    data: str | None,
-    labels: str | None,
-    layout: str | None,
-    range: str | None,
-    mean: str | None,
-    std: str | None,
-    label_column: str | None,
-    limit: int | None,
-    seed: int,
-) -> tuple[Any, Any]:
-    from ..io import check_data
-    from ._inputs import data_of, model_of, numbers
-
-    if model is None:
-        given = {
-            "--data": data,
-            "--labels": labels,
-            "--layout": layout,
-            "--range": range,
-            "--mean": mean,
-            "--std": std,
-            "--label-column": label_column,
-        }
-        if stray := [name for name, value in given.items() if value is not None]:
-            raise ValueError(f"{stray[0]} was given without MODEL; name the model, or leave both out to audit the embedded one.")
-        from ..audit._default import default_audit
-
-        net, rows = default_audit(seed)
-        return net, rows if limit is None else rows.rows(slice(limit))
-    if data is None:
-        raise ValueError(f"--data is missing; MODEL {model!r} needs labelled inputs, e.g. --data test.npz with the keys x and y.")
-    net = model_of(model)
-    rows = data_of(data, labels=labels, layout=layout, range=range, label_column=label_column, limit=limit, model=net)
-    if mean is not None or std is not None:
-        net = _normalising(net, numbers(mean, "mean"), numbers(std, "std"), rows.layout)
-    for warning in check_data(rows, net):
-        typer.echo(f"jaxsec: warning: {warning}", err=True)
-    return net, rows
-
-
-def _normalising(net: Any, mean: Any, std: Any, layout: str) -> Any:
-    """The model behind the normalisation, so that eps and range stay in the units of the data."""
-    import numpy as np
-
-    mean, std = (
-        v if np.ndim(v) == 0 or layout != "NCHW" else np.reshape(v, (-1, 1, 1))
-        for v in (0.0 if mean is None else mean, 1.0 if std is None else std)
-    )
-    return net.preprocessed(mean=mean, std=std).noted(
-        "inputs are normalised by (x - mean) / std in front of the model, as --mean and --std say"
-    )
 
 
 def _seed(value: Any) -> int:

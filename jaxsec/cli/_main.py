@@ -23,7 +23,8 @@ def main(args: Sequence[str] | None = None) -> int:
     from ._app import app
 
     try:
-        code = app(args=list(sys.argv[1:] if args is None else args), prog_name="jaxsec", standalone_mode=False)
+        words = list(sys.argv[1:] if args is None else args)
+        code = app(args=words or ["--help"], prog_name="jaxsec", standalone_mode=False)
         return code if isinstance(code, int) else OK
     except KeyboardInterrupt:
         return _say("interrupted; run the same command again to go on.", INTERRUPTED)

@@ -124,3 +124,18 @@ def test_unusable_arguments_are_refused(change: dict[str, Any], words: str) -> N
     with pytest.raises((ValueError, TypeError)) as caught:
         audit(model, call.pop("data"), **call)
     assert words in str(caught.value)
+
+
+def drawing(params: Any, x: jax.Array, key: jax.Array) -> jax.Array:
+    return x.reshape(x.shape[0], -1) @ params + jax.random.normal(key, (x.shape[0], CLASSES)) * 0.01
+
+
+def test_a_randomised_model_is_audited_with_its_own_keys() -> None:
+    weights = jax.random.normal(jax.random.key(0), (36, CLASSES))
+    model = jaxsec.bind(drawing, weights, stochastic=True)
+    x = np.random.default_rng(0).uniform(0.2, 0.8, size=(8, 6, 6, 1)).astype(np.float32)
+    y = np.asarray((x.reshape(8, -1) @ weights).argmax(axis=1))
+    plan = tiny_plan(probes=("clean", "noise", "sweep"))
+    first, second = (audit(model, (x, y), threat=THREAT, key=jax.random.key(0), plan=plan) for _ in range(2))
+    assert timeless(first) == timeless(second) and first.data["model"]["stochastic"]
+    assert first.data["probes"]["worst_case"]["robust"]["count"] < first.data["probes"]["clean"]["accuracy"]["count"]

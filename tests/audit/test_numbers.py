@@ -40,7 +40,7 @@ def test_pictures_survive_and_are_made_small() -> None:
     assert encode(np.ones((2, 3), np.float32), None)["shape"] == [6]
 
 
-def numbers(robust: int, noise: int, alone: tuple[int, ...] = (90, 50)) -> dict[str, Any]:
+def numbers(robust: int, noise: int, alone: tuple[int, ...] = (90, 50), majority: float = 0.1) -> dict[str, Any]:
     """A hundred rows: 90 right, `robust` under attack, `noise` under all draws of noise."""
 
     def of(count: int, n: int = 100) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def numbers(robust: int, noise: int, alone: tuple[int, ...] = (90, 50)) -> dict[
 
     points = [{"eps": float(i), "robust": of(c), "alone": of(c)} for i, c in enumerate(alone)]
     return {
-        "clean": {"accuracy": of(90)},
+        "clean": {"accuracy": of(90), "majority_share": majority},
         "noise": {"one_draw": of(noise), "all_draws": of(noise), "draws": 5},
         "sweep": {"points": points},
         "worst_case": {"robust": of(robust), "success_rate": of(90 - robust, 90)},
@@ -75,6 +75,12 @@ def test_noise_that_beats_the_attack_spoils_the_evaluation() -> None:
 def test_a_curve_that_rises_is_found() -> None:
     assert "JSX-VAL-003" not in judge(numbers(40, 88, (90, 60, 61, 20)))
     assert judge(numbers(40, 88, (90, 50, 60, 20)))["JSX-VAL-003"] == "medium"
+
+
+def test_clean_accuracy_is_compared_with_a_constant_answer() -> None:
+    assert judge(numbers(40, 88))["JSX-MDL-001"] == "info"
+    assert judge(numbers(40, 88, majority=0.88))["JSX-MDL-001"] == "medium"
+    assert judge(numbers(40, 88, majority=1.0))["JSX-MDL-001"] == "info", "one class alone says nothing"
 
 
 def test_reduced_attacks_and_flags_are_findings() -> None:

@@ -107,3 +107,36 @@ def test_as_a_program() -> None:
         [sys.executable, "-c", code, "audit", "nothing.onnx", "--data", "digits"], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 2 and "nothing.onnx" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_without_words_it_helps(run: Run) -> None:
+    code, out, _ = run()
+    assert code == 0 and "audit" in out and "Exit codes" in out
+
+
+def test_an_onnx_file_is_audited_behind_its_softmax(run: Run, tmp_path: pathlib.Path) -> None:
+    helper = pytest.importorskip("onnx.helper")
+    weights = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+    ends = [[helper.make_tensor_value_info(n, 1, (1, d))] for n, d in (("x", 5), ("p", 3))]
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["z"]), helper.make_node("Softmax", ["z"], ["p"])]
+    graph = helper.make_graph(nodes, "net", *ends, [helper.make_tensor("w", 1, (5, 3), weights.ravel())])
+    (tmp_path / "net.onnx").write_bytes(helper.make_model(graph).SerializeToString())
+    x = np.random.default_rng(1).uniform(size=(6, 5)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", x=x, y=(x @ weights).argmax(axis=1))
+    (tmp_path / "plan.toml").write_text('probes = ["clean", "blackbox"]\n')
+    words = (
+        "audit",
+        tmp_path / "net.onnx",
+        "--data",
+        tmp_path / "data.npz",
+        "--plan",
+        tmp_path / "plan.toml",
+        "--out",
+        tmp_path / "r",
+        "-q",
+    )
+    assert run(*words)[0] == 0
+    written = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert written["probes"]["clean"]["accuracy"]["value"] == 1.0
+    assert "final Softmax removed" in " ".join(written["model"]["notes"])
+    assert "Square needs images" in written["skipped"]["blackbox"]

@@ -1,0 +1,59 @@
+"""The model and the data that a command works on."""
+
+import sys
+from typing import Any
+
+import numpy as np
+
+from ..audit._default import default_audit
+from ..io import check_data
+from ._inputs import data_of, model_of, numbers
+
+
+def model_and_data(
+    model: str | None,
+    data: str | None,
+    labels: str | None,
+    layout: str | None,
+    range: str | None,
+    mean: str | None,
+    std: str | None,
+    label_column: str | None,
+    limit: int | None,
+    seed: int,
+) -> tuple[Any, Any]:
+    """The model and its data as the command line names them, checked against each other; without a model, the embedded pair."""
+    if model is None:
+        given = {
+            "--data": data,
+            "--labels": labels,
+            "--layout": layout,
+            "--range": range,
+            "--mean": mean,
+            "--std": std,
+            "--label-column": label_column,
+        }
+        if stray := [name for name, value in given.items() if value is not None]:
+            raise ValueError(f"{stray[0]} was given without MODEL; name the model, or leave both out to audit the embedded one.")
+        net, rows = default_audit(seed)
+        return net, rows if limit is None else rows.rows(slice(limit))
+    if data is None:
+        raise ValueError(f"--data is missing; MODEL {model!r} needs labelled inputs, e.g. --data test.npz with the keys x and y.")
+    net = model_of(model)
+    rows = data_of(data, labels=labels, layout=layout, range=range, label_column=label_column, limit=limit, model=net)
+    if mean is not None or std is not None:
+        net = _normalising(net, numbers(mean, "mean"), numbers(std, "std"), rows.layout)
+    for warning in check_data(rows, net):
+        print(f"jaxsec: warning: {warning}", file=sys.stderr)
+    return net, rows
+
+
+def _normalising(net: Any, mean: Any, std: Any, layout: str) -> Any:
+    """The model behind the normalisation, so that eps and range stay in the units of the data."""
+    mean, std = (
+        v if np.ndim(v) == 0 or layout != "NCHW" else np.reshape(v, (-1, 1, 1))
+        for v in (0.0 if mean is None else mean, 1.0 if std is None else std)
+    )
+    return net.preprocessed(mean=mean, std=std).noted(
+        "inputs are normalised by (x - mean) / std in front of the model, as --mean and --std say"
+    )

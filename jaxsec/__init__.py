@@ -10,12 +10,15 @@ from .attack import PGD as PGD
 from .attack import AutoAttack as AutoAttack
 from .attack import Square as Square
 from .attack import attack as attack
+from .audit import audit as audit
 from .core import AttackResult as AttackResult
 from .core import Flag as Flag
 from .core import Model as Model
 from .core import ModelInfo as ModelInfo
 from .core import Status as Status
 from .core import bind as bind
+from .io import load as load
+from .io import load_data as load_data
 from .threat import L1 as L1
 from .threat import L2 as L2
 from .threat import Box as Box

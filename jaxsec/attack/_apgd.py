@@ -103,9 +103,7 @@ class APGD(Method):
             from ._apgd_l1 import APGDL1
 
             return (
-                APGDL1(
-                    steps=method.steps, restarts=method.restarts, loss=method.loss, targets=method.targets, large_eps=method.large_eps
-                ),
+                APGDL1(steps=method.steps, restarts=method.restarts, loss=method.loss, targets=method.targets, large_eps=method.large_eps),
                 tuple(notes),
             )
         return method, tuple(notes)

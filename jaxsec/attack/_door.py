@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from ..core._batch import bucket, pad_rows, take_leaves, take_rows
 from ..core._check import check_batch
@@ -121,7 +122,7 @@ def attack(
     """
     if draws is None:
         draws = method.draws if isinstance(method, AutoAttack) and method.version == "rand" and model.stochastic else 1
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((model, x, y, threat, key, row_ids))):
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((model, x, y, threat, key, row_ids))):
         x, y = jnp.asarray(x), jnp.asarray(y)
         return pure(model, x, y, threat, _stages(method, threat.norm), as_key(key), targeted, draws, row_ids)
     x, y, n_classes = check_batch(model, x, y, threat, max_rows)
@@ -164,16 +165,35 @@ def _fitted(
 
 @partial(jax.jit, static_argnames=("names", "targeted", "draws"))
 def _sharded_jit(
-    model: Model, x: jax.Array, y: jax.Array, threat: Threat, methods: Any, key: jax.Array, ids: jax.Array, names: Any, targeted: bool, draws: int
+    model: Model,
+    x: jax.Array,
+    y: jax.Array,
+    threat: Threat,
+    methods: Any,
+    key: jax.Array,
+    ids: jax.Array,
+    names: Any,
+    targeted: bool,
+    draws: int,
 ) -> AttackResult:
     return pure(model, x, y, threat, list(zip(names, methods, strict=True)), key, targeted, draws, ids)
 
 
 def _sharded(
-    model: Model, x: jax.Array, y: Any, threat: Threat, stages: Sequence[tuple[str, Method]], key: jax.Array, targeted: bool, draws: int, ids: Any
+    model: Model,
+    x: jax.Array,
+    y: Any,
+    threat: Threat,
+    stages: Sequence[tuple[str, Method]],
+    key: jax.Array,
+    targeted: bool,
+    draws: int,
+    ids: Any,
 ) -> AttackResult:
     names, methods = tuple(n for n, _ in stages), tuple(m for _, m in stages)
-    return _sharded_jit(model, x, jnp.asarray(y), threat.canonical(x), methods, key, jnp.asarray(ids), names=names, targeted=targeted, draws=draws)
+    return _sharded_jit(
+        model, x, jnp.asarray(y), threat.canonical(x), methods, key, jnp.asarray(ids), names=names, targeted=targeted, draws=draws
+    )
 
 
 class _Run:
@@ -233,7 +253,7 @@ class _Run:
         resume = saved is not None
         rounds = [m.rounds(self.n_classes) for _, m in self.stages]
         with progress(choice) as report:
-            for s, (name, method) in enumerate(self.stages):
+            for s, (name, _) in enumerate(self.stages):
                 for r in range(rounds[s]):
                     if (s, r) < (at.stage, at.round):
                         continue
@@ -269,7 +289,10 @@ class _Run:
                     return
                 keep = jnp.asarray(pad_rows(live, size))
                 problem = problem.replace(
-                    x0=problem.x0[keep], y=problem.y[keep], threat=take_leaves(problem.threat, keep, problem.y.shape[0]), keys=problem.keys[keep]
+                    x0=problem.x0[keep],
+                    y=problem.y[keep],
+                    threat=take_leaves(problem.threat, keep, problem.y.shape[0]),
+                    keys=problem.keys[keep],
                 )
                 state, rows = take_rows(state, keep), rows[live]
             state = _advance(method, problem, state, jnp.int32(first), jnp.int32(min(first + pause, steps)))

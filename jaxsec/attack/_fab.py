@@ -129,7 +129,11 @@ class FAB(Method):
         k = d.shape[1]
         basis = jnp.broadcast_to(jnp.eye(k, dtype=d.dtype)[:, None, :], (k, *d.shape))
         g = jax.vmap(lambda c: flat(pull(c)[0]))(basis)  # [K, B, D]
-        dual = {"linf": lambda v: jnp.sum(jnp.abs(v), -1), "l2": lambda v: jnp.linalg.norm(v, axis=-1), "l1": lambda v: jnp.max(jnp.abs(v), -1)}
+        dual = {
+            "linf": lambda v: jnp.sum(jnp.abs(v), -1),
+            "l2": lambda v: jnp.linalg.norm(v, axis=-1),
+            "l1": lambda v: jnp.max(jnp.abs(v), -1),
+        }
         far = jnp.abs(d.T) / (dual[problem.threat.norm](g) + 1e-12)
         nearest = jnp.argmin(jnp.where(jax.nn.one_hot(problem.y, k, dtype=bool).T, jnp.inf, far), axis=0)
         chosen = jax.nn.one_hot(nearest, k, dtype=bool)  # a mask, not a gather, so that sharded rows stay where they are

@@ -134,5 +134,7 @@ def _from_program(model: Model, x: np.ndarray) -> list[Flag]:
         text = f"the model draws random numbers ({', '.join(random)}) from a key of its own: bind it with stochastic=True"
         found.append(Flag("hidden-randomness", "warning", text))
     if loops := sorted(names & _LOOPS):
-        found.append(Flag("inner-loop", "info", f"the model runs a loop ({', '.join(loops)}); if it optimises at inference, use adaptive attacks"))
+        found.append(
+            Flag("inner-loop", "info", f"the model runs a loop ({', '.join(loops)}); if it optimises at inference, use adaptive attacks")
+        )
     return found

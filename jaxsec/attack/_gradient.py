@@ -119,9 +119,7 @@ class PGD(Method):
         x = threat.project(problem.x0, moved)
         logits, loss, gradient = problem.evaluate(x, i + 1, self.loss)
         closing = i + 1 <= self.steps - max(1, self.steps // 10)
-        track = observe(
-            state.track, x, loss, problem.wrong(logits), i + 1, queries=problem.draws, gradient=gradient, closing=closing
-        )
+        track = observe(state.track, x, loss, problem.wrong(logits), i + 1, queries=problem.draws, gradient=gradient, closing=closing)
         velocity = None if state.velocity is None else self.momentum * state.velocity + _unit_l1(gradient)
         return _State(x=x, gradient=gradient, velocity=velocity, rule=rule, track=track)
 

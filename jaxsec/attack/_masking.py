@@ -73,7 +73,7 @@ def _more_steps(run: "_Run", rows: np.ndarray) -> list[Flag]:
     # 64 rows: a gain of 5 points is 3 rows; below that the difference says nothing
     if gain <= 0.05:
         return []
-    text = f"PGD with {LONG} steps breaks {many.sum()} of {len(rows)} rows, with {SHORT} steps {few.sum()}: the surface is rough, use many steps"
+    text = f"PGD with {LONG} steps breaks {many.sum()} of {len(rows)} rows, with {SHORT} steps {few.sum()}: the surface is rough"
     return [Flag("more-steps-help", "warning", text, gain, len(rows))]
 
 

@@ -28,7 +28,13 @@ def progress(choice: bool | Report | None) -> Iterator[Report]:
             raise ImportError("progress=True needs the package rich; install it or pass your own function.") from error
         yield lambda stage, fraction, live: None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[live]} standing"), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[live]} standing"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     bar = Progress(*columns, console=Console(stderr=True), transient=True)
     task = bar.add_task("attack", total=1.0, live="")
     begun, shown = time.monotonic(), [False]

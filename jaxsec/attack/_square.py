@@ -100,7 +100,8 @@ class Square(Method):
     def fit(self, n_classes: int, row_shape: tuple[int, ...], norm: str) -> tuple[Method, tuple[str, ...]]:
         if self.steps < 2 or self.restarts < 1 or not 0 < self.p_init <= 1:
             raise ValueError(
-                f"Square got steps={self.steps}, restarts={self.restarts}, p_init={self.p_init}; needed: steps >= 2, restarts >= 1, 0 < p_init <= 1."
+                f"Square got steps={self.steps}, restarts={self.restarts}, p_init={self.p_init}; "
+                "needed: steps >= 2, restarts >= 1, 0 < p_init <= 1."
             )
         image_axes(row_shape, self.layout)
         return self, ()

@@ -32,7 +32,7 @@ class Family:
         """The ids as the report prints them."""
 
         def pairs(ids: Ids) -> list[dict[str, str]]:
-            return [{"id": i, "name": n} for i, n in ids]
+            return [{"id": i, "name": n} | ({"replaced_by": RETIRED[i]} if i in RETIRED else {}) for i, n in ids]
 
         return {
             "atlas": pairs(self.atlas),

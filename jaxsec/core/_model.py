@@ -44,7 +44,9 @@ class Model(Struct):
         if not self.stochastic:
             return self.apply(self.params, x)
         if keys is None:
-            raise TypeError("this model draws random numbers: call model(x, keys) with one key per row, e.g. jax.random.split(key, len(x)).")
+            raise TypeError(
+                "this model draws random numbers: call model(x, keys) with one key per row, e.g. jax.random.split(key, len(x))."
+            )
         return self.apply(self.params, x, keys)
 
     def noted(self, *notes: str, **info: Any) -> "Model":
@@ -163,9 +165,7 @@ def bind(
         return _bind_flax(net, variables, info, kwargs)
     if kwargs:
         raise TypeError(f"bind got {sorted(kwargs)} for {type(net).__name__}; keyword arguments are for Flax Linen only.")
-    if isinstance(net, types.FunctionType | types.BuiltinFunctionType | functools.partial) or (
-        variables is not None and callable(net)
-    ):
+    if isinstance(net, types.FunctionType | types.BuiltinFunctionType | functools.partial) or (variables is not None and callable(net)):
         return _bind_function(net, variables, info, per_row, stochastic)
     if callable(net) and not isinstance(net, type):
         leaves, treedef = jax.tree.flatten(net)
@@ -208,7 +208,9 @@ def _bind_function(fn: Callable[..., Any], variables: Any, info: ModelInfo | Non
             "lose their sharding and force a recompile. Write fn(params, x) and pass variables=params."
         )
     if variables is None:
-        raise TypeError(f"bind got the function {getattr(inner, '__qualname__', inner)} without variables; pass fn(params, x) and its params.")
+        raise TypeError(
+            f"bind got the function {getattr(inner, '__qualname__', inner)} without variables; pass fn(params, x) and its params."
+        )
     apply = _Drawing(fn, per_row) if stochastic else _PerRow(fn) if per_row else fn
     info = info or ModelInfo(getattr(inner, "__name__", "function"), "function")
     return Model(params=variables, apply=apply, info=info, stochastic=stochastic)

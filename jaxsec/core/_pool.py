@@ -65,7 +65,6 @@ def _max_backward(window: Window, saved: tuple[jax.Array, jax.Array], g: jax.Arr
         taken = taken | wins
         shares.append(jnp.where(wins, g, 0))
     if _tiled(x, window):  # windows do not overlap: the shares are the gradient, only in another order
-        _, inner = _blocks(x, window)
         sizes = [k for k in window[0] if k > 1]
         stacked = jnp.stack(shares).reshape(*sizes, *y.shape)
         order, outer = [], len(sizes)

@@ -77,7 +77,7 @@ def _interpret(jaxpr: jex.Jaxpr, consts: list[Any], args: list[Any]) -> list[Any
 
     def read(atom: Any) -> Any:
         if isinstance(atom, jex.Literal):
-            return jnp.asarray(atom.val, atom.aval.dtype)
+            return jnp.asarray(atom.val, atom.aval.dtype)  # pyright: ignore[reportAttributeAccessIssue]
         v = env[atom]
         # a convolution wanted twice must run once, before anything is folded into it
         return v.run() if isinstance(v, Pending) and uses[atom] > 1 else v

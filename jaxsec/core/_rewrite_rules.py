@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jax.extend import core as jex
 
 from ._layout import Flat, Laid, Pending, identity
@@ -43,7 +44,9 @@ def elementwise(eqn: Any, values: list[Any]) -> Any:
     shape = eqn.outvars[0].aval.shape
     order = next((v.perm for v in moved if v.perm != identity(len(shape)) and np.prod(v.array.shape) == np.prod(shape)), moved[0].perm)
     arrays = [
-        v if not isinstance(v, Laid) and jnp.ndim(v) == 0 and eqn.primitive.name in ("clamp", "select_n") else _as_laid(v, shape).in_order(order)
+        v
+        if not isinstance(v, Laid) and jnp.ndim(v) == 0 and eqn.primitive.name in ("clamp", "select_n")
+        else _as_laid(v, shape).in_order(order)
         for v in values
     ]
     params = dict(eqn.params)
@@ -79,7 +82,7 @@ def _scalar_zero(atom: Any, value: Any) -> bool:
     if isinstance(atom, jex.Literal):
         return jnp.ndim(atom.val) == 0 and float(atom.val) == 0
     value = value.array if isinstance(value, Laid) else value
-    if isinstance(value, Pending | Flat | jax.core.Tracer) or value.size != 1:
+    if isinstance(value, Pending | Flat | Tracer) or value.size != 1:
         return False
     return float(jnp.ravel(value)[0]) == 0
 
@@ -156,14 +159,16 @@ def _dot(eqn: Any, values: list[Any]) -> Any:
     return eqn.primitive.bind(x, w, **eqn.params)
 
 
-def _pool(eqn: Any, values: list[Any], pool: Callable[..., jax.Array]) -> Any:
+def _pool(eqn: Any, values: list[Any], pool: Callable[..., Any]) -> Any:
     p = eqn.params
     v = _as_laid(_laid(values[0]), eqn.invars[0].aval.shape)
     dilated = set(p.get("base_dilation") or ()) | set(p.get("window_dilation") or ())
     if dilated - {1} or not jnp.issubdtype(v.array.dtype, jnp.floating) or np.prod(p["window_dimensions"]) > 64:
         return None  # a large window (global pooling) is better as XLA does it
     array = v.in_order(v.perm)
-    sizes, strides, pads = ([tuple(q) if isinstance(q, tuple | list) else q for q in p[k]] for k in ("window_dimensions", "window_strides", "padding"))
+    sizes, strides, pads = (
+        [tuple(q) if isinstance(q, tuple | list) else q for q in p[k]] for k in ("window_dimensions", "window_strides", "padding")
+    )
     window = tuple(tuple(q[a] for a in v.perm) for q in (sizes, strides, pads))
     return Laid(pool(array, window), v.perm, eqn.outvars[0].aval.shape)
 

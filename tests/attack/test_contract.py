@@ -8,7 +8,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxsec
 from jaxsec import APGD, BIM, FAB, FGSM, PGD, Square, Status
-
 from tests.attack.conftest import CLASSES, SHAPE, TRACES, mlp, weights
 
 METHODS = {

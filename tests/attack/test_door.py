@@ -13,7 +13,6 @@ import pytest
 
 import jaxsec
 from jaxsec import APGD, FAB, PGD, AutoAttack, LInf, Square, Status
-
 from tests.attack.conftest import ROWS, SHAPE, mlp, weights
 
 KEY = jax.random.key(0)

@@ -6,7 +6,6 @@ import numpy as np
 
 import jaxsec
 from jaxsec import AutoAttack, LInf, Square
-
 from tests.attack.conftest import mlp, weights
 
 KEY = jax.random.key(0)

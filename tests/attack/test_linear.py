@@ -85,5 +85,7 @@ def test_fgsm_is_exact_for_two_classes_linf(problem):
     w = np.asarray(two.params["w"], np.float64)
     exact = np.abs(x @ (w[:, 0] - w[:, 1]) + float(two.params["b"][0] - two.params["b"][1])) / np.abs(w[:, 0] - w[:, 1]).sum()
     for factor, expected in ((1.001, True), (0.999, False)):
-        r = jaxsec.attack(two, x, y, threat=jaxsec.LInf(eps=jnp.asarray(exact * factor, jnp.float32)), method=jaxsec.FGSM(), key=jax.random.key(0))
+        r = jaxsec.attack(
+            two, x, y, threat=jaxsec.LInf(eps=jnp.asarray(exact * factor, jnp.float32)), method=jaxsec.FGSM(), key=jax.random.key(0)
+        )
         assert np.array_equal(np.asarray(r.success), np.full(N, expected))

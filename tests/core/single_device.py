@@ -79,7 +79,10 @@ def main():
         fast = tuned(model)
         run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
         a, b = run(model, x), run(fast, x)
-        gap = max(float(jnp.max(jnp.abs(u - w)) / (1e-3 + jnp.max(jnp.abs(u)))) for u, w in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+        gap = max(
+            float(jnp.max(jnp.abs(u - w)) / (1e-3 + jnp.max(jnp.abs(u))))
+            for u, w in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+        )
         text = jax.jit(jax.grad(lambda x, fast=fast: loss(fast, x))).lower(x).compile().as_text()
         counts = {k: text.count(k) for k in (" convolution(", "select-and-scatter", "jaxsec_conv2d", " conditional(")}
         many = jax.jit(fast)(jnp.concatenate([x, x, x]))[: len(x)]

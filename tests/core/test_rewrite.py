@@ -15,7 +15,6 @@ from jax import lax
 from jaxsec._native import available
 from jaxsec.core._pool import max_pool, sum_pool
 from jaxsec.core._rewrite import tuned
-
 from tests.attack.conftest import mlp, weights
 
 

@@ -1,0 +1,87 @@
+"""The nets of the benches: the same weights as a JAX function and as a torch module."""
+
+import gzip
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def mnist(n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first n test images [n, 1, 28, 28] in [0, 1] and their labels."""
+    images = gzip.open(SHARED / "mnist" / "t10k-images-idx3-ubyte.gz").read()
+    labels = gzip.open(SHARED / "mnist" / "t10k-labels-idx1-ubyte.gz").read()
+    x = np.frombuffer(images, np.uint8, offset=16).reshape(-1, 1, 28, 28)[:n].astype(np.float32) / 255
+    return x, np.frombuffer(labels, np.uint8, offset=8)[:n].astype(np.int32)
+
+
+def weights(name: str) -> list[np.ndarray]:
+    """The arrays of a published net, in the file's order."""
+    with np.load(SHARED / "nets" / f"{name}.npz") as file:
+        return [file[k].astype(np.float32) for k in file.files]
+
+
+def wong(p: list[jax.Array], x: jax.Array) -> jax.Array:
+    """conv(16, 4x4, s2) - conv(32, 4x4, s2) - 100 - 10, NCHW."""
+    for w, b in ((p[0], p[1]), (p[2], p[3])):
+        x = jax.nn.relu(lax.conv_general_dilated(x, w, (2, 2), ((1, 1), (1, 1))) + b[None, :, None, None])
+    x = jax.nn.relu(x.reshape(x.shape[0], -1) @ p[4].T + p[5][None])
+    return x @ p[6].T + p[7][None]
+
+
+def four(p: list[jax.Array], x: jax.Array) -> jax.Array:
+    """32 - 32 - pool - 64 - 64 - pool - 200 - 10 with 3x3 VALID convolutions, NCHW."""
+    for i in (0, 2):
+        for w in p[i : i + 2]:
+            x = jax.nn.relu(lax.conv_general_dilated(x, w, (1, 1), "VALID"))
+        x = lax.reduce_window(x, -jnp.inf, lax.max, (1, 1, 2, 2), (1, 1, 2, 2), "VALID")
+    return jax.nn.relu(x.reshape(x.shape[0], -1) @ p[4].T) @ p[5].T
+
+
+def mlp(p: list[jax.Array], x: jax.Array) -> jax.Array:
+    """784 - 100 - 100 - 10."""
+    x = x.reshape(x.shape[0], -1)
+    for i in range(0, len(p), 2):
+        x = x @ p[i].T + p[i + 1][None]
+        x = jax.nn.relu(x) if i + 2 < len(p) else x
+    return x
+
+
+def four_weights() -> list[np.ndarray]:
+    """Random, scaled for ReLU."""
+    r = np.random.default_rng(0)
+    shapes = ((32, 1, 3, 3), (32, 32, 3, 3), (64, 32, 3, 3), (64, 64, 3, 3), (200, 1024), (10, 200))
+    return [(r.normal(size=s) * np.sqrt(2 / np.prod(s[1:]))).astype(np.float32) for s in shapes]
+
+
+def torch_net(name: str, arrays: list[np.ndarray]) -> Any:
+    """The torch twin of `wong` or `four`."""
+    import torch
+    from torch import nn
+
+    if name == "wong":
+        layers = [
+            nn.Conv2d(1, 16, 4, 2, 1),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 4, 2, 1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(1568, 100),
+            nn.ReLU(),
+        ]
+        layers.append(nn.Linear(100, 10))
+    else:
+        layers = []
+        for i, o in ((1, 32), (32, 32), (32, 64), (64, 64)):
+            layers += [nn.Conv2d(i, o, 3, bias=False), nn.ReLU()]
+            layers += [nn.MaxPool2d(2)] if i == o else []
+        layers += [nn.Flatten(), nn.Linear(1024, 200, bias=False), nn.ReLU(), nn.Linear(200, 10, bias=False)]
+    net = nn.Sequential(*layers).eval()
+    for parameter, array in zip(net.parameters(), arrays, strict=True):
+        parameter.data = torch.tensor(array)
+    return net

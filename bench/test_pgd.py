@@ -1,0 +1,116 @@
+"""PGD-40 against torchattacks and foolbox; a step against one forward + input gradient; memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxsec
+from jaxsec.core._rewrite import tuned
+
+from . import nets
+from .conftest import interleaved, ratio
+
+torch = pytest.importorskip("torch")
+pytestmark = pytest.mark.skipif(not nets.SHARED.is_dir(), reason="no ../shared/data beside the repository")
+EPS, STEPS = 0.1, 40
+
+
+def problem(name: str):
+    n = 500 if name == "wong" else 256
+    arrays = nets.weights("mnist_wong") if name == "wong" else nets.four_weights()
+    x, y = nets.mnist(n)
+    model = jaxsec.bind(getattr(nets, name), [jnp.asarray(a) for a in arrays])
+    return model, nets.torch_net(name, arrays), x, y
+
+
+def torch_pgd(net, x, y):
+    """The loop anybody writes: 40 steps of 0.01 from the clean input."""
+    x0, y = torch.tensor(x), torch.tensor(y).long()
+    v = x0.clone()
+    for _ in range(STEPS):
+        v.requires_grad_()
+        g = torch.autograd.grad(torch.nn.functional.cross_entropy(net(v), y), v)[0]
+        v = torch.clamp(torch.max(torch.min(v.detach() + 0.01 * g.sign(), x0 + EPS), x0 - EPS), 0, 1)
+    return v
+
+
+@pytest.mark.parametrize("name", ["wong", "four"])
+def test_pgd40_against_peers(name, store):
+    model, net, x, y = problem(name)
+    threat = jaxsec.LInf(eps=EPS, lo=0.0, hi=1.0)
+    method = jaxsec.PGD(steps=STEPS, step_size=0.01, random_start=False)
+    tx, ty = torch.tensor(x), torch.tensor(y).long()
+    held = {}
+
+    def ours():
+        held["jaxsec"] = jaxsec.attack(
+            model, x, y, threat=threat, method=method, key=jax.random.key(0), progress=False
+        ).x.block_until_ready()
+
+    def loop():
+        held["torch loop"] = torch_pgd(net, x, y)
+
+    candidates = {"jaxsec": ours, "torch loop": loop}
+    try:
+        import torchattacks
+
+        attack = torchattacks.PGD(net, eps=EPS, alpha=0.01, steps=STEPS, random_start=False)
+        candidates["torchattacks"] = lambda: held.update({"torchattacks": attack(tx, ty)})
+    except ImportError:
+        pass
+    try:
+        import foolbox
+
+        fmodel = foolbox.PyTorchModel(net, bounds=(0, 1), device="cpu")
+        fattack = foolbox.attacks.LinfPGD(abs_stepsize=0.01, steps=STEPS, random_start=False)
+        candidates["foolbox"] = lambda: held.update({"foolbox": fattack(fmodel, tx, ty, epsilons=EPS)[1]})
+    except ImportError:
+        pass
+    seconds = interleaved(candidates, 5 if name == "wong" else 3)
+    with torch.no_grad():
+        error = {
+            k: float((net(torch.tensor(np.asarray(v.detach() if hasattr(v, "detach") else v))).argmax(1) != ty).float().mean())
+            for k, v in held.items()
+        }
+    ratios = {k: ratio(seconds, k, "jaxsec") for k in candidates if k != "jaxsec"}
+    store(net=name, rows=len(x), steps=STEPS, seconds={k: min(v) for k, v in seconds.items()}, ratio=ratios, error_under_attack=error)
+    assert error["jaxsec"] >= max(error.values()) - 0.002, error
+
+
+@pytest.mark.parametrize("name", ["wong", "four"])
+def test_step_against_forward_and_gradient(name, store):
+    model, _, x, y = problem(name)
+    model, x, y = tuned(model), jnp.asarray(x), jnp.asarray(y)
+
+    def loss(v, model, y):
+        z = model(v)
+        return jnp.sum(jax.nn.logsumexp(z, axis=1) - jnp.take_along_axis(z, y[:, None], axis=1)[:, 0])
+
+    @jax.jit
+    def gradients(v, model, y):  # the best formulation known: inside a loop, where temporaries are reused
+        return jax.lax.fori_loop(0, 10, lambda i, v: v + 1e-9 * jax.grad(loss)(v, model, y), v)
+
+    threat = jaxsec.LInf(eps=EPS, lo=0.0, hi=1.0)
+
+    @jax.jit
+    def attack(v, model, y, key):
+        return jaxsec.attack(model, v, y, threat=threat, method=jaxsec.PGD(steps=10), key=key).x
+
+    key = jax.random.key(0)
+    seconds = interleaved(
+        {"gradient": lambda: gradients(x, model, y).block_until_ready(), "attack": lambda: attack(x, model, y, key).block_until_ready()}, 7
+    )
+    # 10 steps, the start's evaluation, the clean pass and the check: 11 gradients and 2 forwards
+    per_step, per_gradient = min(seconds["attack"]) / 11.67, min(seconds["gradient"]) / 10
+    memory = {
+        k: f.lower(*a).compile().memory_analysis().temp_size_in_bytes
+        for k, f, a in (("gradient", gradients, (x, model, y)), ("attack", attack, (x, model, y, key)))
+    }
+    store(
+        net=name,
+        ms_per_step=1e3 * per_step,
+        ms_per_gradient=1e3 * per_gradient,
+        step_over_gradient=per_step / per_gradient,
+        temporary_bytes=memory,
+    )

@@ -7,7 +7,7 @@ from ._finding import Finding, ordered
 from ._statistics import interval_of
 
 HARDEN = "Train against the same threat (adversarial or certified training), then audit again."
-RULE = "severity: high from 50 % of correctly classified rows broken, medium from 20 %, low from 5 %"
+RULE = "severity: high from 50% of correctly classified rows broken, medium from 20%, low from 5%"
 _FLAG_SEVERITY = {"error": "high", "warning": "medium", "info": "info"}
 
 

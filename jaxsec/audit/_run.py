@@ -109,7 +109,6 @@ def audit(
                 cache.save(name, *saved)
             outcomes[name], walls[name] = saved
             done += _WEIGHTS[name]
-            report(name, done / total, 0)
     numbers = numbers_of(subject, outcomes)
     flags = [f for o in outcomes.values() for f in o.flags]
     findings = findings_of(numbers, flags, eps=subject.eps, norm=subject.threat.norm, plan=plan, n_classes=subject.n_classes)

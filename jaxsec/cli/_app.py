@@ -91,7 +91,13 @@ def audit(
         plan=chosen,
         progress=False if quiet else None,
         state=state,
-        context={"seed": seed, "model": model or "embedded digits model", "data": data or "embedded digits", "plan file": str(plan or "")},
+        context={
+            "seed": seed,
+            "eps": str(eps or run.get("eps") or "default"),
+            "model": model or "embedded digits model",
+            "data": data or "embedded digits",
+            "plan file": str(plan or ""),
+        },
     )
     report.save(out)
     shutil.rmtree(state, ignore_errors=True)

@@ -15,7 +15,7 @@ _COLOURS = {"high": "red", "medium": "yellow", "low": "blue", "info": "dim", "pa
 
 def audit_summary(report: Report, out: Path) -> None:
     """Verdict, the main shares, the findings that matter, and where the report is."""
-    console, data = Console(), report.data
+    console, data = Console(highlight=False), report.data
     verdict, probes = data["verdict"], data["probes"]
     word = {"pass": "within the limit", "fail": "NOT within the limit", "none": "no limit given"}[verdict["state"]]
     console.print(f"[{_COLOURS[verdict['state']]}]{word}[/]: {escape(verdict['reason'])}")
@@ -39,7 +39,7 @@ def audit_summary(report: Report, out: Path) -> None:
 
 def attack_summary(found: AttackResult, out: Path) -> None:
     """How many rows fell, and what the run says about itself."""
-    console = Console()
+    console = Console(highlight=False)
     success: Any = found.success
     console.print(f"wrong on {int(success.sum())} of {len(success)} rows; robust accuracy {1 - float(success.mean()):.1%}")
     for flag in found.flags:

@@ -50,10 +50,12 @@ def model_and_data(
 
 def _normalising(net: Any, mean: Any, std: Any, layout: str) -> Any:
     """The model behind the normalisation, so that eps and range stay in the units of the data."""
-    mean, std = (
-        v if np.ndim(v) == 0 or layout != "NCHW" else np.reshape(v, (-1, 1, 1))
-        for v in (0.0 if mean is None else mean, 1.0 if std is None else std)
-    )
-    return net.preprocessed(mean=mean, std=std).noted(
-        "inputs are normalised by (x - mean) / std in front of the model, as --mean and --std say"
-    )
+    said = f"inputs are normalised in front of the model: (x - {_said(mean, 0)}) / {_said(std, 1)}"
+    mean, std = 0.0 if mean is None else mean, 1.0 if std is None else std
+    if layout == "NCHW":
+        mean, std = (np.reshape(v, (-1, 1, 1)) if np.ndim(v) else v for v in (mean, std))
+    return net.preprocessed(mean=mean, std=std).noted(said)
+
+
+def _said(value: Any, default: int) -> str:
+    return str(default) if value is None else np.array2string(np.asarray(value), separator=", ")

@@ -16,7 +16,7 @@ PACKAGE = pathlib.Path(jaxsec.__file__).parent
 
 # Lowest first: a room may import the rooms to its left and itself.
 ROOMS = [
-    *("core", "_native", "io", "threat", "attack", "bound", "smooth", "certify", "explain", "poison", "privacy", "extract"),
+    *("_native", "core", "io", "threat", "attack", "bound", "smooth", "certify", "explain", "poison", "privacy", "extract"),
     *("detect", "train", "serve", "audit", "cli", "__main__"),
 ]
 HEAVY = ("matplotlib", "sklearn", "onnx", "flax", "torch", "typer", "rich", "jinja2", "equinox")

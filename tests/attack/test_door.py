@@ -87,11 +87,10 @@ def test_rows_with_nan_logits_are_set_aside(small):
 
 def test_targeted_goal_reaches_the_target(small):
     model, x, y = small
-    target = (y + 1) % 5
-    for method in (PGD(steps=20), APGD(steps=20), FAB(steps=50), Square(steps=30)):
+    target = (y + 2) % 5
+    for method in (PGD(steps=20), APGD(steps=20), FAB(steps=50), Square(steps=150)):
         r = jaxsec.attack(model, x, target, threat=ball(0.4), method=method, key=KEY, targeted=True)
-        # a random search of 30 queries gets less far than 20 gradients
-        assert np.asarray(r.success).mean() > (0.5 if method.needs_gradient else 0.2)
+        assert np.asarray(r.success).mean() > (0.9 if method.needs_gradient else 0.3)
         hit = np.asarray(jax.jit(model)(r.x)).argmax(axis=1)[np.asarray(r.success)]
         assert np.array_equal(hit, target[np.asarray(r.success)])
 

@@ -13,7 +13,9 @@ from .conftest import interleaved, ratio
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.skipif(not nets.SHARED.is_dir(), reason="no ../shared/data beside the repository")
-EPS, STEPS = 0.1, 40
+STEPS = 40
+# so small for the untrained net that no row falls: rows that fall leave our batch and would flatter us
+EPS = {"wong": 0.1, "four": 1e-4}
 
 
 def problem(name: str):
@@ -24,22 +26,26 @@ def problem(name: str):
     return model, nets.torch_net(name, arrays), x, y
 
 
-def torch_pgd(net, x, y):
-    """The loop anybody writes: 40 steps of 0.01 from the clean input."""
+def torch_pgd(net, x, y, eps):
+    """The loop anybody writes: 40 steps of eps / 10 from the clean input."""
     x0, y = torch.tensor(x), torch.tensor(y).long()
     v = x0.clone()
     for _ in range(STEPS):
         v.requires_grad_()
         g = torch.autograd.grad(torch.nn.functional.cross_entropy(net(v), y), v)[0]
-        v = torch.clamp(torch.max(torch.min(v.detach() + 0.01 * g.sign(), x0 + EPS), x0 - EPS), 0, 1)
+        v = torch.clamp(torch.max(torch.min(v.detach() + eps / 10 * g.sign(), x0 + eps), x0 - eps), 0, 1)
     return v
 
 
 @pytest.mark.parametrize("name", ["wong", "four"])
 def test_pgd40_against_peers(name, store):
     model, net, x, y = problem(name)
-    threat = jaxsec.LInf(eps=EPS, lo=0.0, hi=1.0)
-    method = jaxsec.PGD(steps=STEPS, step_size=0.01, random_start=False)
+    eps = EPS[name]
+    if name == "four":
+        with torch.no_grad():
+            y = net(torch.tensor(x)).argmax(1).numpy().astype(np.int32)
+    threat = jaxsec.LInf(eps=eps, lo=0.0, hi=1.0)
+    method = jaxsec.PGD(steps=STEPS, step_size=eps / 10, random_start=False)
     tx, ty = torch.tensor(x), torch.tensor(y).long()
     held = {}
 
@@ -49,13 +55,13 @@ def test_pgd40_against_peers(name, store):
         ).x.block_until_ready()
 
     def loop():
-        held["torch loop"] = torch_pgd(net, x, y)
+        held["torch loop"] = torch_pgd(net, x, y, eps)
 
     candidates = {"jaxsec": ours, "torch loop": loop}
     try:
         import torchattacks
 
-        attack = torchattacks.PGD(net, eps=EPS, alpha=0.01, steps=STEPS, random_start=False)
+        attack = torchattacks.PGD(net, eps=eps, alpha=eps / 10, steps=STEPS, random_start=False)
         candidates["torchattacks"] = lambda: held.update({"torchattacks": attack(tx, ty)})
     except ImportError:
         pass
@@ -63,8 +69,8 @@ def test_pgd40_against_peers(name, store):
         import foolbox
 
         fmodel = foolbox.PyTorchModel(net, bounds=(0, 1), device="cpu")
-        fattack = foolbox.attacks.LinfPGD(abs_stepsize=0.01, steps=STEPS, random_start=False)
-        candidates["foolbox"] = lambda: held.update({"foolbox": fattack(fmodel, tx, ty, epsilons=EPS)[1]})
+        fattack = foolbox.attacks.LinfPGD(abs_stepsize=eps / 10, steps=STEPS, random_start=False)
+        candidates["foolbox"] = lambda: held.update({"foolbox": fattack(fmodel, tx, ty, epsilons=eps)[1]})
     except ImportError:
         pass
     seconds = interleaved(candidates, 5 if name == "wong" else 3)
@@ -91,7 +97,7 @@ def test_step_against_forward_and_gradient(name, store):
     def gradients(v, model, y):  # the best formulation known: inside a loop, where temporaries are reused
         return jax.lax.fori_loop(0, 10, lambda i, v: v + 1e-9 * jax.grad(loss)(v, model, y), v)
 
-    threat = jaxsec.LInf(eps=EPS, lo=0.0, hi=1.0)
+    threat = jaxsec.LInf(eps=EPS[name], lo=0.0, hi=1.0)
 
     @jax.jit
     def attack(v, model, y, key):

@@ -1,6 +1,8 @@
 // Picks the variant of the convolution for this processor.
 #include "jaxsec/conv2d.h"
 
+#include <algorithm>
+
 namespace jaxsec {
 
 #define JAXSEC_DECLARE(isa)                                                                                                           \
@@ -16,7 +18,7 @@ JAXSEC_DECLARE(x86_64_v4)
 
 int64_t Conv2dScratch(const Conv2dPlan& s) {
   const int64_t fh = (s.oh - 1) * s.stride + s.kh, fw = (s.ow - 1) * s.stride + s.kw;
-  return fh * fw * s.c + s.oh * s.ow * s.o;
+  return std::max(fh * fw, kDenseStrip) * s.c + std::max(s.oh * s.ow, kDenseStrip) * s.o;
 }
 
 int Conv2dVariants(Conv2dFn variants[3]) {

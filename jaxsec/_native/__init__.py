@@ -1,11 +1,15 @@
 """Native operations and the pure-JAX twins that specify them.
 
-A twin has the signature of its native operation and is its specification: native code must return the same bits. The
-native one is chosen on the CPU while the program is lowered; TPUs and GPUs run the twin, and so does the CPU where the
-package was installed without compiled code or where `JAXSEC_NATIVE=0` is set. `status()` says which holds and why.
+A twin has the signature of its native operation and is its specification: native random bits must be the same bits, native
+sums of products the same up to their order of summation. The native one is chosen on the CPU while the program is lowered;
+TPUs and GPUs run the twin, and so does the CPU where the package was installed without compiled code or where
+`JAXSEC_NATIVE=0` is set. `status()` says which holds and why.
 """
 
 from ._bits import random_bits as random_bits
+from ._conv import conv2d as conv2d
+from ._conv import conv2d_twin as conv2d_twin
+from ._conv import dense as dense
 from ._load import available as available
 from ._load import status as status
 from ._offset import advance as advance

@@ -1,7 +1,7 @@
 """`conv2d`: convolution of NHWC rows on the CPU by a kernel of our own; its input gradient is the same kernel again.
 
 XLA's CPU backend runs the input gradient of a convolution many times slower than its forward, worst inside a loop, and an
-attack is a loop of input gradients. `conv2d_twin` is the specification.
+attack is a loop of input gradients. Written as a forward convolution the gradient is fast with XLA too, so the twin has it.
 """
 
 import functools
@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-_TARGET = "jaxsec_conv2d"
+from ._conv_call import Plan, column_padded, convolve
+
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
@@ -23,43 +24,54 @@ def conv2d_twin(x: jax.Array, w: jax.Array, bias: jax.Array, stride: int, pads: 
     return jax.nn.relu(y) if relu else y
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
-def conv2d(x: jax.Array, w: jax.Array, bias: jax.Array, stride: int, pads: Pads, relu: bool) -> jax.Array:
-    """As `conv2d_twin`, to float32 rounding; only in programs for the CPU with native code `available()`.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
+def conv2d(x: jax.Array, w: jax.Array, bias: jax.Array, stride: int, pads: Pads, relu: bool = False, native: bool = True) -> jax.Array:
+    """As `conv2d_twin`, to float32 rounding, with an input gradient that is fast on CPUs.
 
-    Guarantee: a row's result does not depend on the other rows or on the batch size, bit for bit.
-    Cost: about nine tenths of the processor's arithmetic peak where C x O is large; memory for the output only.
-    Edge cases: `vmap` over anything calls the kernel once per element; reverse mode only; ReLU's derivative at 0 is 0.
+    Guarantee: with `native` a row's result does not depend on the other rows or on the batch size, bit for bit; ReLU's
+    derivative at 0 is 0; gradients of any order, the first one in x by the kernel, all others by XLA.
+    Args: x [N, H, W, C], w [KH, KW, C, O], bias [O], float32; the same stride both ways; pads >= 0; native: by the compiled
+      kernel (only in programs for the CPU with native code `available()`), else by XLA.
+    Raises: TypeError under forward-mode differentiation (`jax.jvp`), as every `custom_vjp` function.
+    Cost: native, about nine tenths of the processor's arithmetic peak where C x O is large; memory for the output only.
+      `vmap` over x adds to the batch; over w or bias the kernel runs once per element.
     """
     (top, bottom), (left, right) = pads
-    n, h, wide, _ = x.shape
+    _, h, wide, _ = x.shape
     kh, kw, _, o = w.shape
     oh, ow = (h + top + bottom - kh) // stride + 1, (wide + left + right - kw) // stride + 1
-    return _call(x, _columns(w), _columns(bias), None, (n, oh, ow, o), (oh, ow), stride, (top, left), 1, (0, 0), relu)
+    plan = Plan(positions=(oh, ow), stride=stride, pad=(top, left), phase=1, crop=(0, 0), out=(oh, ow, o), relu=relu)
+    return convolve(plan, native, x, w, bias)
 
 
-def _forward(x, w, bias, stride, pads, relu):
-    y = conv2d(x, w, bias, stride, pads, relu)
+def _forward(x, w, bias, stride, pads, relu, native):
+    y = conv2d(x, w, bias, stride, pads, relu, native)
     return y, (x, w, bias, y if relu else None)
 
 
-def _backward(stride, pads, relu, saved, g):
+def _backward(stride, pads, relu, native, saved, g):
     x, w, bias, y = saved
-    dx = _input_gradient(g, w, y, x.shape, stride, pads)
+    dx = _input_gradient(g, w, y, x.shape, stride, pads, native)
 
     def weights(w: jax.Array, bias: jax.Array) -> jax.Array:
         return conv2d_twin(x, w, bias, stride, pads, False)
 
-    gated = g if y is None else jnp.where(y > 0, g, 0.0)
     # attacks never ask for these two, and jit removes what nobody asks for
-    dw, db = jax.vjp(weights, w, bias)[1](gated)
+    dw, db = jax.vjp(weights, w, bias)[1](_gated(g, y))
     return dx, dw, db
 
 
 conv2d.defvjp(_forward, _backward)
 
 
-def _input_gradient(g: jax.Array, w: jax.Array, y: jax.Array | None, shape: tuple[int, ...], stride: int, pads: Pads) -> jax.Array:
+def _gated(g: jax.Array, y: jax.Array | None) -> jax.Array:
+    return g if y is None else jnp.where(y > 0, g, 0.0)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
+def _input_gradient(
+    g: jax.Array, w: jax.Array, y: jax.Array | None, shape: tuple[int, ...], stride: int, pads: Pads, native: bool
+) -> jax.Array:
     """The gradient with respect to x as a forward convolution of g that writes `phase` x `phase` pixels per position.
 
     With u + pad = phase * A + r (phase a multiple of the stride s) and kernel tap i = r - s * d, where d runs over the taps of
@@ -72,16 +84,38 @@ def _input_gradient(g: jax.Array, w: jax.Array, y: jax.Array | None, shape: tupl
 
     def cost(phase: int) -> int:
         positions = math.ceil((h + top) / phase) * math.ceil((wide + left) / phase)
-        return positions * len(_taps(kh, stride, phase)) * len(_taps(kw, stride, phase)) * -(-phase * phase * c // 16)
+        return positions * len(_taps(kh, stride, phase)) * len(_taps(kw, stride, phase)) * column_padded(phase * phase * c)
 
-    phase = min((stride * m for m in range(1, 9)), key=cost)
+    phase = min((stride * m for m in range(1, 9)), key=cost) if native else stride
     rows, cols = _taps(kh, stride, phase), _taps(kw, stride, phase)
     new = jnp.einsum("tri,uqj,ijco->tuorqc", rows, cols, w, precision=lax.Precision.HIGHEST)
-    new = _columns(new.reshape(len(rows), len(cols), o, phase * phase * c))
-    positions = (-(-(h + top) // phase), -(-(wide + left) // phase))
-    pad = ((kh - 1) // stride, (kw - 1) // stride)
-    zero = jnp.zeros(new.shape[-1], jnp.float32)
-    return _call(g, new, zero, y, shape, positions, phase // stride, pad, phase, (top, left), False)
+    new = new.reshape(len(rows), len(cols), o, phase * phase * c)
+    plan = Plan(
+        positions=(-(-(h + top) // phase), -(-(wide + left) // phase)),
+        stride=phase // stride,
+        pad=((kh - 1) // stride, (kw - 1) // stride),
+        phase=phase,
+        crop=(top, left),
+        out=(h, wide, c),
+        relu=False,
+    )
+    return convolve(plan, native, g, new, jnp.zeros(new.shape[-1], jnp.float32), y)
+
+
+def _input_gradient_forward(g, w, y, shape, stride, pads, native):
+    return _input_gradient(g, w, y, shape, stride, pads, native), (g, w, y)
+
+
+def _input_gradient_backward(shape, stride, pads, native, saved, t):
+    """Second order (a penalty on input gradients): linear in g and in w, and flat in y almost everywhere."""
+    g, w, y = saved
+    bias = jnp.zeros(w.shape[-1], jnp.float32)
+    dg = _gated(conv2d(t, w, bias, stride, pads, False, native), y)
+    dw = jax.vjp(lambda w: conv2d_twin(t, w, bias, stride, pads, False), w)[1](_gated(g, y))[0]
+    return dg, dw, None if y is None else jnp.zeros_like(y)
+
+
+_input_gradient.defvjp(_input_gradient_forward, _input_gradient_backward)
 
 
 @functools.cache
@@ -92,14 +126,25 @@ def _taps(k: int, stride: int, phase: int) -> np.ndarray:
     return (r - stride * t == i).astype(np.float32)
 
 
-def _columns(a: jax.Array) -> jax.Array:
-    """The last axis padded to the kernel's multiple of 16."""
-    extra = -a.shape[-1] % 16
-    return jnp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, extra)]) if extra else a
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def dense(x: jax.Array, w: jax.Array, native: bool = True) -> jax.Array:
+    """`x @ w` for rows x [N, K], w [K, O], float32. Guarantee: with `native`, a row's bits do not depend on the batch.
+
+    Cost: as XLA's product. Reverse mode only; the gradient in x is a `dense` too, the one in w is XLA's.
+    """
+    if not native:
+        return jnp.matmul(x, w, precision=lax.Precision.HIGHEST)
+    plan = Plan(positions=(1, 1), stride=1, pad=(0, 0), phase=1, crop=(0, 0), out=(1, 1, w.shape[1]), relu=False)
+    return convolve(plan, True, x[:, None, None], w[None, None], jnp.zeros(w.shape[1], jnp.float32))[:, 0, 0]
 
 
-def _call(x, w, bias, gate, out, positions, stride, pad, phase, crop, relu):
-    call = jax.ffi.ffi_call(_TARGET, jax.ShapeDtypeStruct(out, jnp.float32), vmap_method="sequential")
-    names = ("oh", "ow", "stride", "pad_top", "pad_left", "phase", "crop_top", "crop_left")
-    numbers = {k: np.int64(v) for k, v in zip(names, (*positions, stride, *pad, phase, *crop), strict=True)}
-    return call(x, w, bias, jnp.zeros(0, jnp.float32) if gate is None else gate, **numbers, relu=bool(relu))
+def _dense_forward(x, w, native):
+    return dense(x, w, native), (x, w)
+
+
+def _dense_backward(native, saved, g):
+    x, w = saved
+    return dense(g, w.T, native), jnp.matmul(x.T, g, precision=lax.Precision.HIGHEST)
+
+
+dense.defvjp(_dense_forward, _dense_backward)

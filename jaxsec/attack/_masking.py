@@ -34,12 +34,13 @@ def masking_probes(run: "_Run", record: Record) -> list[Flag]:
     return [*_unbounded(run, rows), *_more_steps(run, rows), *_noise(problem, record, rows)]
 
 
-def _attack(run: "_Run", rows: np.ndarray, method: PGD, factor: float) -> np.ndarray:
-    """[n] success of one PGD at `factor` times the budget."""
+def _attack(run: "_Run", rows: np.ndarray, method: PGD, eps: float | None = None) -> np.ndarray:
+    """[n] success of one PGD, at a budget of `eps` where given."""
     from ._door import _advance, _finish, _start
 
     problem = run.problem(rows, stage=1000)
-    problem = problem.replace(threat=problem.threat.scaled(jnp.float32(factor)))
+    if eps is not None:
+        problem = problem.replace(threat=problem.threat.replace(eps=jnp.full_like(problem.threat.eps, eps)))
     fitted, _ = method.fit(run.n_classes, run.x.shape[1:], run.threat.norm)
     state = _advance(fitted, problem, _start(fitted, problem, jnp.int32(0)), jnp.int32(0), jnp.int32(fitted.total_steps))
     track, inside, wrong = _finish(fitted, problem, state)
@@ -52,12 +53,11 @@ def _unbounded(run: "_Run", rows: np.ndarray) -> list[Flag]:
         return []
     lo, hi = np.asarray(run.threat.lo, np.float64), np.asarray(run.threat.hi, np.float64)
     width = float(np.max(hi - lo))
-    if not np.isfinite(width):
-        width = 100.0 * max(float(np.std(run.x)), 1e-6)
+    if not np.isfinite(width):  # no range is known: as far as the data themselves reach
+        width = 2.0 * max(float(np.ptp(run.x)), 1e-6)
     d = int(np.prod(run.x.shape[1:]))
-    eps = max(float(np.max(run.threat.eps)), 1e-12)
     whole = width * {"linf": 1.0, "l2": d**0.5, "l1": float(d)}[run.threat.norm]
-    broken = _attack(run, rows, PGD(steps=LONG), max(whole / eps, 1.0))
+    broken = _attack(run, rows, PGD(steps=LONG), whole)
     rate = float(broken.mean())
     if rate == 1.0:
         return []
@@ -68,7 +68,7 @@ def _unbounded(run: "_Run", rows: np.ndarray) -> list[Flag]:
 
 def _more_steps(run: "_Run", rows: np.ndarray) -> list[Flag]:
     """Five times the steps must not find much more."""
-    few, many = _attack(run, rows, PGD(steps=SHORT), 1.0), _attack(run, rows, PGD(steps=LONG), 1.0)
+    few, many = _attack(run, rows, PGD(steps=SHORT)), _attack(run, rows, PGD(steps=LONG))
     gain = float(many.mean() - few.mean())
     # 64 rows: a gain of 5 points is 3 rows; below that the difference says nothing
     if gain <= 0.05:

@@ -9,6 +9,7 @@ from ._model import bind as bind
 from ._result import AttackResult as AttackResult
 from ._result import Flag as Flag
 from ._result import Status as Status
+from ._rewrite import tuned as tuned
 from ._struct import Struct as Struct
 from ._struct import static as static
 from ._struct import struct as struct

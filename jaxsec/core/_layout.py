@@ -6,6 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._native import conv2d
+
 
 @dataclasses.dataclass
 class Laid:
@@ -37,16 +39,27 @@ class Flat:
 class Pending:
     """A convolution that waits for the bias and the ReLU that follow it, to run them in one kernel."""
 
-    def __init__(self, x: jax.Array, w: jax.Array, bias: jax.Array, stride: int, pads: Any, perm: tuple[int, ...], shape: tuple[int, ...]):
-        self.x, self.w, self.bias, self.stride, self.pads, self.perm, self.shape = x, w, bias, stride, pads, perm, shape
+    def __init__(
+        self,
+        x: jax.Array,
+        w: jax.Array,
+        bias: jax.Array,
+        stride: int,
+        pads: Any,
+        perm: tuple[int, ...],
+        shape: tuple[int, ...],
+        native: bool,
+    ):
+        self.x, self.w, self.bias, self.stride, self.pads = x, w, bias, stride, pads
+        self.perm, self.shape, self.native = perm, shape, native
         self._done: Laid | None = None
 
     def run(self, relu: bool = False) -> Laid:
         """The value, computed at most once without ReLU."""
-        from .._native._conv import conv2d
-
         if relu or self._done is None:
-            value = Laid(conv2d(self.x, self.w, self.bias, self.stride, self.pads, relu), self.perm, self.shape)
+            flat = self.x.ndim == 3  # one spatial axis: a picture of height 1
+            y: Any = conv2d(self.x[:, None] if flat else self.x, self.w, self.bias, self.stride, self.pads, relu, self.native)
+            value = Laid(y[:, 0] if flat else y, self.perm, self.shape)
             if relu:
                 return value
             self._done = value
@@ -55,7 +68,7 @@ class Pending:
     def channels(self, other: Laid) -> jax.Array | None:
         """[O] if `other` varies along the channels only, else None."""
         array = other.in_order(self.perm, full=False)
-        if array.shape[:3] != (1, 1, 1):
+        if set(array.shape[:-1]) != {1}:
             return None
         return jnp.broadcast_to(array.reshape(-1), self.bias.shape)
 
@@ -64,7 +77,7 @@ class Pending:
         w, bias = self.w, self.bias
         if scale is not None:
             w, bias = w * scale[None, None, None], bias * scale
-        return Pending(self.x, w, bias if shift is None else bias + shift, self.stride, self.pads, self.perm, self.shape)
+        return Pending(self.x, w, bias if shift is None else bias + shift, self.stride, self.pads, self.perm, self.shape, self.native)
 
 
 def identity(n: int) -> tuple[int, ...]:

@@ -158,6 +158,22 @@ def bind(
     """
     if isinstance(net, Model):
         return net
+    return _hashable(_bind(net, variables, per_row, stochastic, info, kwargs), net)
+
+
+def _hashable(model: Model, net: Any) -> Model:
+    """The model, if its static part can be looked up by value, which every compiled program needs."""
+    try:
+        hash(model.apply)
+    except TypeError as error:
+        raise TypeError(
+            f"{type(net).__name__} has a field that cannot be hashed ({error}); use tuples in place of lists and dicts, "
+            "e.g. nn.Sequential((layer, layer))."
+        ) from error
+    return model
+
+
+def _bind(net: Any, variables: Any, per_row: bool, stochastic: bool, info: ModelInfo | None, kwargs: dict[str, Any]) -> Model:
     if stochastic and not isinstance(net, types.FunctionType | functools.partial):
         raise TypeError(f"stochastic=True needs a function fn(params, x, key), got {type(net).__name__}; wrap the net in one.")
     kind = {cls.__module__.partition(".")[0] for cls in type(net).__mro__}

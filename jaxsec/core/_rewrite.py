@@ -1,6 +1,7 @@
 """`tuned`: the model's traced program, rewritten where XLA's CPU backend is known to be slow; elsewhere it is left alone."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +10,13 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend import core as jex
 
+from .._native import available
 from ._layout import Flat, Laid, Pending, identity
 from ._model import Model
-from ._rewrite_rules import RULES, UNARY_SAFE, elementwise
+from ._rewrite_rules import UNARY_SAFE, Rule, elementwise, rules
+
+# Entered. A remat's point is memory in training; an attack keeps what it needs.
+_CALLS = frozenset({"pjit", "jit", "closed_call", "core_call", "checkpoint", "remat", "remat2"})
 
 
 def tuned(model: Model) -> Model:
@@ -21,9 +26,21 @@ def tuned(model: Model) -> Model:
     `max` gives a half); the choice is made where the program is lowered, so one traced program serves every platform;
     tuning twice is tuning once; equal models stay equal, so nothing retraces.
 
-    Cost: tracing twice. Edge cases: without native code, or in a process with several CPU devices (where XLA would gather
-    the shards around a native call), the program is the model's own. A program with native code exports for TPU and GPU; for
-    the CPU, export with `JAXSEC_NATIVE=0`.
+    Convolutions and dense layers run as native code where it is `available()` and the process has one CPU device; then a row's
+    convolutions and dense layers do not depend on the batch size, bit for bit. Among several CPU devices XLA would gather the
+    shards around a native call, so there, and without native code, the same rewritten program runs on XLA's operations.
+
+    Cost: tracing twice. Reverse mode only: `jax.jvp` raises a TypeError at a rewritten operation.
+    Edge cases: a stochastic model is left alone; an operation that no rule knows (a grouped or dilated convolution, the body of
+    a loop) runs as it was traced. A program with native code exports for TPU and GPU; for the CPU, export with `JAXSEC_NATIVE=0`
+    or allow the custom call `jaxsec_conv2d` in `jax.export`.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxsec
+      >>> def linear(params, x):
+      ...     return x @ params["w"]
+      >>> jaxsec.core.tuned(jaxsec.bind(linear, {"w": jnp.eye(3)}))(jnp.ones((2, 3))).shape
+      (2, 3)
     """
     if isinstance(model.apply, Tuned) or model.stochastic:
         return model
@@ -37,25 +54,29 @@ class Tuned:
     inner: Callable[..., jax.Array]
 
     def __call__(self, params: Any, x: jax.Array) -> jax.Array:
-        if not _usable():
+        devices = _cpu_devices()
+        if devices == 0:
             return self.inner(params, x)
-        return lax.platform_dependent(params, x, cpu=self._rewritten, default=self.inner)
+        rewritten = functools.partial(self._rewritten, native=available() and devices == 1)
+        return lax.platform_dependent(params, x, cpu=rewritten, default=self.inner)
 
-    def _rewritten(self, params: Any, x: jax.Array) -> jax.Array:
+    def _rewritten(self, params: Any, x: jax.Array, *, native: bool) -> jax.Array:
         closed, out = jax.make_jaxpr(self.inner, return_shape=True)(params, x)
-        (result,) = run(closed, jax.tree.leaves((params, x)))
+        (result,) = run(closed, jax.tree.leaves((params, x)), native=native)
         return jax.tree.unflatten(jax.tree.structure(out), [result])
 
 
-def _usable() -> bool:
-    from .._native import available
+def _cpu_devices() -> int:
+    """How many there are among all processes; none where JAX was told to leave the CPU out."""
+    try:
+        return len(jax.devices("cpu"))
+    except RuntimeError:
+        return 0
 
-    return available() and len(jax.local_devices(backend="cpu")) == 1
 
-
-def run(closed: jex.ClosedJaxpr, args: list[jax.Array]) -> list[jax.Array]:
+def run(closed: jex.ClosedJaxpr, args: list[jax.Array], *, native: bool) -> list[jax.Array]:
     """Evaluates a closed jaxpr with the rewrites; plain arrays in, plain arrays out."""
-    return [plain(v) for v in _interpret(closed.jaxpr, list(closed.consts), list(args))]
+    return [plain(v) for v in _interpret(closed.jaxpr, list(closed.consts), list(args), rules(native))]
 
 
 def plain(v: Any) -> jax.Array:
@@ -67,7 +88,7 @@ def plain(v: Any) -> jax.Array:
     return v.in_order(identity(len(v.shape))) if isinstance(v, Laid) else v
 
 
-def _interpret(jaxpr: jex.Jaxpr, consts: list[Any], args: list[Any]) -> list[Any]:
+def _interpret(jaxpr: jex.Jaxpr, consts: list[Any], args: list[Any], table: dict[str, Rule]) -> list[Any]:
     env: dict[Any, Any] = {}
     uses: dict[Any, int] = {}
     for atoms in (*(eqn.invars for eqn in jaxpr.eqns), jaxpr.outvars):
@@ -86,19 +107,21 @@ def _interpret(jaxpr: jex.Jaxpr, consts: list[Any], args: list[Any]) -> list[Any
     env.update(zip(jaxpr.invars, args, strict=True))
     for eqn in jaxpr.eqns:
         values = [read(atom) for atom in eqn.invars]
-        env.update(zip(eqn.outvars, _evaluate(eqn, values), strict=True))
+        env.update(zip(eqn.outvars, _evaluate(eqn, values, table), strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _evaluate(eqn: Any, values: list[Any]) -> list[Any]:
+def _evaluate(eqn: Any, values: list[Any], table: dict[str, Rule]) -> list[Any]:
     name = eqn.primitive.name
-    if name in ("pjit", "jit", "closed_call", "core_call"):
+    if name in _CALLS:
         inner = eqn.params.get("jaxpr") or eqn.params.get("call_jaxpr")
         if isinstance(inner, jex.ClosedJaxpr):
-            return _interpret(inner.jaxpr, list(inner.consts), values)
+            return _interpret(inner.jaxpr, list(inner.consts), values, table)
+        if isinstance(inner, jex.Jaxpr):
+            return _interpret(inner, [], values, table)
     if name == "custom_jvp_call" and _is_relu(eqn.params["call_jaxpr"].jaxpr):
         return [relu(values[0])]
-    rule = RULES.get(name)
+    rule = table.get(name)
     if rule is not None:
         out = rule(eqn, values)
         if out is not None:
@@ -106,12 +129,21 @@ def _evaluate(eqn: Any, values: list[Any]) -> list[Any]:
     if name in UNARY_SAFE:
         if (out := elementwise(eqn, values)) is not None:
             return [out]
-    # everything else as it was traced: the equation alone as a program, so that custom derivatives keep their rules
-    inputs = [a for a in eqn.invars if not isinstance(a, jex.Literal)]
-    unique = list(dict.fromkeys(inputs))
-    given = {a: plain(v) for a, v in zip(eqn.invars, values, strict=True) if not isinstance(a, jex.Literal)}
-    alone = jex.Jaxpr((), unique, eqn.outvars, [eqn], eqn.effects)
-    return list(jex.jaxpr_as_fun(jex.ClosedJaxpr(alone, ()))(*[given[a] for a in unique]))
+    # everything else as it was traced
+    plains = [plain(v) for v in values]
+    if name.startswith("custom_"):
+        out = _with_custom_rule(eqn, plains)
+    else:
+        out = eqn.primitive.bind(*plains, **eqn.params)
+    return list(out) if eqn.primitive.multiple_results else [out]
+
+
+def _with_custom_rule(eqn: Any, values: list[jax.Array]) -> list[jax.Array]:
+    """The equation alone as a program, so that JAX itself restores the custom derivative."""
+    free = {a: v for a, v in zip(eqn.invars, values, strict=True) if not isinstance(a, jex.Literal)}
+    info = next(q.jaxpr.debug_info for q in eqn.params.values() if isinstance(q, jex.ClosedJaxpr))
+    alone = jex.Jaxpr((), list(free), eqn.outvars, [eqn], eqn.effects, debug_info=info)
+    return list(jex.jaxpr_as_fun(jex.ClosedJaxpr(alone, ()))(*free.values()))
 
 
 def _is_relu(jaxpr: jex.Jaxpr) -> bool:

@@ -10,8 +10,14 @@ from jax import lax
 from jax.core import Tracer
 from jax.extend import core as jex
 
+from .._native import dense
 from ._layout import Flat, Laid, Pending, identity
 from ._pool import max_pool, sum_pool
+
+Rule = Callable[[Any, list[Any]], Any]
+
+# Entries of a weight matrix up to which a dense layer is native: beyond, XLA's blocking for the caches wins.
+_DENSE_LIMIT = 1 << 20
 
 # Elementwise: any axis order will do, as long as all operands share it.
 UNARY_SAFE = frozenset(
@@ -55,27 +61,31 @@ def elementwise(eqn: Any, values: list[Any]) -> Any:
     return Laid(eqn.primitive.bind(*arrays, **params), order, shape)
 
 
-def _conv(eqn: Any, values: list[Any]) -> Any:
+def _conv(eqn: Any, values: list[Any], native: bool) -> Any:
+    """One or two spatial axes, one stride, no groups, no dilation; float32."""
     p = eqn.params
     numbers = p["dimension_numbers"]
     x, w = values
     shape, out = eqn.invars[0].aval, eqn.outvars[0].aval
     fits = (
-        len(shape.shape) == 4
+        len(shape.shape) in (3, 4)
         and p["feature_group_count"] == p["batch_group_count"] == 1
         and set(p["lhs_dilation"]) == set(p["rhs_dilation"]) == {1}
-        and p["window_strides"][0] == p["window_strides"][1]
+        and len(set(p["window_strides"])) == 1
         and all(q >= 0 for pair in p["padding"] for q in pair)
         and {eqn.invars[0].aval.dtype, eqn.invars[1].aval.dtype, out.dtype} == {np.dtype("float32")}
         and 0 not in out.shape
     )
     if not fits:
         return None
-    (n, c, h, v), (o, i, kh, kw), (on, oc, oh, ow) = numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec
-    x = _as_laid(_laid(x), shape.shape).in_order((n, h, v, c))
-    w = _as_laid(_laid(w), eqn.invars[1].aval.shape).in_order((kh, kw, i, o))
+    (n, c, *space), (o, i, *taps), (on, oc, *out_space) = numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec
+    x = _as_laid(_laid(x), shape.shape).in_order((n, *space, c))
+    w = _as_laid(_laid(w), eqn.invars[1].aval.shape).in_order((*taps, i, o))
     pads = tuple((int(a), int(b)) for a, b in p["padding"])
-    return Pending(x, w, jnp.zeros(w.shape[-1], w.dtype), int(p["window_strides"][0]), pads, (on, oh, ow, oc), out.shape)
+    if len(space) == 1:  # a picture of height 1
+        w, pads = w[None], ((0, 0), *pads)
+    zero, stride = jnp.zeros(w.shape[-1], w.dtype), int(p["window_strides"][0])
+    return Pending(x, w, zero, stride, pads, (on, *out_space, oc), out.shape, native)
 
 
 def _scalar_zero(atom: Any, value: Any) -> bool:
@@ -143,19 +153,27 @@ def _reshape(eqn: Any, values: list[Any]) -> Any:
     return None
 
 
-def _dot(eqn: Any, values: list[Any]) -> Any:
-    """A dense layer after a flatten: its weight matrix is permuted instead of the activations."""
+def _dot(eqn: Any, values: list[Any], native: bool) -> Any:
+    """A dense layer. After a flatten its weight matrix is permuted instead of the activations."""
     (lc, rc), (lb, rb) = eqn.params["dimension_numbers"]
-    if not isinstance(values[0], Flat) or isinstance(values[1], Flat | Pending) or lb or rb or lc != (1,) or len(rc) != 1:
+    x, w = (_laid(v) for v in values)
+    a, b = eqn.invars[0].aval, eqn.invars[1].aval
+    if isinstance(w, Flat) or lb or rb or lc != (1,) or len(rc) != 1 or len(a.shape) != 2:
         return None
-    source, w = values[0].source, values[1]
+    ours = native and len(b.shape) == 2 and {a.dtype, b.dtype, eqn.outvars[0].aval.dtype} == {np.dtype("float32")} and 0 not in a.shape
+    if not isinstance(x, Flat) and not ours:
+        return None
     w = w.in_order(identity(len(w.shape))) if isinstance(w, Laid) else w
-    axis, rest = rc[0], source.shape[1:]
-    w = w.reshape(*w.shape[:axis], *rest, *w.shape[axis + 1 :])
-    order = [*range(axis), *(axis + a - 1 for a in source.perm[1:]), *range(axis + len(rest), w.ndim)]
-    w = w.transpose(order)
-    w = w.reshape(*w.shape[:axis], -1, *w.shape[axis + len(rest) :])
-    x = source.array.reshape(source.shape[0], -1)
+    if isinstance(x, Flat):
+        source, axis, rest = x.source, rc[0], x.source.shape[1:]
+        w = w.reshape(*w.shape[:axis], *rest, *w.shape[axis + 1 :])
+        order = [*range(axis), *(axis + a - 1 for a in source.perm[1:]), *range(axis + len(rest), w.ndim)]
+        w = w.transpose(order)
+        w = w.reshape(*w.shape[:axis], -1, *w.shape[axis + len(rest) :])
+        x = source.array.reshape(source.shape[0], -1)
+    x = x.in_order(identity(2)) if isinstance(x, Laid) else x
+    if ours and w.size <= _DENSE_LIMIT:
+        return dense(x, w if rc == (0,) else w.T)
     return eqn.primitive.bind(x, w, **eqn.params)
 
 
@@ -163,6 +181,8 @@ def _pool(eqn: Any, values: list[Any], pool: Callable[..., Any]) -> Any:
     p = eqn.params
     v = _as_laid(_laid(values[0]), eqn.invars[0].aval.shape)
     dilated = set(p.get("base_dilation") or ()) | set(p.get("window_dilation") or ())
+    if any(q < 0 for pair in p["padding"] for q in pair):
+        return None
     if dilated - {1} or not jnp.issubdtype(v.array.dtype, jnp.floating) or np.prod(p["window_dimensions"]) > 64:
         return None  # a large window (global pooling) is better as XLA does it
     array = v.in_order(v.perm)
@@ -203,8 +223,7 @@ def _pad(eqn: Any, values: list[Any]) -> Any:
     return Laid(lax.pad(v.in_order(v.perm), values[1], config), v.perm, eqn.outvars[0].aval.shape)
 
 
-RULES: dict[str, Callable[[Any, list[Any]], Any]] = {
-    "conv_general_dilated": _conv,
+_RULES: dict[str, Rule] = {
     "max": _max,
     "add": _affine,
     "sub": _affine,
@@ -213,7 +232,6 @@ RULES: dict[str, Callable[[Any, list[Any]], Any]] = {
     "broadcast_in_dim": _broadcast,
     "transpose": _transpose,
     "reshape": _reshape,
-    "dot_general": _dot,
     "reduce_window_max": lambda eqn, values: _pool(eqn, values, max_pool),
     "reduce_window_sum": lambda eqn, values: _pool(eqn, values, sum_pool),
     "reduce_sum": _reduce,
@@ -222,3 +240,12 @@ RULES: dict[str, Callable[[Any, list[Any]], Any]] = {
     "concatenate": _concatenate,
     "pad": _pad,
 }
+
+
+def rules(native: bool) -> dict[str, Rule]:
+    """The table, with convolutions and dense layers by native code or by XLA."""
+    return {
+        **_RULES,
+        "conv_general_dilated": lambda eqn, values: _conv(eqn, values, native),
+        "dot_general": lambda eqn, values: _dot(eqn, values, native),
+    }

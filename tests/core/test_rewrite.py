@@ -16,6 +16,7 @@ from jaxsec._native import available
 from jaxsec.core._pool import max_pool, sum_pool
 from jaxsec.core._rewrite import tuned
 from tests.attack.conftest import mlp, weights
+from tests.core.single_device import cases, loss
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +26,16 @@ def checks():
             pytest.fail("the native module is not built, and JAXSEC_REQUIRE_NATIVE is set")
         pytest.skip("the native module is not built: the rewrite stands back without it")
     env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
+    if jax.config.jax_compilation_cache_dir:
+        env["JAX_COMPILATION_CACHE_DIR"] = jax.config.jax_compilation_cache_dir
+        env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
     script = pathlib.Path(__file__).with_name("single_device.py")
     done = subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     return {c["name"]: c for c in map(json.loads, done.stdout.splitlines()) if "name" in c}
 
 
-@pytest.mark.parametrize("name", ["residual", "wide", "attention", "shared"])
+@pytest.mark.parametrize("name", ["residual", "wide", "attention", "shared", "sequence"])
 def test_value_and_gradients_agree(checks, name):
     # relative to the largest entry of each gradient; weights included
     assert checks[name]["gap"] < 2e-4
@@ -39,13 +43,28 @@ def test_value_and_gradients_agree(checks, name):
 
 
 def test_nothing_slow_is_left(checks):
-    for name in ("residual", "shared"):
+    for name in ("residual", "shared", "sequence"):
         counts = checks[name]["counts"]
         assert counts[" convolution("] == counts["select-and-scatter"] == counts[" conditional("] == 0, (name, counts)
         assert counts["jaxsec_conv2d"] > 0
     # the grouped convolution, forward and backward, is XLA's
     assert checks["wide"]["counts"]["select-and-scatter"] == 0 and checks["wide"]["counts"][" convolution("] == 2
-    assert checks["attention"]["counts"]["jaxsec_conv2d"] == 0
+    assert checks["attention"]["counts"]["jaxsec_conv2d"] == 2, "the last dense layer, forward and backward"
+
+
+def test_a_row_does_not_depend_on_the_batch_size(checks):
+    assert all(checks[name]["exact"] for name in ("residual", "shared", "sequence"))
+
+
+@pytest.mark.parametrize("name", ["residual", "shared", "sequence"])
+def test_several_devices_run_the_rewritten_program_on_xla(name):
+    model, x = next((m, x) for n, m, x in cases() if n == name)
+    assert len(jax.devices("cpu")) > 1
+    run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+    text = run.lower(tuned(model), x).as_text()
+    assert "jaxsec_conv2d" not in text and "select_and_scatter" not in text
+    for a, b in zip(jax.tree.leaves(run(model, x)), jax.tree.leaves(run(tuned(model), x)), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-3, atol=2e-4 * float(jnp.max(jnp.abs(a))))
 
 
 def test_tuning_is_idempotent_and_compares_by_value():

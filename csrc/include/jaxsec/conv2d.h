@@ -20,6 +20,9 @@ struct Conv2dPlan {
   bool relu, gated;
 };
 
+// Rows of a dense layer (a 1 x 1 kernel that keeps positions) that are worked on at once.
+constexpr int64_t kDenseStrip = 64;
+
 // Floats of scratch that one worker needs.
 int64_t Conv2dScratch(const Conv2dPlan& plan);
 

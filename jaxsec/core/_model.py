@@ -113,6 +113,7 @@ class _Callable:
     treedef: Any
     rest: tuple[Any, ...]
     per_row: bool
+    types: tuple[type, ...]  # of the nodes and leaves: dataclass nodes of two classes compare equal (see `struct`), so do 1 and True
 
     def __call__(self, params: Any, x: jax.Array) -> jax.Array:
         arrays = iter(params)
@@ -122,6 +123,11 @@ class _Callable:
 
 
 _ARRAY = "<jaxsec: array leaf>"
+
+
+def _node_types(treedef: Any) -> list[type]:
+    data = treedef.node_data()
+    return ([data[0]] if data else []) + [t for child in treedef.children() for t in _node_types(child)]
 
 
 def bind(
@@ -194,7 +200,8 @@ def _bind(net: Any, variables: Any, per_row: bool, stochastic: bool, info: Model
         rest = tuple(_ARRAY if a else leaf for a, leaf in zip(is_array, leaves, strict=True))
         params = [leaf for a, leaf in zip(is_array, leaves, strict=True) if a]
         source = ".".join(sorted(kind - {"builtins", "abc", "typing"})) or "pytree"
-        return Model(params=params, apply=_Callable(treedef, rest, per_row), info=info or ModelInfo(type(net).__name__, source))
+        types_ = (*_node_types(treedef), *map(type, rest))
+        return Model(params=params, apply=_Callable(treedef, rest, per_row, types_), info=info or ModelInfo(type(net).__name__, source))
     raise TypeError(f"bind got {type(net).__name__}; allowed: Flax Linen or NNX module, callable pytree, or fn(params, x).")
 
 

@@ -27,14 +27,28 @@ def struct(cls: type[_T]) -> type[_T]:
     """Makes `cls` a frozen, keyword-only dataclass whose fields are traced leaves unless made by `static()`.
 
     Nothing may be validated in `__post_init__`: unflattening calls it with tracers and placeholders.
+
+    Not by `jax.tree_util.register_dataclass`: tree structures of two classes registered that way compare equal if their fields
+    agree (jaxlib 0.10), and a program compiled for `L2` then answers for `L1` whenever their hashes meet in a table.
     """
     cls = dataclasses.dataclass(frozen=True, kw_only=True, eq=False)(cls)
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
-    return jax.tree_util.register_dataclass(
-        cls,
-        data_fields=[f.name for f in fields if not f.metadata.get(_STATIC)],
-        meta_fields=[f.name for f in fields if f.metadata.get(_STATIC)],
-    )
+    data = tuple(f.name for f in fields if not f.metadata.get(_STATIC))
+    meta = tuple(f.name for f in fields if f.metadata.get(_STATIC))
+    paths = tuple(jax.tree_util.GetAttrKey(name) for name in data)
+
+    def flatten(node: Any) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        return tuple([getattr(node, name) for name in data]), tuple([getattr(node, name) for name in meta])
+
+    def flatten_with_keys(node: Any) -> Any:
+        leaves, aux = flatten(node)
+        return tuple(zip(paths, leaves, strict=True)), aux
+
+    def unflatten(aux: tuple[Any, ...], leaves: tuple[Any, ...]) -> Any:
+        return cls(**dict(zip(data, leaves, strict=True)), **dict(zip(meta, aux, strict=True)))
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    return cls
 
 
 def is_static(cls: type, name: str) -> bool:

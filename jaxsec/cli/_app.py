@@ -69,6 +69,7 @@ def audit(
 
     from ..audit import Plan, read_plan
     from ..audit import audit as run_audit
+    from ._cache import keep_programs
     from ._inputs import DEFAULT_EPS, DIGITS_EPS, threat_of
     from ._show import audit_summary
     from ._subject import model_and_data
@@ -77,6 +78,7 @@ def audit(
     if fail_under is not None:
         chosen = chosen.replace(fail_under=fail_under)
     _writable(out)
+    keep_programs()
     seed = _seed(run.get("seed", 0)) if seed is None else seed
     net, rows = model_and_data(model, data, labels, layout, range, mean, std, label_column, limit, seed)
     ball = threat_of(
@@ -122,6 +124,10 @@ def attack(
     mean: Mean = None,
     std: Std = None,
     label_column: LabelColumn = None,
+    target: Annotated[
+        int | None,
+        typer.Option("--target", help="The class to reach; without it, any wrong class counts. Rows of that class are left out.", min=0),
+    ] = None,
     limit: Limit = None,
     seed: Seed = None,
     quiet: Quiet = False,
@@ -131,23 +137,36 @@ def attack(
     import numpy as np
 
     from ..attack import attack as run_attack
-    from ._inputs import method_of, threat_of
+    from ._cache import keep_programs
+    from ._inputs import away_from, method_of, threat_of
     from ._show import attack_summary
     from ._subject import model_and_data
 
     _writable(out.parent)
     if out.suffix != ".npz":
         raise ValueError(f"--out is {str(out)!r}; a name that ends in .npz is needed.")
+    keep_programs()
     seed = 0 if seed is None else seed
     net, rows = model_and_data(model, data, labels, layout, range, mean, std, label_column, limit, seed)
     ball = threat_of(threat or "linf", eps, rows)
     chosen = method_of(method, steps=steps, restarts=restarts, layout=rows.layout)
-    found = run_attack(net, rows.x, rows.y, threat=ball, method=chosen, key=jax.random.key(seed), progress=False if quiet else None)
+    x, y = (rows.x, rows.y) if target is None else away_from(target, rows)
+    goal = y if target is None else np.full_like(y, target)
+    found = run_attack(
+        net,
+        x,
+        goal,
+        threat=ball,
+        method=chosen,
+        key=jax.random.key(seed),
+        targeted=target is not None,
+        progress=False if quiet else None,
+    )
     fields = ("x", "success", "distance", "queries", "gradients", "first_step", "stage", "status")
     arrays: dict[str, Any] = {name: np.asarray(getattr(found, name)) for name in fields}
-    np.savez_compressed(out, x_clean=rows.x, y=rows.y, **arrays)
+    np.savez_compressed(out, x_clean=x, y=y, **arrays)
     if not quiet:
-        attack_summary(found, out)
+        attack_summary(found, out, target)
     return 0
 
 

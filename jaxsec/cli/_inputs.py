@@ -145,3 +145,11 @@ def method_of(name: str, *, steps: int | None, restarts: int | None, layout: str
     if name == "autoattack" and layout == "flat":
         given["square"] = False
     return METHODS[name](**given)
+
+
+def away_from(target: int, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of other classes: a row of the class to reach is there already."""
+    keep = data.y != target
+    if not keep.any():
+        raise ValueError(f"--target is {target}, and every row is of that class; nothing is left to attack.")
+    return data.x[keep], data.y[keep]

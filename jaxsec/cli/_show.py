@@ -37,11 +37,14 @@ def audit_summary(report: Report, out: Path) -> None:
     console.print(f"report: {escape(str(out / 'report.html'))}", soft_wrap=True)
 
 
-def attack_summary(found: AttackResult, out: Path) -> None:
+def attack_summary(found: AttackResult, out: Path, target: int | None = None) -> None:
     """How many rows fell, and what the run says about itself."""
     console = Console(highlight=False)
     success: Any = found.success
-    console.print(f"wrong on {int(success.sum())} of {len(success)} rows; robust accuracy {1 - float(success.mean()):.1%}")
+    if target is None:
+        console.print(f"wrong on {int(success.sum())} of {len(success)} rows; robust accuracy {1 - float(success.mean()):.1%}")
+    else:
+        console.print(f"class {target} reached on {int(success.sum())} of {len(success)} rows of other classes")
     for flag in found.flags:
         if flag.severity != "info":
             console.print(

@@ -1,6 +1,7 @@
 """Frozen dataclasses that are pytrees: the one way this library makes its nouns."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any, Self, TypeVar, dataclass_transform
 
 import jax
@@ -44,7 +45,7 @@ def struct(cls: type[_T]) -> type[_T]:
         leaves, aux = flatten(node)
         return tuple(zip(paths, leaves, strict=True)), aux
 
-    def unflatten(aux: tuple[Any, ...], leaves: tuple[Any, ...]) -> Any:
+    def unflatten(aux: tuple[Any, ...], leaves: Iterable[Any]) -> Any:
         return cls(**dict(zip(data, leaves, strict=True)), **dict(zip(meta, aux, strict=True)))
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)

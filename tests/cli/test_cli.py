@@ -5,11 +5,13 @@ import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
 import jaxsec
 from jaxsec.cli import _main
+from jaxsec.cli._cache import keep_programs
 
 from .conftest import Run
 
@@ -71,6 +73,38 @@ def test_attack_saves_inputs_that_hold_what_they_claim(run: Run, files: pathlib.
     wrong = np.asarray(space["model"]()(saved["x"]).argmax(axis=1)) != saved["y"]
     np.testing.assert_array_equal(wrong, saved["success"])
     assert wrong.any()
+
+
+def test_attack_towards_a_class(run: Run, files: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    out = tmp_path / "adv.npz"
+    base = ("attack", f"{files}/net.py:model", "--data", files / "data.npz", "--range", "0,1", "--out", out, "--steps", 20)
+    code, said, _ = run(*base, "--method", "pgd", "--eps", "0.9", "--target", 2)
+    assert code == 0 and "class 2 reached on" in said
+    with np.load(out) as file:
+        saved = dict(file)
+    assert not (saved["y"] == 2).any() and saved["success"].any()
+    space: dict = {}
+    exec((files / "net.py").read_text(), space)
+    reached = np.asarray(space["model"]()(saved["x"]).argmax(axis=1)) == 2
+    np.testing.assert_array_equal(reached, saved["success"])
+    code, _, said = run(*base, "--method", "pgd", "--eps", "0.9", "--target", 9)
+    assert code == 2 and "9" in said and "Traceback" not in said
+
+
+def test_programs_are_kept_unless_the_user_chose(monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    names = ("jax_compilation_cache_dir", "jax_compilation_cache_max_size", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    try:
+        jax.config.update(names[0], "/elsewhere")
+        assert keep_programs() is None
+        jax.config.update(names[0], None)
+        folder = keep_programs()
+        assert folder is not None and folder.is_dir() and folder.is_relative_to(tmp_path)
+        assert jax.config.jax_compilation_cache_dir == str(folder)
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
 
 
 def test_normalisation_leaves_eps_in_pixels(run: Run, files: pathlib.Path, tmp_path: pathlib.Path) -> None:

@@ -302,7 +302,7 @@ class _Run:
     def enter(self, record: Record, stage: int, method: Method, problem: Problem, state: Any, rows: np.ndarray, which: np.ndarray) -> None:
         track, inside, wrong = jax.tree.map(np.asarray, _finish(method, problem, state))
         track, inside, wrong = jax.tree.map(lambda a: a[which], (track, inside, wrong))
-        record.merge(rows[which], track, stage, inside, wrong, method.needs_gradient)
+        record.merge(rows[which], track, stage, inside, wrong, method.needs_gradient, self.draws)
 
     def distances(self, record: Record) -> np.ndarray:
         out = np.zeros(len(self.y), np.float32)

@@ -85,8 +85,8 @@ def _from_record(run: "_Run", record: Record) -> list[Flag]:
 def _from_outputs(run: "_Run") -> list[Flag]:
     """Probabilities instead of logits; answers that differ from call to call."""
     rows = np.arange(min(len(run.y), 64))
-    problem = run.problem(rows)
-    z = [np.asarray(_logits(problem, jnp.int32(d)))[: len(rows)] for d in range(5)]
+    chunks = [(len(part), run.problem(part)) for part in run.chunks(rows)]
+    z = [np.concatenate([np.asarray(_logits(problem, jnp.int32(d)))[:n] for n, problem in chunks]) for d in range(5)]
     found = []
     sums = z[0].sum(axis=1)
     if z[0].min() >= 0 and z[0].max() <= 1 and np.all(np.abs(sums - 1) < 1e-5):

@@ -21,7 +21,7 @@ SHORT, LONG = 10, 50
 
 
 def masking_probes(run: "_Run", record: Record) -> list[Flag]:
-    """Runs all probes on up to 64 rows that the model gets right.
+    """Runs all probes on up to 64 rows (at most `max_rows`) that the model gets right.
 
     Cost: about 200 forwards and 150 backwards on 64 rows, and a few small programs.
     Source: Carlini et al. 2019, section 4 (unbounded attacks, iterations, noise); Pintor et al. 2022 (indicators).
@@ -29,7 +29,7 @@ def masking_probes(run: "_Run", record: Record) -> list[Flag]:
     right = np.flatnonzero((record.status != Status.WRONG_BEFORE) & (record.status != Status.NONFINITE))
     if not len(right):
         return []
-    rows = right[:ROWS]
+    rows = right[: min(ROWS, run.max_rows)]
     problem = run.problem(rows)
     return [*_unbounded(run, rows), *_more_steps(run, rows), *_noise(problem, record, rows)]
 

@@ -48,11 +48,11 @@ class Record:
         """Indices still to attack."""
         return np.flatnonzero(~self.success & (self.status != Status.NONFINITE))
 
-    def merge(self, rows: np.ndarray, track: Track, stage: int, inside: np.ndarray, wrong: np.ndarray, gradient: bool) -> None:
-        """Enters a finished round of `rows`; `inside` and `wrong` are the front door's own checks of `track.x`."""
+    def merge(self, rows: np.ndarray, track: Track, stage: int, inside: np.ndarray, wrong: np.ndarray, gradient: bool, check: int) -> None:
+        """Enters a finished round of `rows`; `inside` and `wrong` are the front door's own checks of `track.x`, at `check` queries each."""
         claimed = np.asarray(track.success)
         good = claimed & inside & wrong
-        self.queries[rows] += np.asarray(track.queries) + 1  # the check itself is a query
+        self.queries[rows] += np.asarray(track.queries) + check
         self.gradients[rows] += np.asarray(track.gradients)
         self.zero_gradients[rows] += np.asarray(track.zero_gradients)
         self.bad_gradients[rows] += np.asarray(track.bad_gradients)

@@ -64,3 +64,19 @@ def test_chance_accuracy_is_flagged(small):
     y = np.arange(len(x)) % 5
     r = jaxsec.attack(model, x.astype(np.float32), y, threat=LInf(eps=0.01, lo=0.0, hi=1.0), method=Square(steps=3), key=KEY)
     assert "chance-accuracy" in {f.name for f in r.flags}
+
+
+def test_checks_keep_to_max_rows(small):
+    """A caller who bounds the batch bounds every program, the checks' own included."""
+    model, x, y = small
+    shapes = set()
+
+    def watching(params, v):
+        shapes.add(v.shape[0])
+        return mlp(params, v)
+
+    r = jaxsec.attack(
+        jaxsec.bind(watching, model.params), x, y, threat=jaxsec.LInf(eps=1e-4, lo=0.0, hi=1.0), method=FGSM(), key=jax.random.key(0),
+        max_rows=2, checks=True,
+    )  # fmt: skip
+    assert max(shapes) <= 2 and r.flag_names >= {"returned-inputs"}

@@ -37,6 +37,8 @@ def torch_pgd(net, x, y, eps):
     return v
 
 
+# foolbox imports from an old namespace of SciPy; the suite's "error" would call that a failure of ours
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", ["wong", "four"])
 def test_pgd40_against_peers(name, store):
     model, net, x, y = problem(name)

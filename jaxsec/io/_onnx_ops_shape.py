@@ -218,7 +218,9 @@ def _depth(step: Step, x: Value) -> Tensor:
     n, c, h, w = x.shape
 
     def permuted(inner: tuple[int, ...], order: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
-        move = lambda a, axes: jnp.transpose(a, tuple(range(axes[0])) + tuple(axes[0] + o for o in order))  # noqa: E731
+        def move(a: Any, axes: tuple[int, ...]) -> Any:
+            return jnp.transpose(a, tuple(range(axes[0])) + tuple(axes[0] + o for o in order))
+
         return to_shape(over_axes(move, to_shape(x, (n, *inner)), range(1, len(inner) + 1)), shape)
 
     if step.op == "SpaceToDepth":

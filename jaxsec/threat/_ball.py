@@ -1,5 +1,6 @@
 """`LInf`, `L2`, `L1`: a norm ball around each clean row, cut with a box of valid inputs."""
 
+import abc
 import math
 from typing import Any, ClassVar, Self, final
 
@@ -79,13 +80,13 @@ class Ball(Threat):
         dtype = working_dtype(x)
         return self._length(x.astype(dtype) - x0.astype(dtype))
 
+    @abc.abstractmethod
     def _length(self, d: jax.Array) -> jax.Array:
         """[B] norm of displacements."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _gain(self, x0: jax.Array, g: jax.Array) -> jax.Array:
         """[B, ...] how far each element moves, in the direction of g's sign, to maximise <g, x>."""
-        raise NotImplementedError
 
     def _boxed(self, x: jax.Array) -> jax.Array:
         lo, hi = aligned("lo", self.lo, x), aligned("hi", self.hi, x)

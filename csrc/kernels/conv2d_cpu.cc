@@ -16,9 +16,13 @@ JAXSEC_DECLARE(x86_64_v4)
 #endif
 #undef JAXSEC_DECLARE
 
+int64_t Conv2dGroup(const Conv2dPlan& s) {
+  constexpr int64_t kMost = 64, kCacheFloats = 1 << 16;  // a quarter of a megabyte: half of a common second-level cache
+  return std::clamp<int64_t>(kCacheFloats / (s.h * s.w * s.c + s.oh * s.ow * s.o), 1, kMost);
+}
+
 int64_t Conv2dScratch(const Conv2dPlan& s) {
-  const int64_t fh = (s.oh - 1) * s.stride + s.kh, fw = (s.ow - 1) * s.stride + s.kw;
-  return std::max(fh * fw, kDenseStrip) * s.c + std::max(s.oh * s.ow, kDenseStrip) * s.o;
+  return Conv2dGroup(s) * ((s.gated ? s.h * s.w * s.c : 0) + (s.Direct() ? 0 : s.oh * s.ow * s.o));
 }
 
 int Conv2dVariants(Conv2dFn variants[3]) {

@@ -18,10 +18,15 @@ struct Conv2dPlan {
   int64_t stride, pad_top, pad_left;
   int64_t phase, out_h, out_w, out_c, crop_top, crop_left;
   bool relu, gated;
+
+  // Columns are the output as it lies in memory.
+  bool Direct() const {
+    return phase == 1 && o == out_c && oh == out_h && ow == out_w && crop_top == 0 && crop_left == 0;
+  }
 };
 
-// Rows of a dense layer (a 1 x 1 kernel that keeps positions) that are worked on at once.
-constexpr int64_t kDenseStrip = 64;
+// Images that are worked on together: enough to fill vector registers at every position, few enough for the cache.
+int64_t Conv2dGroup(const Conv2dPlan& plan);
 
 // Floats of scratch that one worker needs.
 int64_t Conv2dScratch(const Conv2dPlan& plan);

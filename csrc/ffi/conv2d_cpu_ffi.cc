@@ -2,46 +2,15 @@
 
 // XLA FFI handler of conv2d: checks shapes, splits the batch over XLA's own thread pool, calls the kernel.
 #include <algorithm>
-#include <atomic>
-#include <condition_variable>
-#include <memory>
-#include <mutex>
 #include <vector>
 
 #include "jaxsec/conv2d.h"
+#include "parallel.h"
 
 namespace ffi = xla::ffi;
 
 namespace jaxsec {
 namespace {
-
-// Work is handed out by a counter; the calling thread takes part, so a busy or one-thread pool only means less help, never a deadlock.
-struct Job {
-  std::atomic<int64_t> next{0};
-  std::atomic<int64_t> done{0};
-  std::mutex mutex;
-  std::condition_variable finished;
-};
-
-template <typename Work>
-void Parallel(ffi::ThreadPool& pool, int64_t tasks, const Work& work) {
-  auto job = std::make_shared<Job>();
-  // A helper that starts after the last task was taken touches nothing but the shared job.
-  auto drain = [job, tasks, &work] {
-    for (int64_t t; (t = job->next.fetch_add(1)) < tasks;) {
-      work(t);
-      if (job->done.fetch_add(1) + 1 == tasks) {
-        std::lock_guard<std::mutex> lock(job->mutex);
-        job->finished.notify_one();
-      }
-    }
-  };
-  const int64_t helpers = std::min<int64_t>(pool.num_threads(), tasks) - 1;
-  for (int64_t i = 0; i < helpers; ++i) pool.Schedule(std::decay_t<decltype(drain)>(drain));
-  drain();
-  std::unique_lock<std::mutex> lock(job->mutex);
-  job->finished.wait(lock, [&] { return job->done.load() == tasks; });
-}
 
 ffi::Error Conv2dImpl(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer<ffi::F32> w, ffi::Buffer<ffi::F32> bias,
                       ffi::Buffer<ffi::F32> gate, int64_t oh, int64_t ow, int64_t stride, int64_t pad_top, int64_t pad_left, int64_t phase,

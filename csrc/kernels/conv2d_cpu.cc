@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "isa.h"
+
 namespace jaxsec {
 
 #define JAXSEC_DECLARE(isa)                                                                                                           \
@@ -28,10 +30,8 @@ int64_t Conv2dScratch(const Conv2dPlan& s) {
 int Conv2dVariants(Conv2dFn variants[3]) {
   int n = 0;
 #if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512cd"))
-    variants[n++] = x86_64_v4::Conv2d;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2")) variants[n++] = x86_64_v3::Conv2d;
+  if (HasV4()) variants[n++] = x86_64_v4::Conv2d;
+  if (HasV3()) variants[n++] = x86_64_v3::Conv2d;
 #endif
   variants[n++] = base::Conv2d;
   return n;

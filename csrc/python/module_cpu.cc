@@ -1,5 +1,6 @@
 #include <pybind11/pybind11.h>
 
+#include "../ffi/boundary_cpu_ffi.h"
 #include "../ffi/conv2d_cpu_ffi.h"
 #include "../ffi/random_bits_cpu_ffi.h"
 
@@ -15,6 +16,7 @@ PYBIND11_MODULE(_cpu, module, py::mod_gil_not_used()) {
         py::dict targets;
         targets["jaxsec_random_bits"] = py::capsule(reinterpret_cast<void*>(JaxsecRandomBits));
         targets["jaxsec_conv2d"] = py::capsule(reinterpret_cast<void*>(JaxsecConv2d));
+        targets["jaxsec_boundary_move"] = py::capsule(reinterpret_cast<void*>(JaxsecBoundaryMove));
         return targets;
       },
       "Target name -> capsule for jax.ffi.register_ffi_target.");

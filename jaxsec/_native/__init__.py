@@ -7,10 +7,13 @@ TPUs and GPUs run the twin, and so does the CPU where the package was installed 
 """
 
 from ._bits import random_bits as random_bits
+from ._boundary import native_move as native_move
 from ._conv import conv2d as conv2d
 from ._conv import conv2d_twin as conv2d_twin
 from ._conv import dense as dense
 from ._load import available as available
+from ._load import cpu_devices as cpu_devices
+from ._load import on_one_cpu as on_one_cpu
 from ._load import status as status
 from ._offset import advance as advance
 from ._offset import as_offset as as_offset

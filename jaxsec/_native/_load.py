@@ -35,6 +35,24 @@ def status() -> str:
     return f"off: {_SWITCH}=0" if switch == "0" else _load()
 
 
+def on_one_cpu() -> bool:
+    """Whether a program traced here may call native code with whole arrays: it is there, and there is one CPU device.
+
+    Among several XLA gathers the shards around a native call, so they run the twins.
+    """
+    return available() and cpu_devices() == 1
+
+
+def cpu_devices() -> int:
+    """How many there are among all processes; none where JAX was told to leave the CPU out."""
+    import jax
+
+    try:
+        return len(jax.devices("cpu"))
+    except RuntimeError:
+        return 0
+
+
 @functools.cache
 def _load() -> str:
     try:

@@ -124,6 +124,7 @@ def attack(
         draws = method.draws if isinstance(method, AutoAttack) and method.version == "rand" and model.stochastic else 1
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((model, x, y, threat, key, row_ids))):
         x, y = jnp.asarray(x), jnp.asarray(y)
+        model = tuned(model).replace(info=ModelInfo())
         return pure(model, x, y, threat, _stages(method, threat.norm), as_key(key), targeted, draws, row_ids)
     x, y, n_classes = check_batch(model, x, y, threat, max_rows)
     key = as_key(key)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ..core._struct import Struct, static, struct
 from ..threat._rows import flat
 from ._apgd import pick_target
-from ._hyperplane import towards_plane
+from ._hyperplane import boundary_move
 from ._method import Method, Track, start_track
 from ._problem import Problem, expand
 
@@ -142,18 +142,8 @@ class FAB(Method):
 
     def step(self, problem: Problem, state: _State, i: jax.Array) -> _State:
         threat, x0, x = problem.threat, problem.x0, state.x
-        lo, hi = (flat(jnp.broadcast_to(v, x0.shape).astype(x0.dtype)) for v in (threat.lo, threat.hi))
-        size = jnp.max(jnp.abs(state.normal), axis=1)
-        usable = jnp.isfinite(size) & (size > 0)
-        w = jnp.where(usable[:, None], state.normal, 0.0)
-        a, b = flat(x), flat(x0)
-        # the same plane seen from both points; two searches, because joining their rows copies more than it saves
-        d1 = towards_plane(threat.norm, a, w, state.value, lo, hi)
-        d2 = towards_plane(threat.norm, b, w, state.value + jnp.sum(w * (b - a), axis=1), lo, hi)
-        n1, n2 = (jnp.maximum(_norm(threat.norm, d), 1e-8) for d in (d1, d2))
-        alpha = jnp.minimum(n1 / (n1 + n2), self.alpha_max)[:, None]
-        moved = jnp.clip((a + self.eta * d1) * (1 - alpha) + (b + self.eta * d2) * alpha, lo, hi)
-        moved = jnp.where(usable[:, None], moved, a).reshape(x.shape).astype(x.dtype)
+        lo, hi = (_bound(v, x0) for v in (threat.lo, threat.hi))
+        moved = boundary_move(threat.norm, flat(x), flat(x0), state.normal, state.value, lo, hi, self.alpha_max, self.eta).reshape(x.shape)
         if self.reference:
             wrong = problem.wrong(problem.logits(moved, 2 * i + 2))
             pulled = jnp.where(expand(wrong, x), x0 + self.beta * (moved - x0), moved)
@@ -161,7 +151,8 @@ class FAB(Method):
         else:
             value, normal, wrong = self._boundary(problem, moved, i + 1, state.target)
             pulled = jnp.where(expand(wrong, x), x0 + self.beta * (moved - x0), moved)
-            value = value + jnp.sum(normal * flat(pulled - moved), axis=1)
+            # the plane as seen from the pulled point, which lies (beta - 1) of the way from x0 to the moved one further
+            value = value + jnp.where(wrong, (self.beta - 1) * jnp.sum(normal * flat(moved - x0), axis=1), 0.0)
         distance = threat.distance(x0, moved)
         old = state.track
         live = jnp.ones_like(wrong) if self.minimise else ~old.success
@@ -228,7 +219,9 @@ class FAB(Method):
         )
 
 
-def _norm(norm: str, d: jax.Array) -> jax.Array:
-    if norm == "linf":
-        return jnp.max(jnp.abs(d), axis=1)
-    return jnp.sum(jnp.abs(d), axis=1) if norm == "l1" else jnp.sqrt(jnp.sum(d * d, axis=1))
+def _bound(v: jax.Array, like: jax.Array) -> jax.Array:
+    """A side of the box as [1 or B, 1 or D]: not filled out, since it is read at every step."""
+    v = jnp.asarray(v, like.dtype)
+    if v.size == 1:
+        return v.reshape(1, 1)
+    return flat(jnp.broadcast_to(v, (v.shape[0] if v.ndim == like.ndim else 1, *like.shape[1:])))

@@ -1,8 +1,13 @@
-"""Nearest point of a hyperplane inside a box, in the L-infinity, L2 or L1 norm: exact, by a root search in place of a sort."""
+"""Nearest point of a hyperplane inside a box, in the L-infinity, L2 or L1 norm: exact, by a root search in place of a sort; and
+FAB's move made of two of them."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
+from .._native import native_move, on_one_cpu
 from ..core._select import concave_root, fill_knapsack
 
 
@@ -35,3 +40,53 @@ def towards_plane(norm: str, x: jax.Array, w: jax.Array, value: jax.Array, lo: j
     else:
         length = fill_knapsack(slope, room, level, worth=slope)
     return direction * length
+
+
+def boundary_move(
+    norm: str,
+    x: jax.Array,
+    x0: jax.Array,
+    w: jax.Array,
+    value: jax.Array,
+    lo: jax.Array,
+    hi: jax.Array,
+    alpha_max: jax.Array | float,
+    eta: jax.Array | float,
+) -> jax.Array:
+    """Past the plane `value + <w, z - x> = 0` from `x`, drawn towards the clean `x0` by a share that the two distances decide.
+
+    Guarantee: inside the box; a row whose `w` is zero or not finite stays where it is.
+
+    Args:
+      norm: "linf", "l2" or "l1". x, x0, w: [B, D], x and x0 inside the box. value: [B]. lo, hi: [1 or B, 1 or D].
+      alpha_max: largest share of x0's own step. eta: overshoot, above 1 to cross the plane.
+
+    Cost: native (one CPU device, not L1, float32), one pass over the rows; else two `towards_plane` and a few passes.
+    Source: Croce and Hein 2020 (FAB), eq. 5 to 8.
+    """
+    twin = functools.partial(_move, norm)
+    operands = (x, x0, w, value, lo, hi, jnp.asarray(alpha_max), jnp.asarray(eta))
+    if norm == "l1" or {a.dtype for a in operands[:6]} != {jnp.dtype("float32")} or not on_one_cpu():
+        return twin(*operands)
+    return lax.platform_dependent(*operands, cpu=functools.partial(native_move, norm), default=twin)
+
+
+def _move(
+    norm: str, x: jax.Array, x0: jax.Array, w: jax.Array, value: jax.Array, lo: jax.Array, hi: jax.Array, alpha_max: jax.Array, eta: jax.Array
+) -> jax.Array:
+    size = jnp.max(jnp.abs(w), axis=1)
+    usable = (jnp.isfinite(size) & (size > 0))[:, None]
+    w = jnp.where(usable, w, 0.0)
+    # the same plane seen from both points; two searches, because joining their rows copies more than it saves
+    d1 = towards_plane(norm, x, w, value, lo, hi)
+    d2 = towards_plane(norm, x0, w, value + jnp.sum(w * (x0 - x), axis=1), lo, hi)
+    n1, n2 = (jnp.maximum(_norm(norm, d), 1e-8) for d in (d1, d2))
+    alpha = jnp.minimum(n1 / (n1 + n2), alpha_max)[:, None]
+    moved = jnp.clip((x + eta * d1) * (1 - alpha) + (x0 + eta * d2) * alpha, lo, hi)
+    return jnp.where(usable, moved, x).astype(x.dtype)
+
+
+def _norm(norm: str, d: jax.Array) -> jax.Array:
+    if norm == "linf":
+        return jnp.max(jnp.abs(d), axis=1)
+    return jnp.sum(jnp.abs(d), axis=1) if norm == "l1" else jnp.sqrt(jnp.sum(d * d, axis=1))

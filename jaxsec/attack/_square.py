@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..core._draws import row_streams, row_uniforms
 from ..core._keys import fold
 from ..core._struct import Struct, static, struct
 from ._method import Method, Track, start_track
@@ -51,6 +52,7 @@ def image_axes(row_shape: tuple[int, ...], layout: str) -> tuple[int, int, int |
 class _State(Struct):
     x: jax.Array
     loss: jax.Array
+    streams: jax.Array
     corners: tuple[jax.Array, jax.Array] | None
     track: Track
 
@@ -127,7 +129,8 @@ class Square(Method):
         # for Linf the set is a box: kept, because finding its rounded corners costs more than a proposal
         one = jnp.ones_like(x0)
         corners = (threat.maximise(x0, -one), threat.maximise(x0, one)) if threat.norm == "linf" else None
-        return _State(x=start, loss=margin, corners=corners, track=track)
+        streams = row_streams(fold(problem.keys, 1))
+        return _State(x=start, loss=margin, streams=streams, corners=corners, track=track)
 
     def step(self, problem: Problem, state: _State, i: jax.Array) -> _State:
         from ._square_windows import linf_proposal, moved_mass
@@ -136,16 +139,17 @@ class Square(Method):
         h, w, c = image_axes(x0.shape[1:], self.layout)
         height, width = x0.shape[1 + h], x0.shape[1 + w]
         share = np.sqrt(window_fraction(self.p_init, self.total_steps, self.rescale) * height * width)
-        keys = fold(problem.keys, i + 1)
+        channels = 1 if c is None else x0.shape[1 + c]
+        u = row_uniforms(state.streams, i, (2 if state.corners is not None else 5) + channels)
         if state.corners is not None:
             side = np.clip(np.round(share), 1, min(height, width)).astype(np.int32)
-            proposal = linf_proposal(state.x, state.corners, keys, jnp.asarray(side)[i], (h, w, c), self.reference)
+            proposal = linf_proposal(state.x, state.corners, u, jnp.asarray(side)[i], (h, w, c), self.reference)
         else:
             side = np.clip(np.round(share), 3, None).astype(np.int32)
             side = np.minimum(side + (side % 2 == 0), (min(height, width) - 1) // 2 * 2 + 1).astype(np.int32)
             images = _threat_images(threat, h, w, c)
             moved = moved_mass(
-                images, _images(x0, h, w, c), _images(state.x, h, w, c), keys, jnp.asarray(side)[i], int(side.max()), self.reference
+                images, _images(x0, h, w, c), _images(state.x, h, w, c), u, jnp.asarray(side)[i], int(side.max()), self.reference
             )
             proposal = _back(moved, h, w, c)
         logits = problem.logits(proposal, i + 1)
@@ -164,7 +168,7 @@ class Square(Method):
             queries=old.queries + problem.draws * live,
             first_step=jnp.where(live & won, i + 1, old.first_step),
         )
-        return _State(x=x, loss=loss, corners=state.corners, track=track)
+        return _State(x=x, loss=loss, streams=state.streams, corners=state.corners, track=track)
 
 
 def _images(x: jax.Array, h: int, w: int, c: int | None) -> jax.Array:

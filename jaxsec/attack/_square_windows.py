@@ -17,11 +17,12 @@ def _corner(u: jax.Array, free: jax.Array, reference: bool) -> jax.Array:
 
 
 def linf_proposal(
-    x: jax.Array, corners: tuple[jax.Array, jax.Array], keys: jax.Array, side: jax.Array, axes: tuple[int, int, int | None], reference: bool
+    x: jax.Array, corners: tuple[jax.Array, jax.Array], u: jax.Array, side: jax.Array, axes: tuple[int, int, int | None], reference: bool
 ) -> jax.Array:
     """`x` with +-2 eps (one sign per channel) added in one window per row, projected.
 
-    As `x` is within eps, that is the set's upper or lower corner, whatever `x` was there.
+    As `x` is within eps, that is the set's upper or lower corner, whatever `x` was there. u: [B, 2 + C] uniform numbers in [0, 1):
+    two corners and a sign per channel.
     Source: Andriushchenko et al. 2020, algorithm 2.
     """
     h, w, c = axes
@@ -32,9 +33,7 @@ def linf_proposal(
         at = at.reshape(-1, *[1] * len(row))
         return (position >= at) & (position < at + side)
 
-    # one draw of bits per row: two corners and a sign per channel
     channels = 1 if c is None else row[c]
-    u = jax.vmap(lambda k: jax.random.uniform(k, (2 + channels,)))(keys)
     top, left = _corner(u[:, 0], row[h] - side, reference), _corner(u[:, 1], row[w] - side, reference)
     down = (u[:, 2:] < 0.5).reshape(-1, *([1] * len(row) if c is None else [channels if a == c else 1 for a in range(len(row))]))
     return jnp.where(place(h, top) & place(w, left), jnp.where(down, *corners), x)
@@ -103,19 +102,20 @@ def first_tiles(threat: Threat, x0: jax.Array, keys: jax.Array, images: Threat) 
     return _to_sphere(images, x0, delta).astype(x0.dtype)
 
 
-def moved_mass(threat: Threat, x0: jax.Array, x: jax.Array, keys: jax.Array, side: jax.Array, largest: int, reference: bool) -> jax.Array:
+def moved_mass(threat: Threat, x0: jax.Array, x: jax.Array, u: jax.Array, side: jax.Array, largest: int, reference: bool) -> jax.Array:
     """L2 / L1 proposal: the mass of one window and the unused budget are moved into a second window, shaped by `eta`.
+
+    u: [B, 5 + C] uniform numbers in [0, 1): four corners, a sign per channel, a flip.
 
     Source: Andriushchenko et al. 2020, algorithm 3.
     """
     _, c, height, width = x0.shape
     power = 1 if threat.norm == "l1" else 2
-    u = jax.vmap(lambda k: jax.random.uniform(k, (4,)))(keys)
     top, left, top2, left2 = (_corner(u[:, j], n - side, reference)[:, None, None] for j, n in enumerate((height, width, height, width)))
     r, q = jnp.arange(height)[None, :, None], jnp.arange(width)[None, None, :]
     inside = (r >= top) & (r < top + side) & (q >= left) & (q < left + side)
     inside2 = (r >= top2) & (r < top2 + side) & (q >= left2) & (q < left2 + side)
-    signs = jax.vmap(lambda k: jax.random.rademacher(jax.random.fold_in(k, 4), (c + 1,), jnp.float32))(keys)
+    signs = jnp.where(u[:, 4:] < 0.5, 1.0, -1.0)
     flip = (signs[:, c] > 0).reshape(-1, 1, 1)
     rows, columns = jnp.where(flip, q - left, r - top), jnp.where(flip, r - top, q - left)
     window, window2 = inside[:, None], inside2[:, None]

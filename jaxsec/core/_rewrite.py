@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend import core as jex
 
-from .._native import available
+from .._native import cpu_devices, on_one_cpu
 from ._layout import Flat, Laid, Pending, identity
 from ._model import Model
 from ._rewrite_rules import UNARY_SAFE, Rule, elementwise, rules
@@ -54,24 +54,15 @@ class Tuned:
     inner: Callable[..., jax.Array]
 
     def __call__(self, params: Any, x: jax.Array) -> jax.Array:
-        devices = _cpu_devices()
-        if devices == 0:
+        if cpu_devices() == 0:
             return self.inner(params, x)
-        rewritten = functools.partial(self._rewritten, native=available() and devices == 1)
+        rewritten = functools.partial(self._rewritten, native=on_one_cpu())
         return lax.platform_dependent(params, x, cpu=rewritten, default=self.inner)
 
     def _rewritten(self, params: Any, x: jax.Array, *, native: bool) -> jax.Array:
         closed, out = jax.make_jaxpr(self.inner, return_shape=True)(params, x)
         (result,) = run(closed, jax.tree.leaves((params, x)), native=native)
         return jax.tree.unflatten(jax.tree.structure(out), [result])
-
-
-def _cpu_devices() -> int:
-    """How many there are among all processes; none where JAX was told to leave the CPU out."""
-    try:
-        return len(jax.devices("cpu"))
-    except RuntimeError:
-        return 0
 
 
 def run(closed: jex.ClosedJaxpr, args: list[jax.Array], *, native: bool) -> list[jax.Array]:

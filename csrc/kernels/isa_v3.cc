@@ -1,3 +1,4 @@
 #define JAXSEC_ISA x86_64_v3
 #define JAXSEC_BYTES 32
 #include "conv2d_kernel.inc"
+#include "boundary_kernel.inc"

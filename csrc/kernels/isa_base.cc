@@ -1,3 +1,4 @@
 #define JAXSEC_ISA base
 #define JAXSEC_BYTES 16
 #include "conv2d_kernel.inc"
+#include "boundary_kernel.inc"

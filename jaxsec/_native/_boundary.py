@@ -9,7 +9,15 @@ _TARGET = "jaxsec_boundary_move"
 
 
 def native_move(
-    norm: str, x: jax.Array, x0: jax.Array, w: jax.Array, value: jax.Array, lo: jax.Array, hi: jax.Array, alpha_max: jax.Array, eta: jax.Array
+    norm: str,
+    x: jax.Array,
+    x0: jax.Array,
+    w: jax.Array,
+    value: jax.Array,
+    lo: jax.Array,
+    hi: jax.Array,
+    alpha_max: jax.Array,
+    eta: jax.Array,
 ) -> jax.Array:
     """`boundary_move` by compiled code, equal to float32 rounding; for programs on the CPU with native code `available()`.
 

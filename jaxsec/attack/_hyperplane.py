@@ -72,7 +72,15 @@ def boundary_move(
 
 
 def _move(
-    norm: str, x: jax.Array, x0: jax.Array, w: jax.Array, value: jax.Array, lo: jax.Array, hi: jax.Array, alpha_max: jax.Array, eta: jax.Array
+    norm: str,
+    x: jax.Array,
+    x0: jax.Array,
+    w: jax.Array,
+    value: jax.Array,
+    lo: jax.Array,
+    hi: jax.Array,
+    alpha_max: jax.Array,
+    eta: jax.Array,
 ) -> jax.Array:
     size = jnp.max(jnp.abs(w), axis=1)
     usable = (jnp.isfinite(size) & (size > 0))[:, None]

@@ -1,7 +1,5 @@
 """What a finished run says about itself: flags from its record, and from a few forward passes of the model."""
 
-from typing import TYPE_CHECKING
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,11 +8,10 @@ from jax.extend import core as jex
 from ..core._check import program_of
 from ..core._model import Model
 from ..core._result import Flag, Status
+from ._masking import ROWS, masking_probes
 from ._problem import Problem
 from ._record import Record
-
-if TYPE_CHECKING:
-    from ._door import _Run
+from ._run import Run
 
 # Primitives whose derivative is zero or absent: a gradient attack sees nothing through them.
 _FLAT = {"round", "floor", "ceil", "sign", "argmax", "argmin", "stop_gradient", "sort", "nextafter"}
@@ -28,21 +25,19 @@ def _logits(problem: Problem, draw: jax.Array) -> jax.Array:
     return problem.logits(problem.x0, draw)
 
 
-def flags_of(run: "_Run", record: Record, notes: tuple[str, ...], *, full: bool) -> tuple[Flag, ...]:
+def flags_of(run: Run, record: Record, notes: tuple[str, ...], *, full: bool) -> tuple[Flag, ...]:
     """All flags of a run, errors first; `full` adds the masking probes, which attack a few rows again."""
     if not len(run.y):
         return ()
     found = [Flag("fallback", "info", note) for note in notes]
     found += _from_record(run, record) + _from_outputs(run) + _from_program(run.model, run.x)
     if full:
-        from ._masking import masking_probes
-
         found += masking_probes(run, record)
     order = {"error": 0, "warning": 1, "info": 2}
     return tuple(sorted(found, key=lambda f: order[f.severity]))
 
 
-def _from_record(run: "_Run", record: Record) -> list[Flag]:
+def _from_record(run: Run, record: Record) -> list[Flag]:
     n = len(run.y)
     found: list[Flag] = []
 
@@ -82,9 +77,9 @@ def _from_record(run: "_Run", record: Record) -> list[Flag]:
     return found
 
 
-def _from_outputs(run: "_Run") -> list[Flag]:
+def _from_outputs(run: Run) -> list[Flag]:
     """Probabilities instead of logits; answers that differ from call to call."""
-    rows = np.arange(min(len(run.y), 64))
+    rows = np.arange(min(len(run.y), ROWS))
     chunks = [(len(part), run.problem(part)) for part in run.chunks(rows)]
     z = [np.concatenate([np.asarray(_logits(problem, jnp.int32(d)))[:n] for n, problem in chunks]) for d in range(5)]
     found = []

@@ -1,7 +1,5 @@
 """Probes for masked gradients: attacks whose outcome is known if, and only if, gradients say the truth."""
 
-from typing import TYPE_CHECKING
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,16 +9,14 @@ from ..core._result import Flag, Status
 from ._gradient import PGD
 from ._problem import Problem
 from ._record import Record
-
-if TYPE_CHECKING:
-    from ._door import _Run
+from ._run import Run, advance, finish, start
 
 ROWS = 64
 NOISE_DRAWS = 16
 SHORT, LONG = 10, 50
 
 
-def masking_probes(run: "_Run", record: Record) -> list[Flag]:
+def masking_probes(run: Run, record: Record) -> list[Flag]:
     """Runs all probes on up to 64 rows (at most `max_rows`) that the model gets right.
 
     Cost: about 200 forwards and 150 backwards on 64 rows, and a few small programs.
@@ -34,20 +30,18 @@ def masking_probes(run: "_Run", record: Record) -> list[Flag]:
     return [*_unbounded(run, rows), *_more_steps(run, rows), *_noise(problem, record, rows)]
 
 
-def _attack(run: "_Run", rows: np.ndarray, method: PGD, eps: float | None = None) -> np.ndarray:
+def _attack(run: Run, rows: np.ndarray, method: PGD, eps: float | None = None) -> np.ndarray:
     """[n] success of one PGD, at a budget of `eps` where given."""
-    from ._door import _advance, _finish, _start
-
     problem = run.problem(rows, stage=1000)
     if eps is not None:
         problem = problem.replace(threat=problem.threat.replace(eps=jnp.full_like(problem.threat.eps, eps)))
     fitted, _ = method.fit(run.n_classes, run.x.shape[1:], run.threat.norm)
-    state = _advance(fitted, problem, _start(fitted, problem, jnp.int32(0)), jnp.int32(0), jnp.int32(fitted.total_steps))
-    track, inside, wrong = _finish(fitted, problem, state)
+    state = advance(fitted, problem, start(fitted, problem, jnp.int32(0)), jnp.int32(0), jnp.int32(fitted.total_steps))
+    track, inside, wrong = finish(fitted, problem, state)
     return np.asarray(track.success & inside & wrong)[: len(rows)]
 
 
-def _unbounded(run: "_Run", rows: np.ndarray) -> list[Flag]:
+def _unbounded(run: Run, rows: np.ndarray) -> list[Flag]:
     """With a budget that covers the whole box, every row must fall."""
     if run.threat.norm == "box":
         return []
@@ -66,7 +60,7 @@ def _unbounded(run: "_Run", rows: np.ndarray) -> list[Flag]:
     return [Flag("unbounded-attack-fails", severity, text, rate, len(rows))]
 
 
-def _more_steps(run: "_Run", rows: np.ndarray) -> list[Flag]:
+def _more_steps(run: Run, rows: np.ndarray) -> list[Flag]:
     """Five times the steps must not find much more."""
     few, many = _attack(run, rows, PGD(steps=SHORT)), _attack(run, rows, PGD(steps=LONG))
     gain = float(many.mean() - few.mean())

@@ -9,6 +9,7 @@ from ..core import losses
 from ..core._keys import fold
 from ..core._model import Model
 from ..core._struct import Struct, static, struct
+from ..threat import Targeted, Untargeted
 
 
 @struct
@@ -49,9 +50,7 @@ class Problem(Struct):
 
     def wrong(self, logits: jax.Array) -> jax.Array:
         """[B] bool: the goal is met. NaN logits never meet it. Ties go to the lower class, as in argmax."""
-        predicted = jnp.argmax(logits, axis=1).astype(self.y.dtype)
-        hit = predicted == self.y if self.targeted else predicted != self.y
-        return hit & ~jnp.any(jnp.isnan(logits), axis=1)
+        return (Targeted(target=self.y) if self.targeted else Untargeted(y=self.y)).success(logits)
 
     def loss(self, name: str, logits: jax.Array, target: jax.Array | None = None) -> jax.Array:
         """[B] objective to maximise; `target` [B] asks for the targeted DLR from `y` to that class."""

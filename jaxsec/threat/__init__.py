@@ -4,13 +4,13 @@ One set, a few exact operations, three consumers: attacks project, sample and st
 function, certificates and doors ask `contains`. `Threat` documents the operations; `LInf`, `L2`, `L1` and `Box` are the sets.
 """
 
-from ._ball import L1 as L1
-from ._ball import L2 as L2
 from ._ball import Ball as Ball
-from ._ball import LInf as LInf
 from ._box import Box as Box
 from ._goal import Goal as Goal
 from ._goal import Targeted as Targeted
 from ._goal import Untargeted as Untargeted
+from ._l1 import L1 as L1
+from ._l2 import L2 as L2
+from ._linf import LInf as LInf
 from ._named import named as named
 from ._threat import Threat as Threat

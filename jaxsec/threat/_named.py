@@ -3,7 +3,10 @@
 import math
 from typing import Any
 
-from ._ball import L1, L2, Ball, LInf
+from ._ball import Ball
+from ._l1 import L1
+from ._l2 import L2
+from ._linf import LInf
 
 _BALLS = {"linf": LInf, "l2": L2, "l1": L1}
 

@@ -10,8 +10,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxsec
 from jaxsec import APGD, FAB, PGD, Square, Status
-from jaxsec.attack._door import _finish, _start
 from jaxsec.attack._problem import Problem
+from jaxsec.attack._run import finish, start
 
 from .conftest import CLASSES
 
@@ -62,7 +62,7 @@ def products(jaxpr) -> int:
 @pytest.mark.parametrize("name", STEPS)
 def test_a_step_is_one_evaluation_with_gradient_to_the_input_only(name, problem):
     method, gradients = STEPS[name]
-    state = jax.eval_shape(_start, method, problem, jnp.int32(0))
+    state = jax.eval_shape(start, method, problem, jnp.int32(0))
     step = jax.make_jaxpr(lambda p, s, i: method.step(p, s, i))(problem, state, jnp.int32(1))
     forward = jax.make_jaxpr(problem.model)(problem.x0)
     ratio = products(step.jaxpr) / products(forward.jaxpr)
@@ -75,7 +75,7 @@ def test_a_step_is_one_evaluation_with_gradient_to_the_input_only(name, problem)
 def test_compiled_arithmetic_is_near_the_products(name, problem):
     """XLA's own count: projections and bookkeeping are small beside the network."""
     method, gradients = STEPS[name]
-    state = jax.eval_shape(_start, method, problem, jnp.int32(0))
+    state = jax.eval_shape(start, method, problem, jnp.int32(0))
 
     def flops(f, *a) -> float:
         return jax.jit(f).lower(*a).compile().cost_analysis()["flops"]
@@ -88,11 +88,11 @@ def test_compiled_arithmetic_is_near_the_products(name, problem):
 def test_programs_capture_no_arrays(name, problem):
     """Weights, rows, eps and keys are arguments; a captured array would be compiled in, and again for every other value."""
     method, _ = STEPS[name]
-    state = jax.eval_shape(_start, method, problem, jnp.int32(0))
+    state = jax.eval_shape(start, method, problem, jnp.int32(0))
     for program in (
         jax.make_jaxpr(lambda p, r: method.init(p, r))(problem, jnp.int32(0)),
         jax.make_jaxpr(lambda p, s, i: method.step(p, s, i))(problem, state, jnp.int32(1)),
-        jax.make_jaxpr(lambda p, s: _finish(method, p, s))(problem, state),
+        jax.make_jaxpr(lambda p, s: finish(method, p, s))(problem, state),
     ):
         assert sum(np.asarray(c).nbytes for c in program.consts) <= 1024
 

@@ -132,7 +132,7 @@ def attack(
     seed: Seed = None,
     quiet: Quiet = False,
 ) -> int:
-    """Run one attack and save its inputs: x (adversarial), x_clean, y, success, distance, queries, status."""
+    """Run one attack and save its inputs: x (adversarial), x_clean, y, row (its number in the data), success, distance, queries, status."""
     import jax
     import numpy as np
 
@@ -150,7 +150,8 @@ def attack(
     net, rows = model_and_data(model, data, labels, layout, range, mean, std, label_column, limit, seed)
     ball = threat_of(threat or "linf", eps, rows)
     chosen = method_of(method, steps=steps, restarts=restarts, layout=rows.layout)
-    x, y = (rows.x, rows.y) if target is None else away_from(target, rows)
+    kept = away_from(target, rows)
+    x, y = rows.x[kept], rows.y[kept]
     goal = y if target is None else np.full_like(y, target)
     found = run_attack(
         net,
@@ -160,11 +161,12 @@ def attack(
         method=chosen,
         key=jax.random.key(seed),
         targeted=target is not None,
+        row_ids=kept,
         progress=False if quiet else None,
     )
     fields = ("x", "success", "distance", "queries", "gradients", "first_step", "stage", "status")
     arrays: dict[str, Any] = {name: np.asarray(getattr(found, name)) for name in fields}
-    np.savez_compressed(out, x_clean=x, y=y, **arrays)
+    np.savez_compressed(out, x_clean=x, y=y, row=kept, **arrays)
     if not quiet:
         attack_summary(found, out, target)
     return 0

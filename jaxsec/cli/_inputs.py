@@ -147,9 +147,9 @@ def method_of(name: str, *, steps: int | None, restarts: int | None, layout: str
     return METHODS[name](**given)
 
 
-def away_from(target: int, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of other classes: a row of the class to reach is there already."""
-    keep = data.y != target
-    if not keep.any():
+def away_from(target: int | None, data: Dataset) -> np.ndarray:
+    """The numbers of the rows of other classes: a row of the class to reach is there already. All rows without a target."""
+    keep = np.arange(len(data.y)) if target is None else np.flatnonzero(data.y != target)
+    if not len(keep):
         raise ValueError(f"--target is {target}, and every row is of that class; nothing is left to attack.")
-    return data.x[keep], data.y[keep]
+    return keep

@@ -83,6 +83,9 @@ def test_attack_towards_a_class(run: Run, files: pathlib.Path, tmp_path: pathlib
     with np.load(out) as file:
         saved = dict(file)
     assert not (saved["y"] == 2).any() and saved["success"].any()
+    with np.load(files / "data.npz") as data:  # rows keep their numbers, which decide their random draws
+        np.testing.assert_array_equal(saved["row"], np.flatnonzero(data["y"] != 2))
+        np.testing.assert_array_equal(saved["y"], data["y"][saved["row"]])
     space: dict = {}
     exec((files / "net.py").read_text(), space)
     reached = np.asarray(space["model"]()(saved["x"]).argmax(axis=1)) == 2

@@ -87,7 +87,7 @@ int main() {
             const double alpha = std::min(std::max(n1, 1e-8) / (std::max(n1, 1e-8) + std::max(n2, 1e-8)), 0.1);
             for (size_t k = 0; k < size; ++k) {
               const double moved = (a[k] + 1.05 * d1[k]) * (1 - alpha) + (b[k] + 1.05 * d2[k]) * alpha;
-              const double wanted = usable && !bad ? std::clamp(moved, low[k], high[k]) : a[k];
+              const double wanted = usable && !bad ? std::clamp(moved, low[k], high[k]) : a[k] + 0.5 * (b[k] - a[k]);
               const float got = y[static_cast<size_t>(r) * size + k];
               if (!(std::fabs(got - wanted) <= 2e-4)) {
                 std::cerr << "variant " << v << " d " << d << " l2 " << l2 << " box " << box << " row " << r << " entry " << k << ": " << got

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from ..core._check import check_batch
+from ..core._check import check_batch, n_classes_of
 from ..core._keys import as_key
 from ..core._model import Model, ModelInfo
 from ..core._result import AttackResult
@@ -21,7 +21,8 @@ from ._method import Method
 from ._progress import Report
 from ._pure import pure
 from ._run import Run
-from ._suite import AutoAttack
+from ._square import NoImage
+from ._suite import NO_BLACK_BOX, AutoAttack
 
 
 def attack(
@@ -88,7 +89,8 @@ def attack(
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((model, x, y, threat, key, row_ids))):
         x, y = jnp.asarray(x), jnp.asarray(y)
         model = tuned(model).replace(info=ModelInfo())
-        return pure(model, x, y, threat, _stages(method, threat.norm), as_key(key), targeted, draws, row_ids)
+        stages, _ = _fitted(method, threat.norm, n_classes_of(model, x), x.shape[1:])
+        return pure(model, x, y, threat, stages, as_key(key), targeted, draws, row_ids)
     x, y, n_classes = check_batch(model, x, y, threat, max_rows)
     key = as_key(key)
     ids = np.arange(len(y), dtype=np.uint32) if row_ids is None else np.asarray(row_ids, np.uint32)
@@ -113,11 +115,18 @@ def _fitted(
     method: Method | AutoAttack, norm: str, n_classes: int, row_shape: tuple[int, ...]
 ) -> tuple[list[tuple[str, Method]], tuple[str, ...]]:
     if not isinstance(method, Method | AutoAttack):
-        raise TypeError(f"method is {type(method).__name__}; allowed: AutoAttack() or a Method such as PGD(), APGD(), FAB(), Square().")
+        shown = f"the class {method.__name__}; write {method.__name__}()" if isinstance(method, type) else type(method).__name__
+        raise TypeError(f"method is {shown}; allowed: AutoAttack() or a Method such as PGD(), APGD(), FAB(), Square().")
     notes = list(method.missing(norm)) if isinstance(method, AutoAttack) else []
     stages = []
     for name, m in _stages(method, norm):
-        fitted, said = m.fit(n_classes, row_shape, norm)
+        try:
+            fitted, said = m.fit(n_classes, row_shape, norm)
+        except NoImage:
+            if not isinstance(method, AutoAttack):
+                raise
+            notes.append(f"AutoAttack: Square was left out, rows of shape {row_shape} being no images it can read: {NO_BLACK_BOX}")
+            continue
         if norm not in fitted.norms:
             raise ValueError(f"{m.name} does not support the threat {norm!r}; it supports {', '.join(fitted.norms)}.")
         stages.append((name, fitted))

@@ -41,7 +41,8 @@ class FAB(Method):
         point, which is nearer to the boundary, and so asks the model once per step instead of twice.
 
     Cost: per step 1 forward and 1 backward (K backwards for the nearest class); one forward more in reference mode.
-    Edge cases: a zero gradient leaves the row where it is and is counted in `zero_gradients`.
+    Edge cases: where the gradient is zero a row goes half way back to its clean input; counted in `zero_gradients` inside the
+      threat set only, because FAB leaves the set, and far outside many healthy models are flat.
     Source: Croce and Hein 2020 ("Minimally distorted adversarial examples"), algorithm 1, with its final search (which the
     published code lacks) where `minimise`.
 
@@ -89,21 +90,22 @@ class FAB(Method):
             near = problem.threat.scaled(0.5).sample_boundary(problem.keys, x0)
             start = jnp.where(jnp.asarray(round) > 0, near, x0)
         value, normal, _ = self._boundary(problem, start, 0, target)
-        track = self._count(start_track(problem), jnp.ones(problem.y.shape, bool), normal, problem)
+        rows = jnp.ones(problem.y.shape, bool)
+        track = self._count(start_track(problem), rows, rows, normal, problem)
         if self.targets:
             track = track.replace(queries=track.queries + problem.draws)
         far = jnp.full(problem.y.shape, jnp.inf, jnp.float32)
         return _State(x=start, value=value, normal=normal, best=x0, best_distance=far, target=target, track=track)
 
-    def _count(self, track: Track, live: jax.Array, normal: jax.Array, problem: Problem) -> Track:
-        """Enters one `_boundary` call."""
+    def _count(self, track: Track, live: jax.Array, near: jax.Array, normal: jax.Array, problem: Problem) -> Track:
+        """Enters one `_boundary` call; `near` [B]: it was inside the ball."""
         size = jnp.max(jnp.abs(normal), axis=1)
         backwards = 1 if self.targets or problem.targeted else problem.n_classes
         return track.replace(
             queries=track.queries + problem.draws * live,
             gradients=track.gradients + backwards * problem.draws * live,
-            zero_gradients=track.zero_gradients + (live & (size == 0)),
-            bad_gradients=track.bad_gradients + (live & ~jnp.isfinite(size)),
+            zero_gradients=track.zero_gradients + (live & near & (size == 0)),
+            bad_gradients=track.bad_gradients + (live & near & ~jnp.isfinite(size)),
         )
 
     def _boundary(self, problem: Problem, x: jax.Array, i: Any, target: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -159,7 +161,7 @@ class FAB(Method):
         closer = live & wrong & (distance < state.best_distance)
         # the box holds by the clip; the front door asks `contains`, which costs more, once at the end
         won = closer & (distance <= threat.radius(x0)) & ~old.success
-        track = self._count(old, live, normal, problem)
+        track = self._count(old, live, distance <= threat.radius(x0), normal, problem)
         if self.reference:
             track = track.replace(queries=track.queries + problem.draws * live)
         track = track.replace(success=old.success | won, first_step=jnp.where(won, i + 1, old.first_step))

@@ -64,8 +64,9 @@ def _from_record(run: Run, record: Record) -> list[Flag]:
     for s, name in enumerate(names):
         white = any(m.needs_gradient for _, m in run.stages[:s])
         count = int(np.sum(record.stage == s))
-        if not run.stages[s][1].needs_gradient and white and count > 0.002 * n:
-            text = f"{name}, which sees no gradient, broke {{count}} of {{of}} rows that the gradient attacks left: gradients are masked"
+        if not run.stages[s][1].needs_gradient and white and count > max(min(2, 0.02 * n), 0.002 * n):
+            text = f"{name}, which sees no gradient, broke {{count}} of {{of}} rows that the gradient attacks left: gradients are masked, "
+            text += "or these attacks had too few steps"
             flag("black-box-beats-white-box", "error", count, n, text)
     chance = 1 / run.n_classes
     if not run.targeted and n >= 20 and clean_right / n <= chance + 2 * np.sqrt(chance * (1 - chance) / n):

@@ -55,7 +55,7 @@ def boundary_move(
 ) -> jax.Array:
     """Past the plane `value + <w, z - x> = 0` from `x`, drawn towards the clean `x0` by a share that the two distances decide.
 
-    Guarantee: inside the box; a row whose `w` is zero or not finite stays where it is.
+    Guarantee: inside the box; a row whose `w` is zero or not finite has no plane to go to and returns half way to its clean input.
 
     Args:
       norm: "linf", "l2" or "l1". x, x0, w: [B, D], x and x0 inside the box. value: [B]. lo, hi: [1 or B, 1 or D].
@@ -91,7 +91,7 @@ def _move(
     n1, n2 = (jnp.maximum(_norm(norm, d), 1e-8) for d in (d1, d2))
     alpha = jnp.minimum(n1 / (n1 + n2), alpha_max)[:, None]
     moved = jnp.clip((x + eta * d1) * (1 - alpha) + (x0 + eta * d2) * alpha, lo, hi)
-    return jnp.where(usable, moved, x).astype(x.dtype)
+    return jnp.where(usable, moved, x + 0.5 * (x0 - x)).astype(x.dtype)
 
 
 def _norm(norm: str, d: jax.Array) -> jax.Array:

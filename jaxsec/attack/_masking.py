@@ -56,7 +56,8 @@ def _unbounded(run: Run, rows: np.ndarray) -> list[Flag]:
     if rate == 1.0:
         return []
     severity = "error" if rate < 0.95 else "warning"
-    text = f"with a budget that covers the whole input range only {broken.sum()} of {len(rows)} rows fall; all must: gradients are masked"
+    text = f"with a budget that covers the whole input range only {broken.sum()} of {len(rows)} rows fall; all must: "
+    text += "gradients are masked, or flat far from the data"
     return [Flag("unbounded-attack-fails", severity, text, rate, len(rows))]
 
 

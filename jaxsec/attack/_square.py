@@ -27,10 +27,24 @@ def window_fraction(p_init: float, steps: int, rescale: bool) -> np.ndarray:
     return p_init / 2.0 ** np.searchsorted(_DROPS, at, side="left")
 
 
+class NoImage(ValueError):
+    """Rows that are no images, or whose axes nothing names."""
+
+
 def image_axes(row_shape: tuple[int, ...], layout: str) -> tuple[int, int, int | None]:
-    """Axes (of a row) of height, width and channels; `ValueError` where the input is no image or the layout is ambiguous."""
+    """Axes (of a row) of height, width and channels; `NoImage` where the input is none (one pixel high or wide: a vector) or ambiguous."""
     if layout not in LAYOUTS:
         raise ValueError(f"Square got layout={layout!r}; allowed: {', '.join(LAYOUTS)}.")
+    axes = _axes(row_shape, layout)
+    if axes is not None and min(row_shape[axes[0]], row_shape[axes[1]]) > 1:
+        return axes
+    raise NoImage(
+        f"Square needs images, a row of shape {row_shape} with layout={layout!r} is none that it can read. Pass layout='chw', 'hwc' "
+        "or 'hw' if it is one; for other inputs use AutoAttack(), which leaves Square out there, or another method."
+    )
+
+
+def _axes(row_shape: tuple[int, ...], layout: str) -> tuple[int, int, int | None] | None:
     if layout == "auto":
         if len(row_shape) == 2:
             layout = "hw"
@@ -42,10 +56,7 @@ def image_axes(row_shape: tuple[int, ...], layout: str) -> tuple[int, int, int |
         return 0, 1, None
     if layout in ("chw", "hwc") and len(row_shape) == 3:
         return (1, 2, 0) if layout == "chw" else (0, 1, 2)
-    raise ValueError(
-        f"Square needs images, a row of shape {row_shape} with layout={layout!r} is none that it can read. Pass layout='chw', 'hwc' "
-        "or 'hw' if it is one; for other inputs use AutoAttack(square=False) or another black-box method."
-    )
+    return None
 
 
 @struct

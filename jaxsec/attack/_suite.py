@@ -9,6 +9,7 @@ from ._method import Method
 from ._square import Square
 
 VERSIONS = ("standard", "plus", "rand")
+NO_BLACK_BOX = "no black-box attack checks for masked gradients"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -22,7 +23,7 @@ class AutoAttack:
       version: "standard", "plus" or "rand".
       steps: iterations of APGD and FAB. queries: steps of Square. targets: classes tried by APGD-T and FAB-T (at most K - 1).
       draws: model draws per query in "rand" (20, as published); success is judged on the mean prediction over draws.
-      square: False leaves Square out (inputs that are no images); the result then says that no black-box attack ran.
+      square: False leaves Square out; so do inputs that are no images. A flag then says that no black-box attack ran.
       layout: Square's image layout.
       reference: the published code's quirks (see `APGD`, `Square`), for comparing numbers.
 
@@ -79,5 +80,5 @@ class AutoAttack:
         if norm == "box" and self.version != "rand":
             notes.append("AutoAttack: FAB and Square need a norm ball and were left out for a Box threat")
         elif not self.square and self.version != "rand":
-            notes.append("AutoAttack: Square was left out on request: no black-box attack checks for masked gradients")
+            notes.append(f"AutoAttack: Square was left out on request: {NO_BLACK_BOX}")
         return tuple(notes)

@@ -17,8 +17,8 @@ def findings_of(numbers: dict[str, Any], flags: list[dict[str, Any]], *, eps: fl
     found += [_flag(f) for f in flags]
     if plan.reduced and "attack" in numbers:
         text = (
-            f"AutoAttack ran with {plan.attack_steps} steps, {plan.attack_queries} Square queries and {plan.attack_targets} targets; "
-            "the field quotes 100, 5000 and 9. Robust accuracy may be overstated."
+            f"AutoAttack ran with {plan.attack_steps} steps, {plan.attack_targets} targets and, on images, "
+            f"{plan.attack_queries} Square queries; the field quotes 100, 9 and 5000. Robust accuracy may be overstated."
         )
         found.append(
             Finding(
@@ -193,7 +193,7 @@ def _flag(flag: dict[str, Any]) -> Finding:
 
 
 def verdict_of(numbers: dict[str, Any], findings: list[Finding], fail_under: float | None) -> dict[str, Any]:
-    """Within the limit, or not, or no limit given. An evaluation that must not be quoted cannot pass (fails closed)."""
+    """Within the limit, or not, or no limit given. An evaluation that must not be quoted cannot pass (fails closed), but it can fail."""
     robust = numbers.get("worst_case", {}).get("robust")
     measured = None if robust is None else robust["value"]
     broken = [f.id for f in findings if f.family == "evaluation" and f.severity == "high"]
@@ -202,11 +202,11 @@ def verdict_of(numbers: dict[str, Any], findings: list[Finding], fail_under: flo
         return base | {"state": "none", "reason": "without --fail-under the robust accuracy is measured and not judged"}
     if measured is None:
         return base | {"state": "fail", "reason": "no attack ran, so the limit cannot be checked"}
+    if measured < fail_under:  # an attack gives an upper bound, so this holds however weak it was
+        return base | {"state": "fail", "reason": f"robust accuracy {measured:.1%} is below the limit {fail_under:.1%}"}
     if broken:
         return base | {
             "state": "fail",
-            "reason": f"the evaluation is unreliable ({', '.join(broken)}), so it cannot show that the limit is kept",
+            "reason": f"the evaluation is unreliable ({', '.join(broken)}), so its {measured:.1%} cannot show that the limit is kept",
         }
-    if measured < fail_under:
-        return base | {"state": "fail", "reason": f"robust accuracy {measured:.1%} is below the limit {fail_under:.1%}"}
     return base | {"state": "pass", "reason": f"robust accuracy {measured:.1%} is at or above the limit {fail_under:.1%}"}

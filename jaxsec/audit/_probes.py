@@ -137,7 +137,6 @@ def worst(subject: Subject, report: Progress, state: str | None) -> Outcome:
         steps=plan.attack_steps,
         queries=plan.attack_queries,
         targets=plan.attack_targets,
-        square=subject.layout is not None,
         layout=subject.layout or "auto",
     )
     found = _attack(subject, "attack", method, report, state, checks=True)

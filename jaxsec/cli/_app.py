@@ -8,7 +8,8 @@ import typer
 
 app = typer.Typer(
     name="jaxsec",
-    help="Attack and audit machine-learning models. Exit codes: 0 done, 1 below --fail-under, 2 usage or input error, 3 internal.",
+    help="Attack and audit machine-learning models. "
+    "Exit codes: 0 done, 1 below --fail-under, 2 usage or input error, 3 internal, 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -34,6 +35,21 @@ Eps = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of everything random. [default: 0]", min=0)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from .. import __version__
+
+        typer.echo(f"jaxsec {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    """Options of every command."""
 
 
 @app.command()
@@ -62,7 +78,8 @@ def audit(
 ) -> int:
     """Measure a model's robustness and write report.json, .html, .md and .sarif.
 
-    Without --data and MODEL, audits a small network that it trains on scikit-learn's digits. A killed audit goes on where it was
+    Without --data and MODEL, audits a small network that it trains on scikit-learn's digits. The keys of a --plan file are the fields of
+    jaxsec.audit.Plan, and seed, threat and eps. A killed audit goes on where it was
     when the same command runs again; its state is in OUT/.state until the report is written.
     """
     import jax
@@ -76,8 +93,11 @@ def audit(
 
     chosen, run = read_plan(plan, preset=preset) if plan else (Plan.preset_of(preset or "standard"), {})
     if fail_under is not None:
+        if not 0 <= fail_under <= 1:
+            hint = f"; did you mean {fail_under / 100:g}?" if 1 < fail_under <= 100 else "."
+            raise ValueError(f"--fail-under is {fail_under:g}; a share from 0 to 1 is needed{hint}")
         chosen = chosen.replace(fail_under=fail_under)
-    _writable(out)
+    _writable(out, "a folder for the report")
     keep_programs()
     seed = _seed(run.get("seed", 0)) if seed is None else seed
     net, rows = model_and_data(model, data, labels, layout, range, mean, std, label_column, limit, seed)
@@ -137,17 +157,20 @@ def attack(
     import numpy as np
 
     from ..attack import attack as run_attack
+    from ..core._check import n_classes_of
     from ._cache import keep_programs
     from ._inputs import away_from, method_of, threat_of
     from ._show import attack_summary
     from ._subject import model_and_data
 
-    _writable(out.parent)
+    _writable(out.parent, "an NPZ file in a folder")
     if out.suffix != ".npz":
         raise ValueError(f"--out is {str(out)!r}; a name that ends in .npz is needed.")
     keep_programs()
     seed = 0 if seed is None else seed
     net, rows = model_and_data(model, data, labels, layout, range, mean, std, label_column, limit, seed)
+    if target is not None and target >= (k := n_classes_of(net, rows.x)):
+        raise ValueError(f"--target is {target}; the model has {k} classes, so 0 to {k - 1} are allowed.")
     ball = threat_of(threat or "linf", eps, rows)
     chosen = method_of(method, steps=steps, restarts=restarts, layout=rows.layout)
     kept = away_from(target, rows)
@@ -205,9 +228,12 @@ def _seed(value: Any) -> int:
     return value
 
 
-def _writable(folder: Path) -> None:
+def _writable(folder: Path, wanted: str) -> None:
     """Finds out before the work, not after it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    probe = folder / ".jaxsec-write-test"
-    probe.touch()
-    probe.unlink()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".jaxsec-write-test"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ValueError(f"--out: cannot write in {str(folder)!r} ({error.strerror}); name {wanted} that you may write to.") from error

@@ -1,7 +1,9 @@
 """From words on the command line to a model, data, a threat and a method."""
 
+import dataclasses
 import importlib.util
 import math
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -58,10 +60,16 @@ def threat_of(norm: str, eps: Any, data: Dataset, defaults: dict[str, str] = DEF
     eps = defaults.get(norm.lower()) if eps is None else eps
     if eps is None and norm.lower() == "l1":
         raise ValueError("--eps is missing; for l1 there is no usual budget, so give one, e.g. --eps 12.")
+    if norm.lower() not in ("linf", "l2", "l1"):
+        raise ValueError(f"--threat is {norm!r}; allowed: linf, l2, l1.")
     lo, hi = data.value_range
     radius = number(0 if eps is None else eps, "eps")
     if radius < 0:
         raise ValueError(f"--eps is {eps}; a radius is at least 0, in the units of the input.")
+    width = float(np.max(np.asarray(hi) - np.asarray(lo)))
+    if norm.lower() == "linf" and 0 < radius < 1e-3 * width < np.inf:
+        said = f"--eps {radius:g} is {radius / width:.2g} of the valid range [{np.min(lo):g}, {np.max(hi):g}]"
+        print(f"jaxsec: warning: {said}: give eps in the units of the data (8 of 255, not 8/255), or data in [0, 1].", file=sys.stderr)
     return named(norm, eps=radius, lo=lo, hi=hi)
 
 
@@ -115,16 +123,22 @@ def data_of(
     )
     if layout is not None and chosen is None:
         raise ValueError(f"--layout is {layout!r}; allowed: flat, NCHW, NHWC.")
-    if chosen is None and model.info.input_shape is not None:
-        chosen = _fitting(model.info.input_shape)
-    return load_data(
+    wanted = model.info.input_shape
+    if chosen is None and wanted is not None:
+        chosen = _fitting(wanted)
+    data = load_data(
         spec, labels=labels, layout=chosen, value_range=value_range(range), label_column=column, n_classes=model.info.n_classes, limit=limit
     )
+    row = data.x.shape[1:]
+    if wanted is not None and row != tuple(wanted) and [d for d in row if d != 1] == [d for d in wanted if d != 1]:
+        said = f"rows of shape {row} were given the shape {tuple(wanted)} that the model takes"  # axes of length 1 hold nothing
+        data = dataclasses.replace(data, x=data.x.reshape(-1, *wanted), notes=(*data.notes, said))
+    return data
 
 
 def _fitting(shape: tuple[int, ...]) -> str | None:
     """The layout that a model's input shape tells; None where it does not."""
-    if len(shape) == 1:
+    if sum(d != 1 for d in shape) <= 1:
         return "flat"
     if len(shape) == 3 and (shape[0] in (1, 3, 4)) != (shape[2] in (1, 3, 4)):
         return "NCHW" if shape[0] in (1, 3, 4) else "NHWC"
@@ -142,8 +156,6 @@ def method_of(name: str, *, steps: int | None, restarts: int | None, layout: str
         raise ValueError(f"--{min(extra)} does not apply to --method {name}.")
     if name in ("square", "autoattack") and layout in ("NCHW", "NHWC"):
         given["layout"] = {"NCHW": "chw", "NHWC": "hwc"}[layout]
-    if name == "autoattack" and layout == "flat":
-        given["square"] = False
     return METHODS[name](**given)
 
 

@@ -1,12 +1,14 @@
 """`main`: runs a command and turns what happens into an exit code; a user's mistake shows one line, never a traceback."""
 
 import os
+import re
 import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
 
 OK, NOT_WITHIN_LIMITS, USAGE, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 130
+GO_ON = "interrupted; an audit goes on where it was when the same command runs again, an attack begins anew."
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -27,16 +29,21 @@ def main(args: Sequence[str] | None = None) -> int:
         code = app(args=words or ["--help"], prog_name="jaxsec", standalone_mode=False)
         return code if isinstance(code, int) else OK
     except KeyboardInterrupt:
-        return _say("interrupted; run the same command again to go on.", INTERRUPTED)
+        return _say(GO_ON, INTERRUPTED)
     except SystemExit as error:
+        if error.code == INTERRUPTED:  # how typer reports an interrupt
+            return _say(GO_ON, INTERRUPTED)
         return error.code if isinstance(error.code, int) else USAGE
     except (ValueError, FileNotFoundError, NotImplementedError, OSError, ImportError) as error:
         return _say(_line(error), USAGE)
     except Exception as error:
         if type(error).__name__ == "Abort":
-            return _say("interrupted; run the same command again to go on.", INTERRUPTED)
+            return _say(GO_ON, INTERRUPTED)
         if message := getattr(error, "format_message", None):  # a usage error of the parser, whose class typer does not export
-            return _say(f"{message()} Try 'jaxsec --help'.", USAGE)
+            return _say(
+                f"{message().rstrip('.')}. Try 'jaxsec {words[0] if words and words[0].isalpha() else ''} --help'.".replace("  ", " "),
+                USAGE,
+            )
         if isinstance(error, UserError):
             return _say(str(error), USAGE)
         return _say(f"internal error: {type(error).__name__}. This is a defect of jaxsec; please report it with {_saved()}", INTERNAL)
@@ -56,8 +63,16 @@ def _line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
     else:
-        text = str(error) or type(error).__name__
+        text = in_options(str(error) or type(error).__name__)
     return " ".join(text.split())
+
+
+_OPTIONS = {"layout": "--layout", "label_column": "--label-column", "value_range": "--range", "limit": "--limit"}
+
+
+def in_options(text: str) -> str:
+    """Remedies in the words of the command line: `layout='NHWC'` is `--layout NHWC` there."""
+    return re.sub(rf"\b({'|'.join(_OPTIONS)})=(['\"]?)([^\s'\",.;]+)\2", lambda m: f"{_OPTIONS[m[1]]} {m[3]}", text)
 
 
 def _saved() -> str:

@@ -21,7 +21,10 @@ def audit_summary(report: Report, out: Path) -> None:
     console.print(f"[{_COLOURS[verdict['state']]}]{word}[/]: {escape(verdict['reason'])}")
     shares = [("clean accuracy", probes["clean"]["accuracy"])]
     shares += [("accuracy under random noise", probes["noise"]["one_draw"])] if "noise" in probes else []
-    shares += [("robust accuracy", probes["worst_case"]["robust"])] if "worst_case" in probes else []
+    shares += [("robust accuracy, at most", probes["worst_case"]["robust"])] if "worst_case" in probes else []
+    threat, plan = data["threat"], data["plan"]
+    what = f"{threat['norm']} eps {threat['eps']:.6g}, inputs in [{threat['lo']}, {threat['hi']}], preset {plan['preset'] or 'of the plan'}"
+    console.print(what, style="dim")
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, s in shares:
         low, high = s["interval"]
@@ -42,7 +45,7 @@ def attack_summary(found: AttackResult, out: Path, target: int | None = None) ->
     console = Console(highlight=False)
     success: Any = found.success
     if target is None:
-        console.print(f"wrong on {int(success.sum())} of {len(success)} rows; robust accuracy {1 - float(success.mean()):.1%}")
+        console.print(f"wrong on {int(success.sum())} of {len(success)} rows; robust accuracy is at most {1 - float(success.mean()):.1%}")
     else:
         console.print(f"class {target} reached on {int(success.sum())} of {len(success)} rows of other classes")
     for flag in found.flags:

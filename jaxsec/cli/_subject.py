@@ -42,14 +42,21 @@ def model_and_data(
     net = model_of(model)
     rows = data_of(data, labels=labels, layout=layout, range=range, label_column=label_column, limit=limit, model=net)
     if mean is not None or std is not None:
-        net = _normalising(net, numbers(mean, "mean"), numbers(std, "std"), rows.layout)
+        net = _normalising(net, numbers(mean, "mean"), numbers(std, "std"), rows.layout, rows.x.shape[1:])
     for warning in check_data(rows, net):
         print(f"jaxsec: warning: {warning}", file=sys.stderr)
     return net, rows
 
 
-def _normalising(net: Any, mean: Any, std: Any, layout: str) -> Any:
+def _normalising(net: Any, mean: Any, std: Any, layout: str, row: tuple[int, ...]) -> Any:
     """The model behind the normalisation, so that eps and range stay in the units of the data."""
+    channels = {"NCHW": 0, "NHWC": -1}.get(layout)
+    for option, value in (("--mean", mean), ("--std", std)):
+        wanted = 1 if channels is None else row[channels]
+        if np.ndim(value) and np.size(value) not in (1, wanted, *(() if channels is not None else row)):
+            raise ValueError(
+                f"{option} has {np.size(value)} values; the rows of shape {row} have {wanted} channels. Give one value, or one per channel."
+            )
     said = f"inputs are normalised in front of the model: (x - {_said(mean, 0)}) / {_said(std, 1)}"
     mean, std = 0.0 if mean is None else mean, 1.0 if std is None else std
     if layout == "NCHW":

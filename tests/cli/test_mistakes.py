@@ -44,7 +44,7 @@ X, Y = np.full((3, 6, 6, 1), 0.5, np.float32), np.array([0, 1, 2])
         (["audit", "--plan", "{t}/plan.toml"], "did you mean 'rows'"),
         (["audit", "--plan", "{t}/none.toml"], "none.toml"),
         (["audit", "--preset", "slow"], "quick, standard, full"),
-        (["audit", "--fail-under", "40"], "fail_under is 40"),
+        (["audit", "--fail-under", "40"], "--fail-under is 40"),
         (["audit", "--fail-under", "x"], "--fail-under"),
         (["audit", "--out", "{t}/file/report"], "file"),
         (["attack", "{f}/net.py:model", "--data", "{t}/ok.npz", "--method", "magic"], "apgd, pgd"),

@@ -4,7 +4,7 @@
 //   d(p) = the smallest step, in the norm, with f(p + d) = 0 and lo <= p + d <= hi; as far as the box allows where none exists
 //   a    = min(|d(x)| / (|d(x)| + |d(x0)|), alpha_max)
 //   y    = clip((1 - a) (x + eta d(x)) + a (x0 + eta d(x0)), lo, hi)
-// A row whose w is zero or not finite stays where it is. Source: Croce and Hein 2020 (FAB), eq. 5 to 8.
+// A row whose w is zero or not finite goes half way to x0. Source: Croce and Hein 2020 (FAB), eq. 5 to 8.
 #pragma once
 #include <cstdint>
 

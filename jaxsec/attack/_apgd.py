@@ -109,7 +109,11 @@ class APGD(Method):
         return method, tuple(notes)
 
     def _evaluate(self, problem: Problem, x: jax.Array, step: jax.Array | int, target: jax.Array):
-        return problem.evaluate(x, step, self.loss, target if self.targets else None)
+        if not self.targets:
+            return problem.evaluate(x, step, self.loss)
+        if problem.targeted:  # the goal itself is the target: its rounds are restarts
+            return problem.evaluate(x, step, "dlr" if problem.n_classes > 2 else "margin")
+        return problem.evaluate(x, step, self.loss, target)
 
     def init(self, problem: Problem, round: jax.Array | int) -> _State:
         start = problem.threat.sample_boundary(problem.keys, problem.x0)

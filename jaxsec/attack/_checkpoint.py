@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from ._record import Record
 
-VERSION = 1
+VERSION = 2
 
 
 def fingerprint(*parts: Any) -> str:
@@ -39,11 +40,11 @@ def _plain(part: Any) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Cursor:
-    """Where a run is: stage, round, the live rows when the round began, the next of its chunks."""
+    """Where a run is: stage, round, the live rows when the round began, how many of them are done (whatever the batch was)."""
 
     stage: int
     round: int
-    chunk: int
+    past: int
     rows: np.ndarray
 
 
@@ -58,7 +59,7 @@ class Checkpoint:
         """Writes the run's state; a kill while writing leaves the former file whole."""
         self.folder.mkdir(parents=True, exist_ok=True)
         meta = json.dumps(
-            {"version": VERSION, "identity": self.identity, "stage": cursor.stage, "round": cursor.round, "chunk": cursor.chunk}
+            {"version": VERSION, "identity": self.identity, "stage": cursor.stage, "round": cursor.round, "past": cursor.past}
         )
         fields = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
         temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
@@ -73,15 +74,15 @@ class Checkpoint:
         if not self.path.exists():
             return None
         try:
-            with np.load(self.path, allow_pickle=False) as file:
+            with open(self.path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
                 meta = json.loads(str(file["meta"]))
                 record = Record(**{f.name: file[f.name] for f in dataclasses.fields(Record)})
                 rows = file["rows"]
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{self.path} is no readable attack state ({error}); delete it to start again.") from error
         if meta["version"] != VERSION or meta["identity"] != self.identity:
             raise ValueError(
                 f"{self.path} belongs to another run: the model, data, threat, method, key or jaxsec version differ. "
                 "Give another folder, or delete the file to start again."
             )
-        return record, Cursor(meta["stage"], meta["round"], meta["chunk"], rows)
+        return record, Cursor(meta["stage"], meta["round"], meta["past"], rows)

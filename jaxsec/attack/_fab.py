@@ -53,6 +53,7 @@ class FAB(Method):
     """
 
     name: ClassVar[str] = "fab"
+    ascends: ClassVar[bool] = False
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
 
     steps: int = static(default=100)

@@ -14,7 +14,7 @@ from ._record import Record
 from ._run import Run
 
 # Primitives whose derivative is zero or absent: a gradient attack sees nothing through them.
-_FLAT = {"round", "floor", "ceil", "sign", "argmax", "argmin", "stop_gradient", "sort", "nextafter"}
+_FLAT = {"round", "floor", "ceil", "sign", "argmax", "argmin", "sort", "nextafter"}
 _HOST = {"pure_callback", "io_callback"}
 _RANDOM = {"random_bits", "threefry2x32", "rng_bit_generator", "random_wrap", "rng_uniform"}
 _LOOPS = {"while", "scan"}

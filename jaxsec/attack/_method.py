@@ -100,6 +100,7 @@ class Method(Struct, abc.ABC):
 
     name: ClassVar[str] = "method"
     needs_gradient: ClassVar[bool] = True
+    ascends: ClassVar[bool] = True  # its objective rises step by step, so one that still rises at the end had too few steps
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1", "box")
 
     @property

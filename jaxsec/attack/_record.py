@@ -48,7 +48,7 @@ class Record:
         """Indices still to attack."""
         return np.flatnonzero(~self.success & (self.status != Status.NONFINITE))
 
-    def merge(self, rows: np.ndarray, track: Track, stage: int, inside: np.ndarray, wrong: np.ndarray, gradient: bool, check: int) -> None:
+    def merge(self, rows: np.ndarray, track: Track, stage: int, inside: np.ndarray, wrong: np.ndarray, ascends: bool, check: int) -> None:
         """Enters a finished round of `rows`; `inside` and `wrong` are the front door's own checks of `track.x`, at `check` queries each."""
         claimed = np.asarray(track.success)
         good = claimed & inside & wrong
@@ -58,7 +58,7 @@ class Record:
         self.bad_gradients[rows] += np.asarray(track.bad_gradients)
         loss, late = np.asarray(track.loss), np.asarray(track.late)
         self.loss[rows] = loss
-        if gradient:
+        if ascends:
             with np.errstate(invalid="ignore"):
                 self.rising[rows] = ~good & np.isfinite(late) & (loss - late > 0.05 * np.abs(loss) + 1e-6)
         self.success[rows] |= good

@@ -1,6 +1,7 @@
 """One eager attack from clean evaluation to record: chunks, live rows in power-of-two batches, pauses, resumable state."""
 
 import os
+import re
 from functools import partial
 from typing import Any
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..core._batch import bucket, pad_rows, take_leaves, take_rows
+from ..core._check import program_of
 from ..core._keys import fold, row_keys
 from ..core._model import Model
 from ..core._result import Status
@@ -118,15 +120,14 @@ class Run:
                         continue
                     resumed = resume and (s, r) == (at.stage, at.round)
                     rows = at.rows if resumed else record.live()
-                    groups = self.chunks(rows)
-                    for c, group in enumerate(groups):
-                        if resumed and c < at.chunk:
-                            continue
-                        done = (s + (r + c / len(groups)) / rounds[s]) / len(self.stages)
-                        share = 1 / (len(self.stages) * rounds[s] * len(groups))
+                    past = at.past if resumed else 0
+                    for group in self.chunks(rows[past:]):
+                        done = (s + (r + past / len(rows)) / rounds[s]) / len(self.stages)
+                        share = len(group) / (len(self.stages) * rounds[s] * len(rows))
                         self.round(record, s, r, group, lambda f, n=name, d=done, w=share: report(n, d + f * w, len(record.live())))
+                        past += len(group)
                         if disk:
-                            disk.save(record, Cursor(s, r, c + 1, rows))
+                            disk.save(record, Cursor(s, r, past, rows))
                     if len(record.live()) == 0:
                         break
         return record
@@ -161,7 +162,7 @@ class Run:
     def enter(self, record: Record, stage: int, method: Method, problem: Problem, state: Any, rows: np.ndarray, which: np.ndarray) -> None:
         track, inside, wrong = jax.tree.map(np.asarray, finish(method, problem, state))
         track, inside, wrong = jax.tree.map(lambda a: a[which], (track, inside, wrong))
-        record.merge(rows[which], track, stage, inside, wrong, method.needs_gradient, self.draws)
+        record.merge(rows[which], track, stage, inside, wrong, method.ascends, self.draws)
 
     def distances(self, record: Record) -> np.ndarray:
         out = np.zeros(len(self.y), np.float32)
@@ -176,4 +177,7 @@ class Run:
         from .. import __version__
 
         settings = (__version__, self.targeted, self.draws, self.n_classes, repr([(n, m) for n, m in self.stages]))
-        return fingerprint(self.model, self.x, self.y, self.threat, self.keys, repr(settings))
+        # the program too: a function may keep its name and change its body
+        inner = self.model.replace(apply=getattr(self.model.apply, "inner", self.model.apply))
+        program = re.sub(r" at 0x[0-9a-f]+", "", str(program_of(inner, self.x)))
+        return fingerprint(self.model, self.x, self.y, self.threat, self.keys, repr(settings), np.frombuffer(program.encode(), np.uint8))

@@ -94,6 +94,7 @@ class Square(Method):
 
     name: ClassVar[str] = "square"
     needs_gradient: ClassVar[bool] = False
+    ascends: ClassVar[bool] = False
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
 
     steps: int = static(default=5000)

@@ -74,6 +74,11 @@ def _norm(v: jax.Array, power: int) -> jax.Array:
     return (jnp.sum(jnp.abs(v), axes) if power == 1 else jnp.sqrt(jnp.sum(v * v, axes))).reshape(-1, *[1] * (v.ndim - 1))
 
 
+def _channel_norm(v: jax.Array, power: int) -> jax.Array:
+    """[B, C, 1, 1]."""
+    return jnp.sum(jnp.abs(v), (2, 3), keepdims=True) if power == 1 else jnp.sqrt(jnp.sum(v * v, (2, 3), keepdims=True))
+
+
 def _to_sphere(threat: Threat, x0: jax.Array, delta: jax.Array) -> jax.Array:
     power = 1 if threat.norm == "l1" else 2
     eps = threat.radius(x0).reshape(-1, 1, 1, 1)
@@ -122,9 +127,10 @@ def moved_mass(threat: Threat, x0: jax.Array, x: jax.Array, u: jax.Array, side: 
     delta = (x - x0).astype(jnp.float32)
     first = delta * window
     shape = jnp.where(window, eta(rows, columns, side, power=2 * (3 - power), largest=largest)[:, None], 0.0)
-    fresh = shape * signs[:, :c].reshape(-1, c, 1, 1) + first / (_norm(first, power) + 1e-12)
+    fresh = shape * signs[:, :c].reshape(-1, c, 1, 1) + first / (_channel_norm(first, power) + 1e-12)
     eps, used = threat.radius(x0).reshape(-1, 1, 1, 1), _norm(delta, power)
-    both = _norm(delta * (window | window2), power)
+    # each channel keeps the mass of its own two windows; the published code gives every channel that of all of them
+    both = (_norm if reference else _channel_norm)(delta * (window | window2), power)
     if power == 2:
         per_channel = jnp.sqrt(jnp.sum(fresh * fresh, axis=(2, 3), keepdims=True))
         budget = jnp.sqrt(jnp.maximum(eps**2 - used**2, 0.0) / c + both**2)

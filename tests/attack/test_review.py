@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxsec
+from jaxsec.attack._square_windows import moved_mass
 from jaxsec.core import tuned
 
 
@@ -122,3 +123,23 @@ def test_a_rising_objective_is_still_seen_after_fab(small):
     r = jaxsec.attack(model, x, y, threat=threat, method=jaxsec.FAB(steps=5), key=jax.random.key(0), progress=False)
     assert not np.asarray(r.rising).any()
     assert jaxsec.APGD().ascends and jaxsec.PGD().ascends and not jaxsec.FAB().ascends and not jaxsec.Square().ascends
+
+
+@pytest.mark.parametrize("norm", ["l2", "l1"])
+def test_square_keeps_the_mass_of_each_channel(norm):
+    """Algorithm 3 with the budget spent: a channel gets what its own two windows held, so its norm over the image stays."""
+    r = np.random.default_rng(2)
+    order = 2 if norm == "l2" else 1
+    delta = r.normal(size=(6, 3, 9, 9)) * np.asarray([5.0, 1.0, 0.1])[:, None, None]
+    eps = np.linalg.norm(delta.reshape(6, -1), ord=order, axis=1)
+    threat = {"l2": jaxsec.L2, "l1": jaxsec.L1}[norm](eps=jnp.asarray(eps, jnp.float32))
+    x0 = jnp.zeros((6, 3, 9, 9))
+    moved = moved_mass(
+        threat.canonical(x0), x0, jnp.asarray(delta, jnp.float32), jnp.asarray(r.uniform(size=(6, 8)), jnp.float32), jnp.int32(5), 5, False
+    )
+
+    def masses(v):
+        return np.linalg.norm(np.asarray(v, np.float64).reshape(6, 3, -1), ord=order, axis=2)
+
+    np.testing.assert_allclose(masses(moved), masses(delta), rtol=1e-3)
+    assert np.abs(np.asarray(moved) - delta).max() > 0.1

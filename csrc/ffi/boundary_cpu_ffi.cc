@@ -1,8 +1,6 @@
 #include "boundary_cpu_ffi.h"
 
 // XLA FFI handler of the boundary move: any number of leading axes, split by rows over XLA's own thread pool.
-#include <vector>
-
 #include "jaxsec/boundary.h"
 #include "parallel.h"
 
@@ -34,14 +32,9 @@ ffi::Error BoundaryImpl(ffi::ThreadPool pool, F32 x, F32 x0, F32 w, F32 terms, F
   }();
   const BoundaryArrays arrays{x.typed_data(), x0.typed_data(), w.typed_data(), terms.typed_data(), lo.typed_data(), hi.typed_data(),
                               y->typed_data()};
-  const int64_t scratch = BoundaryScratch(plan), workers = std::max<int64_t>(1, pool.num_threads());
-  // rows take different numbers of Newton steps, so there are more tasks than workers
-  const int64_t tasks = std::min<int64_t>(plan.rows, workers == 1 ? 1 : 8 * workers);
-  Parallel(pool, tasks, [&](int64_t t) {
-    thread_local std::vector<float> buffer;
-    if (static_cast<int64_t>(buffer.size()) < scratch) buffer.resize(scratch);
-    run(plan, arrays, buffer.data(), plan.rows * t / tasks, plan.rows * (t + 1) / tasks);
-  });
+  // rows take different numbers of Newton steps, so there are many more tasks than workers
+  ParallelRows(pool, plan.rows, 8, BoundaryScratch(plan),
+               [&](float* scratch, int64_t begin, int64_t end) { run(plan, arrays, scratch, begin, end); });
   return ffi::Error::Success();
 }
 

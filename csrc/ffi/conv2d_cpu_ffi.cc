@@ -2,7 +2,6 @@
 
 // XLA FFI handler of conv2d: checks shapes, splits the batch over XLA's own thread pool, calls the kernel.
 #include <algorithm>
-#include <vector>
 
 #include "jaxsec/conv2d.h"
 #include "parallel.h"
@@ -29,14 +28,8 @@ ffi::Error Conv2dImpl(ffi::ThreadPool pool, ffi::Buffer<ffi::F32> x, ffi::Buffer
   if (plan.gated && !std::equal(xd.begin(), xd.end(), gd.begin())) return ffi::Error::InvalidArgument("conv2d: gate and x differ in shape");
   if (plan.n == 0) return ffi::Error::Success();
   static const Conv2dFn run = SelectConv2d();
-  const int64_t workers = std::max<int64_t>(1, pool.num_threads());
-  const int64_t tasks = std::min<int64_t>(plan.n, workers == 1 ? 1 : 4 * workers);
-  const int64_t scratch = Conv2dScratch(plan);
-  Parallel(pool, tasks, [&](int64_t t) {
-    thread_local std::vector<float> buffer;  // kept between calls: an attack makes thousands
-    if (static_cast<int64_t>(buffer.size()) < scratch) buffer.resize(scratch);
-    run(plan, x.typed_data(), w.typed_data(), bias.typed_data(), gate.typed_data(), y->typed_data(), buffer.data(), plan.n * t / tasks,
-        plan.n * (t + 1) / tasks);
+  ParallelRows(pool, plan.n, 4, Conv2dScratch(plan), [&](float* scratch, int64_t begin, int64_t end) {
+    run(plan, x.typed_data(), w.typed_data(), bias.typed_data(), gate.typed_data(), y->typed_data(), scratch, begin, end);
   });
   return ffi::Error::Success();
 }

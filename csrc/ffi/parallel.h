@@ -6,6 +6,7 @@
 #include <memory>
 #include <mutex>
 #include <type_traits>
+#include <vector>
 
 #include "xla/ffi/api/ffi.h"
 
@@ -37,6 +38,19 @@ void Parallel(xla::ffi::ThreadPool& pool, int64_t tasks, const Work& work) {
   drain();
   std::unique_lock<std::mutex> lock(job->mutex);
   job->finished.wait(lock, [&] { return job->done.load() == tasks; });
+}
+
+// run(scratch, begin, end) over `rows`, in `per_worker` parts for each thread, with `floats` of scratch that is kept between calls:
+// an attack makes thousands.
+template <typename Run>
+void ParallelRows(xla::ffi::ThreadPool& pool, int64_t rows, int64_t per_worker, int64_t floats, const Run& run) {
+  const int64_t workers = std::max<int64_t>(1, pool.num_threads());
+  const int64_t tasks = std::min<int64_t>(rows, workers == 1 ? 1 : per_worker * workers);
+  Parallel(pool, tasks, [&](int64_t t) {
+    thread_local std::vector<float> buffer;
+    if (static_cast<int64_t>(buffer.size()) < floats) buffer.resize(floats);
+    run(buffer.data(), rows * t / tasks, rows * (t + 1) / tasks);
+  });
 }
 
 }  // namespace jaxsec

@@ -5,27 +5,11 @@
 
 namespace jaxsec {
 
-#define JAXSEC_DECLARE(isa)                                                                       \
-  namespace isa {                                                                                 \
-  void Boundary(const BoundaryPlan&, const BoundaryArrays&, float*, int64_t begin, int64_t end);  \
-  }
-JAXSEC_DECLARE(base)
-#if defined(__x86_64__)
-JAXSEC_DECLARE(x86_64_v3)
-JAXSEC_DECLARE(x86_64_v4)
-#endif
-#undef JAXSEC_DECLARE
+JAXSEC_VARIANTS(Boundary, (const BoundaryPlan&, const BoundaryArrays&, float*, int64_t, int64_t))
 
-int64_t BoundaryScratch(const BoundaryPlan& plan) { return 10 * (plan.d + 15) / 16 * 16 + 160; }
+// Ten padded rows: the five that are read, and w over its scale, its size, the caps and two steps.
+int64_t BoundaryScratch(const BoundaryPlan& plan) { return 10 * ((plan.d + 15) / 16 * 16); }
 
-int BoundaryVariants(BoundaryFn variants[3]) {
-  int n = 0;
-#if defined(__x86_64__)
-  if (HasV4()) variants[n++] = x86_64_v4::Boundary;
-  if (HasV3()) variants[n++] = x86_64_v3::Boundary;
-#endif
-  variants[n++] = base::Boundary;
-  return n;
-}
+int BoundaryVariants(BoundaryFn variants[3]) { return VariantsBoundary(variants); }
 
 }  // namespace jaxsec

@@ -7,16 +7,7 @@
 
 namespace jaxsec {
 
-#define JAXSEC_DECLARE(isa)                                                                                                           \
-  namespace isa {                                                                                                                     \
-  void Conv2d(const Conv2dPlan&, const float*, const float*, const float*, const float*, float*, float*, int64_t, int64_t);           \
-  }
-JAXSEC_DECLARE(base)
-#if defined(__x86_64__)
-JAXSEC_DECLARE(x86_64_v3)
-JAXSEC_DECLARE(x86_64_v4)
-#endif
-#undef JAXSEC_DECLARE
+JAXSEC_VARIANTS(Conv2d, (const Conv2dPlan&, const float*, const float*, const float*, const float*, float*, float*, int64_t, int64_t))
 
 int64_t Conv2dGroup(const Conv2dPlan& s) {
   constexpr int64_t kMost = 64, kCacheFloats = 1 << 16;  // a quarter of a megabyte: half of a common second-level cache
@@ -27,14 +18,6 @@ int64_t Conv2dScratch(const Conv2dPlan& s) {
   return Conv2dGroup(s) * ((s.gated ? s.h * s.w * s.c : 0) + (s.Direct() ? 0 : s.oh * s.ow * s.o));
 }
 
-int Conv2dVariants(Conv2dFn variants[3]) {
-  int n = 0;
-#if defined(__x86_64__)
-  if (HasV4()) variants[n++] = x86_64_v4::Conv2d;
-  if (HasV3()) variants[n++] = x86_64_v3::Conv2d;
-#endif
-  variants[n++] = base::Conv2d;
-  return n;
-}
+int Conv2dVariants(Conv2dFn variants[3]) { return VariantsConv2d(variants); }
 
 }  // namespace jaxsec

@@ -7,6 +7,7 @@ TPUs and GPUs run the twin, and so does the CPU where the package was installed 
 """
 
 from ._bits import random_bits as random_bits
+from ._boundary import Move as Move
 from ._boundary import native_move as native_move
 from ._conv import conv2d as conv2d
 from ._conv import conv2d_twin as conv2d_twin

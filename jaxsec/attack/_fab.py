@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from .._native import Move
 from ..core._struct import Struct, static, struct
 from ..threat._rows import flat
 from ._apgd import pick_target
@@ -146,7 +147,8 @@ class FAB(Method):
     def step(self, problem: Problem, state: _State, i: jax.Array) -> _State:
         threat, x0, x = problem.threat, problem.x0, state.x
         lo, hi = (_bound(v, x0) for v in (threat.lo, threat.hi))
-        moved = boundary_move(threat.norm, flat(x), flat(x0), state.normal, state.value, lo, hi, self.alpha_max, self.eta).reshape(x.shape)
+        move = Move(flat(x), flat(x0), state.normal, state.value, lo, hi, jnp.asarray(self.alpha_max), jnp.asarray(self.eta))
+        moved = boundary_move(threat.norm, move).reshape(x.shape)
         if self.reference:
             wrong = problem.wrong(problem.logits(moved, 2 * i + 2))
             pulled = jnp.where(expand(wrong, x), x0 + self.beta * (moved - x0), moved)
@@ -154,15 +156,16 @@ class FAB(Method):
         else:
             value, normal, wrong = self._boundary(problem, moved, i + 1, state.target)
             pulled = jnp.where(expand(wrong, x), x0 + self.beta * (moved - x0), moved)
-            # the plane as seen from the pulled point, which lies (beta - 1) of the way from x0 to the moved one further
+            # the same plane seen from the pulled point: pulled - moved = (beta - 1) (moved - x0)
             value = value + jnp.where(wrong, (self.beta - 1) * jnp.sum(normal * flat(moved - x0), axis=1), 0.0)
         distance = threat.distance(x0, moved)
         old = state.track
         live = jnp.ones_like(wrong) if self.minimise else ~old.success
         closer = live & wrong & (distance < state.best_distance)
         # the box holds by the clip; the front door asks `contains`, which costs more, once at the end
-        won = closer & (distance <= threat.radius(x0)) & ~old.success
-        track = self._count(old, live, distance <= threat.radius(x0), normal, problem)
+        near = distance <= threat.radius(x0)
+        won = closer & near & ~old.success
+        track = self._count(old, live, near, normal, problem)
         if self.reference:
             track = track.replace(queries=track.queries + problem.draws * live)
         track = track.replace(success=old.success | won, first_step=jnp.where(won, i + 1, old.first_step))

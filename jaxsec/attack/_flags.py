@@ -8,6 +8,7 @@ from jax.extend import core as jex
 from ..core._check import program_of
 from ..core._model import Model
 from ..core._result import Flag, Status
+from ..core._rewrite import untuned
 from ._masking import ROWS, masking_probes
 from ._problem import Problem
 from ._record import Record
@@ -119,8 +120,7 @@ def primitives_of(model: Model, x: np.ndarray) -> set[str]:
 
 def _from_program(model: Model, x: np.ndarray) -> list[Flag]:
     """What the traced program shows before anything runs; AutoAttack's `check_dynamic`, which counts calls, cannot work under jit."""
-    apply = getattr(model.apply, "inner", model.apply)  # the user's program, not the tuned one
-    names = primitives_of(model.replace(apply=apply), x)
+    names = primitives_of(untuned(model), x)
     found = []
     if flat := sorted(names & _FLAT):
         found.append(Flag("flat-operations", "warning", f"the model contains {', '.join(flat)}, whose derivative is zero or absent"))

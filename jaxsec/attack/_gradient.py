@@ -74,7 +74,7 @@ class PGD(Method):
     def rounds(self, n_classes: int) -> int:
         return self.restarts
 
-    def fit(self, n_classes: int, row_shape: tuple[int, ...], norm: str) -> tuple[Method, tuple[str, ...]]:
+    def fit(self, n_classes: int, row_shape: tuple[int, ...], norm: str) -> tuple["PGD", tuple[str, ...]]:
         if self.steps < 1 or self.restarts < 1:
             raise ValueError(f"PGD got steps={self.steps}, restarts={self.restarts}; both must be at least 1.")
         if self.loss not in LOSSES:
@@ -157,7 +157,7 @@ class FGSM(Method):
 
     def fit(self, n_classes: int, row_shape: tuple[int, ...], norm: str) -> tuple[Method, tuple[str, ...]]:
         inner, notes = self._inner().fit(n_classes, row_shape, norm)
-        return self.replace(loss=inner.loss), notes  # type: ignore[attr-defined]
+        return self.replace(loss=inner.loss), notes
 
     def init(self, problem: Problem, round: jax.Array | int) -> _State:
         return self._inner().init(problem, round)

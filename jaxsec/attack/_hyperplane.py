@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .._native import native_move, on_one_cpu
+from .._native import Move, native_move, on_one_cpu
 from ..core._select import concave_root, fill_knapsack
 
 
@@ -42,46 +42,26 @@ def towards_plane(norm: str, x: jax.Array, w: jax.Array, value: jax.Array, lo: j
     return direction * length
 
 
-def boundary_move(
-    norm: str,
-    x: jax.Array,
-    x0: jax.Array,
-    w: jax.Array,
-    value: jax.Array,
-    lo: jax.Array,
-    hi: jax.Array,
-    alpha_max: jax.Array | float,
-    eta: jax.Array | float,
-) -> jax.Array:
+def boundary_move(norm: str, move: Move) -> jax.Array:
     """Past the plane `value + <w, z - x> = 0` from `x`, drawn towards the clean `x0` by a share that the two distances decide.
 
     Guarantee: inside the box; a row whose `w` is zero or not finite has no plane to go to and returns half way to its clean input.
 
     Args:
-      norm: "linf", "l2" or "l1". x, x0, w: [B, D], x and x0 inside the box. value: [B]. lo, hi: [1 or B, 1 or D].
-      alpha_max: largest share of x0's own step. eta: overshoot, above 1 to cross the plane.
+      norm: "linf", "l2" or "l1".
+      move: alpha_max: largest share of x0's own step. eta: overshoot, above 1 to cross the plane.
 
     Cost: native (one CPU device, not L1, float32), one pass over the rows; else two `towards_plane` and a few passes.
     Source: Croce and Hein 2020 (FAB), eq. 5 to 8.
     """
     twin = functools.partial(_move, norm)
-    operands = (x, x0, w, value, lo, hi, jnp.asarray(alpha_max), jnp.asarray(eta))
-    if norm == "l1" or {a.dtype for a in operands[:6]} != {jnp.dtype("float32")} or not on_one_cpu():
-        return twin(*operands)
-    return lax.platform_dependent(*operands, cpu=functools.partial(native_move, norm), default=twin)
+    if norm == "l1" or {a.dtype for a in move[:6]} != {jnp.dtype("float32")} or not on_one_cpu():
+        return twin(move)
+    return lax.platform_dependent(move, cpu=functools.partial(native_move, norm), default=twin)
 
 
-def _move(
-    norm: str,
-    x: jax.Array,
-    x0: jax.Array,
-    w: jax.Array,
-    value: jax.Array,
-    lo: jax.Array,
-    hi: jax.Array,
-    alpha_max: jax.Array,
-    eta: jax.Array,
-) -> jax.Array:
+def _move(norm: str, move: Move) -> jax.Array:
+    x, x0, w, value, lo, hi, alpha_max, eta = move
     size = jnp.max(jnp.abs(w), axis=1)
     usable = (jnp.isfinite(size) & (size > 0))[:, None]
     w = jnp.where(usable, w, 0.0)

@@ -51,12 +51,11 @@ def pure(
         stages=tuple(name for name, _ in stages),
     )
     for s, (_, method) in enumerate(stages):
-        fitted, _ = method.fit(k, x.shape[1:], threat.norm)
 
-        def one(r: jax.Array, result: AttackResult, s: int = s, m: Method = fitted) -> AttackResult:
+        def one(r: jax.Array, result: AttackResult, s: int = s, m: Method = method) -> AttackResult:
             return _round(base.replace(keys=fold(fold(keys, s), r)), m, result, s, r)
 
-        result = jax.lax.fori_loop(0, fitted.rounds(k), one, result)
+        result = jax.lax.fori_loop(0, method.rounds(k), one, result)
     return result.replace(distance=jnp.where(wrong, 0.0, threat.distance(x, result.x)))
 
 

@@ -14,6 +14,7 @@ from ..core._check import program_of
 from ..core._keys import fold, row_keys
 from ..core._model import Model
 from ..core._result import Status
+from ..core._rewrite import untuned
 from ..threat import Threat
 from ._checkpoint import Checkpoint, Cursor, fingerprint
 from ._method import Method, Track
@@ -178,6 +179,5 @@ class Run:
 
         settings = (__version__, self.targeted, self.draws, self.n_classes, repr([(n, m) for n, m in self.stages]))
         # the program too: a function may keep its name and change its body
-        inner = self.model.replace(apply=getattr(self.model.apply, "inner", self.model.apply))
-        program = re.sub(r" at 0x[0-9a-f]+", "", str(program_of(inner, self.x)))
+        program = re.sub(r" at 0x[0-9a-f]+", "", str(program_of(untuned(self.model), self.x)))
         return fingerprint(self.model, self.x, self.y, self.threat, self.keys, repr(settings), np.frombuffer(program.encode(), np.uint8))

@@ -1,6 +1,5 @@
 """From words on the command line to a model, data, a threat and a method."""
 
-import dataclasses
 import importlib.util
 import math
 import sys
@@ -131,8 +130,7 @@ def data_of(
     )
     row = data.x.shape[1:]
     if wanted is not None and row != tuple(wanted) and [d for d in row if d != 1] == [d for d in wanted if d != 1]:
-        said = f"rows of shape {row} were given the shape {tuple(wanted)} that the model takes"  # axes of length 1 hold nothing
-        data = dataclasses.replace(data, x=data.x.reshape(-1, *wanted), notes=(*data.notes, said))
+        data = data.shaped(wanted)  # axes of length 1 hold nothing
     return data
 
 

@@ -51,11 +51,12 @@ def model_and_data(
 def _normalising(net: Any, mean: Any, std: Any, layout: str, row: tuple[int, ...]) -> Any:
     """The model behind the normalisation, so that eps and range stay in the units of the data."""
     channels = {"NCHW": 0, "NHWC": -1}.get(layout)
+    allowed = {1, *row} if channels is None else {1, row[channels]}
     for option, value in (("--mean", mean), ("--std", std)):
-        wanted = 1 if channels is None else row[channels]
-        if np.ndim(value) and np.size(value) not in (1, wanted, *(() if channels is not None else row)):
+        if np.ndim(value) and np.size(value) not in allowed:
+            sizes = " or ".join(map(str, sorted(allowed)))
             raise ValueError(
-                f"{option} has {np.size(value)} values; the rows of shape {row} have {wanted} channels. Give one value, or one per channel."
+                f"{option} has {np.size(value)} values; for rows of shape {row} {sizes} are needed: one for all, or one per channel."
             )
     said = f"inputs are normalised in front of the model: (x - {_said(mean, 0)}) / {_said(std, 1)}"
     mean, std = 0.0 if mean is None else mean, 1.0 if std is None else std

@@ -19,10 +19,6 @@ def row_uniforms(streams: jax.Array, step: jax.Array, n: int) -> jax.Array:
     Guarantee: depends on the stream, the step and n alone. `n` must be the same at every step, or steps overlap.
     """
     offset = sample_offset(step, n)
-    draw = random_bits if on_one_cpu() else _twin
+    draw = random_bits if on_one_cpu() else philox_bits
     bits = jax.vmap(functools.partial(draw, shape=(n,), offset=offset))(streams)
     return (bits >> 8).astype(jnp.float32) * jnp.float32(2**-24)
-
-
-def _twin(key: jax.Array, shape: tuple[int, ...], offset: jax.Array) -> jax.Array:
-    return philox_bits(key, offset, shape)

@@ -47,6 +47,11 @@ def tuned(model: Model) -> Model:
     return model.replace(apply=Tuned(model.apply))
 
 
+def untuned(model: Model) -> Model:
+    """The model with the program that its user wrote."""
+    return model.replace(apply=model.apply.inner) if isinstance(model.apply, Tuned) else model
+
+
 @dataclasses.dataclass(frozen=True)
 class Tuned:
     """Compares by the program it wraps."""

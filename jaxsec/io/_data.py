@@ -43,6 +43,12 @@ class Dataset:
         x, y = self.x[index], self.y[index]
         return dataclasses.replace(self, x=x, y=y, sha256=_sha256(x, y))
 
+    def shaped(self, row: tuple[int, ...]) -> "Dataset":
+        """The same numbers in rows of shape `row`, with their own hash and a note."""
+        said = f"rows of shape {self.x.shape[1:]} were given the shape {tuple(row)} that the model takes"
+        x = self.x.reshape(-1, *row)
+        return dataclasses.replace(self, x=x, sha256=_sha256(x, self.y), notes=(*self.notes, said))
+
 
 def load_data(
     spec: str | os.PathLike[str],

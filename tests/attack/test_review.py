@@ -116,7 +116,7 @@ def test_tuned_keeps_the_users_derivative(act):
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_a_rising_objective_is_still_seen_after_fab(small):
+def test_only_ascending_methods_speak_of_rising(small):
     model, x, z = small
     y = z.argmax(axis=1)
     threat = jaxsec.LInf(eps=0.01, lo=0.0, hi=1.0)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsec._native import native_move
+from jaxsec._native import Move, native_move
 from jaxsec.attack._hyperplane import _move
 from jaxsec.core import _draws
 
@@ -24,7 +24,7 @@ def operands(d: int, box: str, seed: int = 0):
     value[6], value[7] = 1e9, 0
     lo = {"scalar": np.zeros((1, 1)), "column": 0.1 * r.uniform(size=(12, 1)), "full": 0.1 * r.uniform(size=(12, d))}[box]
     hi = np.full((1, d), np.inf) if box == "full" else np.ones((1, 1))
-    return [jnp.asarray(a, jnp.float32) for a in (x, x0, w, value, lo, hi, 0.1, 1.05)]
+    return Move(*(jnp.asarray(a, jnp.float32) for a in (x, x0, w, value, lo, hi, 0.1, 1.05)))
 
 
 @pytest.mark.parametrize("box", ["scalar", "column", "full"])
@@ -32,7 +32,7 @@ def operands(d: int, box: str, seed: int = 0):
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_the_native_move_is_the_twins(norm, d, box):
     a = operands(d, box)
-    ours, theirs = jax.jit(functools.partial(native_move, norm))(*a), jax.jit(functools.partial(_move, norm))(*a)
+    ours, theirs = jax.jit(functools.partial(native_move, norm))(a), jax.jit(functools.partial(_move, norm))(a)
     np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-5)
     np.testing.assert_allclose(ours[3:5], (a[0] + a[1])[3:5] / 2, rtol=1e-6)  # no slope, NaN: half way back
     assert bool(jnp.all((ours >= a[4]) & (ours <= a[5])))
@@ -41,19 +41,19 @@ def test_the_native_move_is_the_twins(norm, d, box):
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_vmap_is_one_call(norm):
     a, b = operands(10, "column"), operands(10, "column", seed=1)
-    both = [jnp.stack([u, v]) if i < 5 else u for i, (u, v) in enumerate(zip(a, b, strict=True))]
-    axes = (0, 0, 0, 0, 0, None, None, None)
+    both = Move(*(jnp.stack([u, v]) if i < 5 else u for i, (u, v) in enumerate(zip(a, b, strict=True))))
+    axes = (Move(0, 0, 0, 0, 0, None, None, None),)
     run = jax.jit(jax.vmap(functools.partial(native_move, norm), in_axes=axes))
-    for got, one in zip(run(*both), (a, b), strict=True):
-        np.testing.assert_array_equal(got, native_move(norm, *one))
-    text = run.lower(*both).as_text()
+    for got, one in zip(run(both), (a, b), strict=True):
+        np.testing.assert_array_equal(got, native_move(norm, one))
+    text = run.lower(both).as_text()
     assert text.count("call @jaxsec_boundary_move") + text.count("custom_call @jaxsec_boundary_move") >= 1 and "while" not in text
 
 
 def test_the_target_checks_its_shapes():
-    x, x0, w, value, _, hi, alpha, eta = operands(10, "scalar")
+    wrong = operands(10, "scalar")._replace(lo=jnp.zeros((5, 1)))
     with pytest.raises(Exception, match="do not agree"):
-        jax.block_until_ready(native_move("linf", x, x0, w, value, jnp.zeros((5, 1)), hi, alpha, eta))
+        jax.block_until_ready(native_move("linf", wrong))
 
 
 def test_draws_are_the_same_with_and_without_native_code(monkeypatch):

@@ -119,7 +119,7 @@ class APGD(Method):
         start = problem.threat.sample_boundary(problem.keys, problem.x0)
         target = pick_target(problem, round) if self.targets else problem.y
         logits, loss, gradient = self._evaluate(problem, start, 0, target)
-        track = observe(start_track(problem), start, loss, problem.wrong(logits), 0, queries=problem.draws, gradient=gradient)
+        track = observe(start_track(problem), problem, start, logits, loss, 0, gradient=gradient)
         return _State(
             x=start,
             previous=start,
@@ -147,16 +147,8 @@ class APGD(Method):
         moved = self._project(problem, x + weight * (z - x) + (1 - weight) * (x - state.previous))
         logits, loss, gradient = self._evaluate(problem, moved, i + 1, state.target)
         old = state.track
-        track = observe(
-            old,
-            moved,
-            loss,
-            problem.wrong(logits),
-            i + 1,
-            queries=problem.draws,
-            gradient=gradient,
-            closing=i + 1 <= self.steps - max(1, self.steps // 10),
-        )
+        closing = i + 1 <= self.steps - max(1, self.steps // 10)
+        track = observe(old, problem, moved, logits, loss, i + 1, gradient=gradient, closing=closing)
         improved = loss > old.loss
         best_gradient = jnp.where(expand(improved, x), gradient, state.best_gradient)
         rises = state.rises + (loss > state.last_loss)

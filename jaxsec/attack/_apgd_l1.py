@@ -78,8 +78,7 @@ class APGDL1(Method):
         start = threat.sample_boundary(problem.keys, problem.x0)
         target = pick_target(problem, round) if self.targets else problem.y
         logits, loss, gradient = problem.evaluate(start, 0, self.loss, target if self.targets else None)
-        wrong = problem.wrong(logits) & (factor[0] == 1.0)
-        track = observe(start_track(problem), start, loss, wrong, 0, queries=problem.draws, gradient=gradient)
+        track = observe(start_track(problem), problem, start, logits, loss, 0, gradient=gradient, counts=bool(factor[0] == 1.0))
         d = flat(start).shape[1]
         return _State(
             x=start,
@@ -107,18 +106,9 @@ class APGDL1(Method):
         stepped = x + (state.size[:, None] * sparse).reshape(x.shape).astype(x.dtype)
         moved = threat.project(x0, jnp.where(enters, state.best, stepped))
         logits, loss, gradient = problem.evaluate(moved, i + 1, self.loss, state.target if self.targets else None)
-        final = factors == 1.0
         closing = i + 1 <= self.total_steps - max(1, self.total_steps // 10)
-        track = observe(
-            state.track.replace(loss=jnp.where(enters, -jnp.inf, state.track.loss)),
-            moved,
-            loss,
-            problem.wrong(logits) & final,
-            i + 1,
-            queries=problem.draws,
-            gradient=gradient,
-            closing=closing,
-        )
+        old = state.track.replace(loss=jnp.where(enters, -jnp.inf, state.track.loss))
+        track = observe(old, problem, moved, logits, loss, i + 1, gradient=gradient, closing=closing, counts=factors == 1.0)
         better = enters | (loss > state.best_loss)
         row = expand(better, x)
         best, best_gradient = jnp.where(row, moved, state.best), jnp.where(row, gradient, state.best_gradient)

@@ -12,6 +12,7 @@ from ._apgd import pick_target
 from ._hyperplane import boundary_move
 from ._method import Method, Track, start_track
 from ._problem import Problem, expand
+from ._verdict import confirmed
 
 
 @struct
@@ -111,7 +112,7 @@ class FAB(Method):
         )
 
     def _boundary(self, problem: Problem, x: jax.Array, i: Any, target: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Value [B] and normal [B, D] of the linearised boundary to cross (the target's, or the nearest one's), and whether x is across."""
+        """Value [B] and normal [B, D] of the linearised boundary to cross (the target's, or the nearest one's), and the logits at x."""
 
         def differences(v: jax.Array) -> tuple[jax.Array, jax.Array]:
             z = problem.logits(v, i)
@@ -128,7 +129,7 @@ class FAB(Method):
 
         if self.targets or problem.targeted:
             g, (f, z) = jax.grad(one, has_aux=True)(x)
-            return f, flat(g), problem.wrong(z)
+            return f, flat(g), z
         d, pull, z = jax.vjp(differences, x, has_aux=True)
         k = d.shape[1]
         basis = jnp.broadcast_to(jnp.eye(k, dtype=d.dtype)[:, None, :], (k, *d.shape))
@@ -142,7 +143,7 @@ class FAB(Method):
         nearest = jnp.argmin(jnp.where(jax.nn.one_hot(problem.y, k, dtype=bool).T, jnp.inf, far), axis=0)
         chosen = jax.nn.one_hot(nearest, k, dtype=bool)  # a mask, not a gather, so that sharded rows stay where they are
         value = jnp.sum(jnp.where(chosen, d, 0.0), axis=1)
-        return value, jnp.sum(jnp.where(chosen.T[:, :, None], g, 0.0), axis=0), problem.wrong(z)
+        return value, jnp.sum(jnp.where(chosen.T[:, :, None], g, 0.0), axis=0), z
 
     def step(self, problem: Problem, state: _State, i: jax.Array) -> _State:
         threat, x0, x = problem.threat, problem.x0, state.x
@@ -150,25 +151,29 @@ class FAB(Method):
         move = Move(flat(x), flat(x0), state.normal, state.value, lo, hi, jnp.asarray(self.alpha_max), jnp.asarray(self.eta))
         moved = boundary_move(threat.norm, move).reshape(x.shape)
         if self.reference:
-            wrong = problem.wrong(problem.logits(moved, 2 * i + 2))
+            logits = problem.logits(moved, 2 * i + 2)
+            wrong = problem.wrong(logits)
             pulled = jnp.where(expand(wrong, x), x0 + self.beta * (moved - x0), moved)
             value, normal, _ = self._boundary(problem, pulled, 2 * i + 1, state.target)
         else:
-            value, normal, wrong = self._boundary(problem, moved, i + 1, state.target)
+            value, normal, logits = self._boundary(problem, moved, i + 1, state.target)
+            wrong = problem.wrong(logits)
             pulled = jnp.where(expand(wrong, x), x0 + self.beta * (moved - x0), moved)
             # the same plane seen from the pulled point: pulled - moved = (beta - 1) (moved - x0)
             value = value + jnp.where(wrong, (self.beta - 1) * jnp.sum(normal * flat(moved - x0), axis=1), 0.0)
         distance = threat.distance(x0, moved)
+        sure, more = confirmed(problem, moved, logits, i + 1)
         old = state.track
         live = jnp.ones_like(wrong) if self.minimise else ~old.success
-        closer = live & wrong & (distance < state.best_distance)
+        closer = live & sure & (distance < state.best_distance)
         # the box holds by the clip; the front door asks `contains`, which costs more, once at the end
         near = distance <= threat.radius(x0)
         won = closer & near & ~old.success
         track = self._count(old, live, near, normal, problem)
-        if self.reference:
-            track = track.replace(queries=track.queries + problem.draws * live)
-        track = track.replace(success=old.success | won, first_step=jnp.where(won, i + 1, old.first_step))
+        more = more + problem.draws if self.reference else more
+        track = track.replace(
+            success=old.success | won, first_step=jnp.where(won, i + 1, old.first_step), queries=track.queries + more * live
+        )
         # a solved row is frozen, so that its result cannot depend on when its batch stops
         return _State(
             x=jnp.where(expand(live, x), pulled, x),
@@ -195,19 +200,20 @@ class FAB(Method):
         def at(t: jax.Array) -> jax.Array:
             return x0 + expand(t, x0).astype(x0.dtype) * (best - x0)
 
-        def margin(x: jax.Array, draw: int) -> tuple[jax.Array, jax.Array]:
+        def margin(x: jax.Array, draw: int) -> tuple[jax.Array, jax.Array, jax.Array]:
             z = problem.logits(x, 2 * self.steps + draw)
-            return problem.loss("margin", z), problem.wrong(z)
+            return problem.loss("margin", z), *confirmed(problem, x, z, 2 * self.steps + draw)
 
         low, high = jnp.zeros_like(state.best_distance), jnp.ones_like(state.best_distance)
-        (f_low, _), (f_high, _) = margin(x0, 0), margin(best, 1)
+        (f_low, _, spent), (f_high, _, more) = margin(x0, 0), margin(best, 1)
+        spent = spent + more + 5 * problem.draws
         for draw in range(2, 5):
             gap = f_high - f_low
             share = jnp.clip(-f_low / jnp.where(gap > 0, gap, 1.0), 0.0, 1.0)
             share = share + 1e-3 * (1 - share)  # a hair on the wrong side, where the model errs
             t = low + (high - low) * jnp.where(gap > 0, share, 1.0)
-            f, wrong = margin(at(t), draw)
-            wrong = wrong & found
+            f, sure, more = margin(at(t), draw)
+            wrong, spent = sure & found, spent + more
             low, f_low = jnp.where(wrong, low, t), jnp.where(wrong, f_low, f)
             high, f_high = jnp.where(wrong, t, high), jnp.where(wrong, f, f_high)
         x = jnp.where(expand(found & (high < 1), x0), at(high), best)
@@ -218,7 +224,7 @@ class FAB(Method):
         track = old.replace(
             success=old.success | inside,
             first_step=jnp.where(inside & ~old.success, self.steps, old.first_step),
-            queries=old.queries + 5 * problem.draws,
+            queries=old.queries + spent,
         )
         return state.replace(
             best=jnp.where(expand(closer, x0), x, best), best_distance=jnp.where(closer, distance, state.best_distance), track=track

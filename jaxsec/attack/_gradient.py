@@ -88,9 +88,7 @@ class PGD(Method):
     def init(self, problem: Problem, round: jax.Array | int) -> _State:
         start = problem.threat.sample(problem.keys, problem.x0) if self.random_start else problem.x0
         logits, loss, gradient = problem.evaluate(start, 0, self.loss)
-        track = observe(
-            start_track(problem), start, loss, problem.wrong(logits), 0, queries=problem.draws, gradient=gradient, closing=self.steps <= 1
-        )
+        track = observe(start_track(problem), problem, start, logits, loss, 0, gradient=gradient, closing=self.steps <= 1)
         momentum = self._moving()
         return _State(
             x=start,
@@ -119,7 +117,7 @@ class PGD(Method):
         x = threat.project(problem.x0, moved)
         logits, loss, gradient = problem.evaluate(x, i + 1, self.loss)
         closing = i + 1 <= self.steps - max(1, self.steps // 10)
-        track = observe(state.track, x, loss, problem.wrong(logits), i + 1, queries=problem.draws, gradient=gradient, closing=closing)
+        track = observe(state.track, problem, x, logits, loss, i + 1, gradient=gradient, closing=closing)
         velocity = None if state.velocity is None else self.momentum * state.velocity + _unit_l1(gradient)
         return _State(x=x, gradient=gradient, velocity=velocity, rule=rule, track=track)
 

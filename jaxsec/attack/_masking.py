@@ -9,7 +9,8 @@ from ..core._result import Flag, Status
 from ._gradient import PGD
 from ._problem import Problem
 from ._record import Record
-from ._run import Run, advance, finish, start
+from ._run import Run, advance, finish, opinion, start
+from ._verdict import confirmed
 
 ROWS = 64
 NOISE_DRAWS = 16
@@ -37,8 +38,9 @@ def _attack(run: Run, rows: np.ndarray, method: PGD, eps: float | None = None) -
         problem = problem.replace(threat=problem.threat.replace(eps=jnp.full_like(problem.threat.eps, eps)))
     fitted, _ = method.fit(run.n_classes, run.x.shape[1:], run.threat.norm)
     state = advance(fitted, problem, start(fitted, problem, jnp.int32(0)), jnp.int32(0), jnp.int32(fitted.total_steps))
-    track, inside, wrong = finish(fitted, problem, state)
-    return np.asarray(track.success & inside & wrong)[: len(rows)]
+    track = finish(fitted, problem, state)
+    inside, wrong, _ = opinion(problem, track.x)
+    return np.asarray((track.success | track.candidate) & inside & wrong)[: len(rows)]
 
 
 def _unbounded(run: Run, rows: np.ndarray) -> list[Flag]:
@@ -74,11 +76,11 @@ def _more_steps(run: Run, rows: np.ndarray) -> list[Flag]:
 
 @jax.jit
 def _noise_hits(problem: Problem, scale: jax.Array) -> jax.Array:
-    """[draws, B] bool: wrong at a uniform point of the set shrunk by `scale`."""
+    """[draws, B] bool: wrong beyond doubt at a uniform point of the set shrunk by `scale`."""
 
     def one(d: jax.Array) -> jax.Array:
         x = problem.threat.scaled(scale).sample(fold(problem.keys, 5000 + d), problem.x0)
-        return problem.wrong(problem.logits(x, d))
+        return confirmed(problem, x, problem.logits(x, d), d)[0]
 
     return jax.lax.map(one, jnp.arange(NOISE_DRAWS))
 

@@ -8,18 +8,21 @@ import jax.numpy as jnp
 
 from ..core._struct import Struct, struct
 from ._problem import Problem, expand
+from ._verdict import confirmed
 
 
 @struct
 class Track(Struct):
     """Best so far of one round; every leaf is [B, ...]. Frozen per row from the first success on (see `observe`).
 
-    `x` is the first adversarial input found, or the one of the largest objective. `late` is the best objective when nine
+    `x` is the first input found that is adversarial beyond doubt (`success`, see `_verdict.confirmed`), or the one of the
+    largest objective, which may look adversarial too (`candidate`): the front door judges both. `late` is the best objective when nine
     tenths of the steps were done: a loss that still rises then means an attack that was stopped too early.
     """
 
     x: jax.Array
     success: jax.Array
+    candidate: jax.Array
     loss: jax.Array
     late: jax.Array
     queries: jax.Array
@@ -37,6 +40,7 @@ def start_track(problem: Problem) -> Track:
     return Track(
         x=problem.x0,
         success=jnp.zeros(rows, bool),
+        candidate=jnp.zeros(rows, bool),
         loss=none,
         late=none,
         queries=zero,
@@ -49,44 +53,43 @@ def start_track(problem: Problem) -> Track:
 
 def observe(
     track: Track,
+    problem: Problem,
     x: jax.Array,
+    logits: jax.Array,
     loss: jax.Array,
-    wrong: jax.Array,
     step: jax.Array | int,
     *,
-    queries: int,
-    gradient: jax.Array | None = None,
+    gradient: jax.Array,
     closing: jax.Array | bool = False,
+    counts: jax.Array | bool = True,
 ) -> Track:
-    """Enters one evaluated iterate: any success counts, and a row is frozen (its counters too) once it has one.
+    """Enters one iterate evaluated with its gradient: any success counts, and a row is frozen (its counters too) once it has one.
 
     Args:
-      x, loss, wrong: [B, ...], [B], [B] the iterate, its objective, whether it meets the goal.
+      x, logits, loss: [B, ...], [B, K], [B] the iterate, the model's answer, the objective; gradient: [B, ...].
       step: steps done when the iterate was made (0 = start point).
-      queries: forward evaluations that this iterate cost per row; `gradient`: its gradient, counted when given.
       closing: nine tenths of the steps are done: remember the best objective in `late`.
+      counts: False where an iterate is outside the set, so that it cannot succeed.
     """
     live = ~track.success
-    won = live & wrong
+    sure, more = confirmed(problem, x, logits, step)
+    won = live & sure & counts
     better = live & (won | (loss > track.loss))
     best = jnp.where(live & (loss > track.loss), loss, track.loss)
-    zero, bad = track.zero_gradients, track.bad_gradients
-    if gradient is not None:
-        axes = tuple(range(1, gradient.ndim))
-        largest = jnp.max(jnp.abs(gradient), axis=axes)  # NaN and inf survive the maximum
-        zero = zero + (live & (largest == 0))
-        bad = bad + (live & ~jnp.isfinite(largest))
+    axes = tuple(range(1, gradient.ndim))
+    largest = jnp.max(jnp.abs(gradient), axis=axes)  # NaN and inf survive the maximum
     count = live.astype(jnp.int32)
     return track.replace(
         x=jnp.where(expand(better, x), x, track.x),
         success=track.success | won,
+        candidate=jnp.where(better, problem.wrong(logits) & counts, track.candidate),
         loss=best,
         late=jnp.where(closing & live, best, track.late),
-        queries=track.queries + queries * count,
-        gradients=track.gradients + (count * queries if gradient is not None else 0),
+        queries=track.queries + (problem.draws + more) * count,
+        gradients=track.gradients + problem.draws * count,
         first_step=jnp.where(won, step, track.first_step),
-        zero_gradients=zero,
-        bad_gradients=bad,
+        zero_gradients=track.zero_gradients + (live & (largest == 0)),
+        bad_gradients=track.bad_gradients + (live & ~jnp.isfinite(largest)),
     )
 
 

@@ -24,6 +24,7 @@ class Problem(Struct):
       targeted: the goal is to reach `y` instead of leaving it.
       draws: model draws averaged per query (expectation over transformation); 1 for a deterministic model.
       n_classes: K.
+      rounding: a margin below this share of the largest logit may be a matter of rounding.
     """
 
     model: Model
@@ -34,19 +35,22 @@ class Problem(Struct):
     targeted: bool = static(default=False)
     draws: int = static(default=1)
     n_classes: int = static(default=0)
+    rounding: float = static(default=0.0)
 
     def logits(self, x: jax.Array, step: jax.Array | int) -> jax.Array:
         """[B, ...] -> [B, K] in float32; for a stochastic model, the log of the mean softmax over the draws of this `step`."""
-        return self._mean([self._draw(x, step, d) for d in range(self.draws)])
+        if self.draws == 1:
+            return self.draw(x, step, 0)
+        return self._mean(jax.lax.map(lambda d: self.draw(x, step, d), jnp.arange(self.draws)))
 
-    def _draw(self, x: jax.Array, step: jax.Array | int, draw: int) -> jax.Array:
+    def draw(self, x: jax.Array, step: jax.Array | int, draw: jax.Array | int) -> jax.Array:
+        """One answer [B, K] in float32; `draw` numbers the draws of a step."""
         keys = fold(fold(self.keys, step), 1_000_003 + draw) if self.model.stochastic else None
         return self.model(x, keys).astype(jnp.float32)
 
-    def _mean(self, draws: list[jax.Array]) -> jax.Array:
-        if len(draws) == 1:
-            return draws[0]
-        return jax.nn.logsumexp(jnp.stack([jax.nn.log_softmax(z) for z in draws]), axis=0) - jnp.log(float(len(draws)))
+    def _mean(self, logits: jax.Array) -> jax.Array:
+        """[draws, B, K] -> [B, K]."""
+        return jax.nn.logsumexp(jax.nn.log_softmax(logits), axis=0) - jnp.log(float(self.draws))
 
     def wrong(self, logits: jax.Array) -> jax.Array:
         """[B] bool: the goal is met. NaN logits never meet it. Ties go to the lower class, as in argmax."""
@@ -66,18 +70,21 @@ class Problem(Struct):
         Cost: one forward and one backward to the input per draw. With several draws the gradient is the mean of the draws'
         gradients, and logits and objective belong to the mean prediction of the same draws.
         """
-        logits, gradient = [], jnp.zeros_like(x)
-        for d in range(self.draws):
 
-            def total(v: jax.Array, d: int = d) -> tuple[jax.Array, jax.Array]:
-                z = self._draw(v, step, d)
-                # the sum's gradient is the rows' gradients because rows are independent; summed in float32 whatever x is
-                return jnp.sum(self.loss(loss, z, target)), z
+        def total(v: jax.Array, d: jax.Array | int) -> tuple[jax.Array, jax.Array]:
+            z = self.draw(v, step, d)
+            # the sum's gradient is the rows' gradients because rows are independent; summed in float32 whatever x is
+            return jnp.sum(self.loss(loss, z, target)), z
 
-            g, z = jax.grad(total, has_aux=True)(x)
-            gradient = gradient + g / self.draws
-            logits.append(z)
-        z = self._mean(logits)
+        def add(gradient: jax.Array, d: jax.Array | int) -> tuple[jax.Array, jax.Array]:
+            g, z = jax.grad(total, has_aux=True)(x, d)
+            return gradient + g / self.draws, z
+
+        if self.draws == 1:
+            gradient, z = jax.grad(total, has_aux=True)(x, 0)
+        else:  # a loop, so that the program holds the model once
+            gradient, draws = jax.lax.scan(add, jnp.zeros_like(x), jnp.arange(self.draws))
+            z = self._mean(draws)
         return z, self.loss(loss, z, target), gradient
 
 

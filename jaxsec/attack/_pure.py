@@ -12,6 +12,7 @@ from ..core._result import AttackResult, Status
 from ..threat import Threat
 from ._method import Method
 from ._problem import Problem, expand
+from ._verdict import judge, judging, rounding_of
 
 
 def pure(
@@ -30,17 +31,25 @@ def pure(
     threat = threat.canonical(x)
     ids = jnp.arange(x.shape[0], dtype=jnp.uint32) if row_ids is None else jnp.asarray(row_ids, jnp.uint32)
     keys = row_keys(key, ids)
-    base = Problem(model=model, x0=x, y=y.astype(jnp.int32), threat=threat, keys=keys, targeted=targeted, draws=draws, n_classes=k)
-    first = base.replace(keys=fold(fold(keys, 0), 0))
-    logits = first.logits(x, 0)
-    wrong, finite = first.wrong(logits), jnp.all(jnp.isfinite(logits), axis=1)
+    base = Problem(
+        model=model,
+        x0=x,
+        y=y.astype(jnp.int32),
+        threat=threat,
+        keys=keys,
+        targeted=targeted,
+        draws=draws,
+        n_classes=k,
+        rounding=rounding_of(model, x),
+    )
+    wrong, finite = judge(base.replace(keys=fold(fold(keys, 0), 0)), x)
     zero = jnp.zeros_like(base.y)
     result = AttackResult(
         x=x,
         success=wrong,
         loss=jnp.full(wrong.shape, -jnp.inf, jnp.float32),
         distance=jnp.zeros(wrong.shape, jnp.float32),
-        queries=zero + draws,
+        queries=zero + judging(model.stochastic, draws),
         gradients=zero,
         first_step=jnp.where(wrong, 0, -1).astype(jnp.int32),
         stage=zero - 1,
@@ -64,9 +73,9 @@ def _round(problem: Problem, method: Method, old: AttackResult, stage: int, roun
     state = jax.lax.fori_loop(0, method.total_steps, lambda i, s: method.step(problem, s, i), state)
     track = method.finish(problem, state)
     inside = problem.threat.contains(problem.x0, track.x)
-    wrong = problem.wrong(problem.logits(track.x, 2**30))
+    wrong, _ = judge(problem, track.x)
     live = ~old.success & (old.status != int(Status.NONFINITE))
-    good = live & track.success & inside & wrong
+    good = live & (track.success | track.candidate) & inside & wrong
     claimed = live & track.success
     status = jnp.where(claimed & ~inside, int(Status.INFEASIBLE), jnp.where(claimed & ~wrong, int(Status.UNVERIFIED), old.status))
     count = live.astype(jnp.int32)
@@ -75,9 +84,9 @@ def _round(problem: Problem, method: Method, old: AttackResult, stage: int, roun
         x=jnp.where(expand(live & inside, problem.x0), track.x, old.x),
         success=old.success | good,
         loss=jnp.where(live, track.loss, old.loss),
-        queries=old.queries + (track.queries + problem.draws) * count,
+        queries=old.queries + (track.queries + judging(problem.model.stochastic, problem.draws)) * count,
         gradients=old.gradients + track.gradients * count,
-        first_step=jnp.where(good, track.first_step, old.first_step),
+        first_step=jnp.where(good, jnp.where(track.success, track.first_step, method.total_steps), old.first_step),
         stage=jnp.where(good, stage, old.stage),
         status=jnp.where(good, int(Status.ADVERSARIAL), status).astype(jnp.int32),
         zero_gradients=old.zero_gradients + track.zero_gradients * count,

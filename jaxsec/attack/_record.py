@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from ..core._result import AttackResult, Flag, Status
-from ._method import Track
+from ._method import Method, Track
 
 
 @dataclasses.dataclass
@@ -48,21 +48,21 @@ class Record:
         """Indices still to attack."""
         return np.flatnonzero(~self.success & (self.status != Status.NONFINITE))
 
-    def merge(self, rows: np.ndarray, track: Track, stage: int, inside: np.ndarray, wrong: np.ndarray, ascends: bool, check: int) -> None:
+    def merge(self, rows: np.ndarray, track: Track, stage: int, inside: np.ndarray, wrong: np.ndarray, method: Method, check: int) -> None:
         """Enters a finished round of `rows`; `inside` and `wrong` are the front door's own checks of `track.x`, at `check` queries each."""
         claimed = np.asarray(track.success)
-        good = claimed & inside & wrong
+        good = (claimed | np.asarray(track.candidate)) & inside & wrong
         self.queries[rows] += np.asarray(track.queries) + check
         self.gradients[rows] += np.asarray(track.gradients)
         self.zero_gradients[rows] += np.asarray(track.zero_gradients)
         self.bad_gradients[rows] += np.asarray(track.bad_gradients)
         loss, late = np.asarray(track.loss), np.asarray(track.late)
         self.loss[rows] = loss
-        if ascends:
+        if method.ascends:
             with np.errstate(invalid="ignore"):
                 self.rising[rows] = ~good & np.isfinite(late) & (loss - late > 0.05 * np.abs(loss) + 1e-6)
         self.success[rows] |= good
-        self.first_step[rows] = np.where(good, np.asarray(track.first_step), self.first_step[rows])
+        self.first_step[rows] = np.where(good, np.where(claimed, np.asarray(track.first_step), method.total_steps), self.first_step[rows])
         self.stage[rows] = np.where(good, stage, self.stage[rows])
         failed = np.where(claimed & ~inside, Status.INFEASIBLE, np.where(claimed & ~wrong, Status.UNVERIFIED, self.status[rows]))
         self.status[rows] = np.where(good, Status.ADVERSARIAL, failed)

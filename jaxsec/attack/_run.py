@@ -21,14 +21,9 @@ from ._method import Method, Track
 from ._problem import Problem
 from ._progress import Report, progress
 from ._record import Record
+from ._verdict import judge, judging, rounding_of
 
 # The compiled programs, shared by every call: everything that may change without a retrace is a traced argument.
-
-
-@jax.jit
-def _clean(problem: Problem) -> tuple[jax.Array, jax.Array]:
-    logits = problem.logits(problem.x0, 0)
-    return problem.wrong(logits), jnp.all(jnp.isfinite(logits), axis=1)
 
 
 @jax.jit
@@ -42,10 +37,15 @@ def advance(method: Method, problem: Problem, state: Any, first: jax.Array, last
 
 
 @jax.jit
-def finish(method: Method, problem: Problem, state: Any) -> tuple[Track, jax.Array, jax.Array]:
-    """The round's findings, and the front door's own opinion of them: inside the set? wrong? (fresh draws)"""
-    track = method.finish(problem, state)
-    return track, problem.threat.contains(problem.x0, track.x), problem.wrong(problem.logits(track.x, 2**30))
+def finish(method: Method, problem: Problem, state: Any) -> Track:
+    """The round's findings."""
+    return method.finish(problem, state)
+
+
+@jax.jit
+def opinion(problem: Problem, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The front door's own: [B] each, inside the set? wrong? finite logits?"""
+    return problem.threat.contains(problem.x0, x), *judge(problem, x)
 
 
 @jax.jit
@@ -82,6 +82,8 @@ class Run:
         self.key, self.targeted, self.draws, self.max_rows, self.n_classes = key, targeted, draws, max_rows, n_classes
         self.ids = ids
         self.impl = jax.random.key_impl(key)
+        self.rounding = rounding_of(model, self.x)
+        self.judging = judging(model.stochastic, draws)
 
     def problem(self, rows: np.ndarray, stage: int = 0, round: int = 0, *, model: Model | None = None) -> Problem:
         """The rows as a batch of the next power of two; the padding repeats the first row."""
@@ -96,6 +98,7 @@ class Run:
             targeted=self.targeted,
             draws=self.draws,
             n_classes=self.n_classes,
+            rounding=self.rounding,
         )
 
     def chunks(self, rows: np.ndarray) -> list[np.ndarray]:
@@ -104,9 +107,10 @@ class Run:
     def clean(self) -> Record:
         wrong, finite = np.zeros(len(self.y), bool), np.zeros(len(self.y), bool)
         for rows in self.chunks(np.arange(len(self.y))):
-            w, f = _clean(self.problem(rows))
+            problem = self.problem(rows)
+            _, w, f = opinion(problem, problem.x0)
             wrong[rows], finite[rows] = np.asarray(w)[: len(rows)], np.asarray(f)[: len(rows)]
-        return Record.start(self.x, wrong, finite, self.draws)
+        return Record.start(self.x, wrong, finite, self.judging)
 
     def go(self, choice: bool | Report | None, folder: str | os.PathLike[str] | None) -> Record:
         disk = None if folder is None else Checkpoint(folder, self.identity())
@@ -161,9 +165,10 @@ class Run:
         self.enter(record, stage, method, problem, state, rows, np.arange(len(rows)))
 
     def enter(self, record: Record, stage: int, method: Method, problem: Problem, state: Any, rows: np.ndarray, which: np.ndarray) -> None:
-        track, inside, wrong = jax.tree.map(np.asarray, finish(method, problem, state))
-        track, inside, wrong = jax.tree.map(lambda a: a[which], (track, inside, wrong))
-        record.merge(rows[which], track, stage, inside, wrong, method.ascends, self.draws)
+        track = finish(method, problem, state)
+        inside, wrong, _ = opinion(problem, track.x)
+        track, inside, wrong = jax.tree.map(lambda a: np.asarray(a)[which], (track, inside, wrong))
+        record.merge(rows[which], track, stage, inside, wrong, method, self.judging)
 
     def distances(self, record: Record) -> np.ndarray:
         out = np.zeros(len(self.y), np.float32)

@@ -11,6 +11,7 @@ from ..core._keys import fold
 from ..core._struct import Struct, static, struct
 from ._method import Method, Track, start_track
 from ._problem import Problem, expand
+from ._verdict import confirmed
 
 LAYOUTS = ("auto", "chw", "hwc", "hw")
 _DROPS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -133,10 +134,15 @@ class Square(Method):
             start = _back(first_tiles(threat, _images(x0, h, w, c), problem.keys, _threat_images(threat, h, w, c)), h, w, c)
         logits = problem.logits(start, 0)
         margin = problem.loss("margin", logits)
-        won = problem.wrong(logits)
-        track = start_track(problem)
-        track = track.replace(
-            x=start, success=won, loss=margin, late=margin, queries=track.queries + problem.draws, first_step=jnp.where(won, 0, -1)
+        won, more = confirmed(problem, start, logits, 0)
+        track = start_track(problem).replace(
+            x=start,
+            success=won,
+            candidate=problem.wrong(logits),
+            loss=margin,
+            late=margin,
+            queries=problem.draws + more,
+            first_step=jnp.where(won, 0, -1),
         )
         # for Linf the set is a box: kept, because finding its rounded corners costs more than a proposal
         one = jnp.ones_like(x0)
@@ -166,7 +172,7 @@ class Square(Method):
             proposal = _back(moved, h, w, c)
         logits = problem.logits(proposal, i + 1)
         margin = problem.loss("margin", logits)
-        won = problem.wrong(logits)
+        won, more = confirmed(problem, proposal, logits, i + 1)
         old = state.track
         live = ~old.success
         accept = live & ((margin > state.loss) | won)
@@ -175,9 +181,10 @@ class Square(Method):
         track = old.replace(
             x=x,
             success=old.success | (live & won),
+            candidate=jnp.where(accept, problem.wrong(logits), old.candidate),
             loss=jnp.where(live, loss, old.loss),
             late=jnp.where(live, loss, old.late),
-            queries=old.queries + problem.draws * live,
+            queries=old.queries + (problem.draws + more) * live,
             first_step=jnp.where(live & won, i + 1, old.first_step),
         )
         return _State(x=x, loss=loss, streams=state.streams, corners=state.corners, track=track)

@@ -27,7 +27,12 @@ def program_of(model: Any, x: Any) -> Any:
 
 
 def n_classes_of(model: Any, x: Any) -> int:
-    """K, found by tracing the model on two rows of x's shape; raises `ValueError` where it does not give [B, K] logits."""
+    """K; raises as `logits_of`."""
+    return int(logits_of(model, x).shape[1])
+
+
+def logits_of(model: Any, x: Any) -> jax.ShapeDtypeStruct:
+    """[2, K], found by tracing the model on two rows of x's shape; raises `ValueError` where it gives no logits."""
     rows, keys = _rows_like(x)
     try:
         out = jax.eval_shape(_program, model, rows, keys)
@@ -38,7 +43,9 @@ def n_classes_of(model: Any, x: Any) -> int:
         ) from error
     if out.ndim != 2 or out.shape[0] != 2 or out.shape[1] < 2:
         raise ValueError(f"the model turns {rows.shape} into {out.shape}; logits of shape [B, K] with K >= 2 are needed.")
-    return int(out.shape[1])
+    if not jnp.issubdtype(out.dtype, jnp.floating):
+        raise ValueError(f"the model gives values of dtype {out.dtype}; logits are floating: return scores, not the class.")
+    return out
 
 
 def check_batch(model: Any, x: Any, y: Any, threat: Any, max_rows: int) -> tuple[Any, Any, int]:

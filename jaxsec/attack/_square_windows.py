@@ -83,8 +83,8 @@ def _to_sphere(threat: Threat, x0: jax.Array, delta: jax.Array) -> jax.Array:
     power = 1 if threat.norm == "l1" else 2
     eps = threat.radius(x0).reshape(-1, 1, 1, 1)
     if power == 1:  # exact projection, a hair inside so that rounding cannot leave the ball
-        return threat.scaled(1 - 1e-6).project(x0, x0 + delta)
-    return threat.project(x0, x0 + delta / (_norm(delta, 2) + 1e-12) * eps)
+        return threat.scaled(1 - 1e-6).project(x0, (x0 + delta).astype(x0.dtype))
+    return threat.project(x0, (x0 + delta / (_norm(delta, 2) + 1e-12) * eps).astype(x0.dtype))
 
 
 def first_tiles(threat: Threat, x0: jax.Array, keys: jax.Array, images: Threat) -> jax.Array:
@@ -104,7 +104,7 @@ def first_tiles(threat: Threat, x0: jax.Array, keys: jax.Array, images: Threat) 
     eps = images.radius(x0).reshape(-1, 1, 1, 1)
     if power == 1:
         delta = delta / (_norm(delta, 1) + 1e-12) * eps
-    return _to_sphere(images, x0, delta).astype(x0.dtype)
+    return _to_sphere(images, x0, delta)
 
 
 def moved_mass(threat: Threat, x0: jax.Array, x: jax.Array, u: jax.Array, side: jax.Array, largest: int, reference: bool) -> jax.Array:
@@ -139,4 +139,4 @@ def moved_mass(threat: Threat, x0: jax.Array, x: jax.Array, u: jax.Array, side: 
         budget = jnp.maximum(eps - used, 0.0) / c + both
     fresh = fresh / (per_channel + 1e-12) * budget
     delta = jnp.where(window, fresh, jnp.where(window2, 0.0, delta))
-    return _to_sphere(threat, x0, delta).astype(x0.dtype)
+    return _to_sphere(threat, x0, delta)

@@ -61,11 +61,8 @@ class Ball(Threat):
         return jnp.sum(flat(w * x0.astype(w.dtype) + jnp.abs(w) * gain), axis=1)
 
     def contains(self, x0: jax.Array, x: jax.Array, *, tolerance: float = 1e-6) -> jax.Array:
-        half_ulp = 0.5 * float(jnp.finfo(x.dtype).eps)
-        wide = x.astype(working_dtype(x))
-        surplus = jnp.maximum(jnp.abs(wide - x0.astype(wide.dtype)) - half_ulp * jnp.abs(wide), 0)
-        # a NaN survives the maximum, makes the norm NaN and the comparison False
-        near = self._length(surplus) <= self.radius(x) * (1 + tolerance)
+        # a NaN makes the distance NaN and the comparison False
+        near = self.distance(x0, x) <= self.radius(x) * (1 + tolerance)
         return near & jnp.all(flat(self._boxed(x) == x), axis=1)
 
     def distance(self, x0: jax.Array, x: jax.Array) -> jax.Array:

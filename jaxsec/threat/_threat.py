@@ -73,8 +73,9 @@ class Threat(Struct, abc.ABC):
     def contains(self, x0: jax.Array, x: jax.Array, *, tolerance: float = 1e-6) -> jax.Array:
         """[B] bool: the row is in the set. NaN is not.
 
-        Args: tolerance: relative to eps. Besides it, each element may differ by half a unit in the last place of x, the rounding
-          of `x0 + d` to x's dtype. The box is checked without tolerance, in x's dtype.
+        The distance is that of the given numbers, so a foreign `x0 + eps` that was rounded away from `x0` may be outside; points
+        of this package are rounded towards it.
+        Args: tolerance: relative to eps. The box is checked without tolerance, in x's dtype.
         """
 
     @abc.abstractmethod

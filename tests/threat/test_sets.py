@@ -168,3 +168,30 @@ def test_must_raise():
         LInf(eps=1.0).sample(jnp.zeros(2, jnp.uint32), x0)
     with pytest.raises(ValueError, match="linf, l2, l1"):
         named("l0", eps=1.0)
+
+
+@pytest.mark.parametrize("kind", [L2, L1])
+def test_contains_forgives_nothing_where_a_unit_in_the_last_place_is_large(kind):
+    """bfloat16 moves in units of 1 at 200, float32 of 0.0625 at 1e6: near eps for one element, far beyond it over many."""
+    for dtype, at, step, eps in ((jnp.bfloat16, 200.0, 1.0, 7.0), (jnp.float32, 1e6, 0.0625, 0.25)):
+        x0 = jnp.full((1, 784), at, dtype)
+        x = x0 + jnp.asarray(step, dtype)
+        distance = float(kind(eps=eps).distance(x0, x)[0])
+        assert distance > 1.5 * eps
+        assert not bool(kind(eps=eps).contains(x0, x)[0])
+        assert bool(kind(eps=distance).contains(x0, x)[0])
+        assert bool(kind(eps=eps).contains(x0, kind(eps=eps).project(x0, x))[0])
+
+
+@pytest.mark.parametrize("kind", [L2, L1])
+def test_square_stays_inside_in_half_precision(kind):
+    from jaxsec.attack._square_windows import first_tiles, moved_mass
+
+    x0 = jnp.asarray(np.random.default_rng(0).uniform(size=(8, 3, 14, 14)), jnp.bfloat16)
+    threat = kind(eps=2.0, lo=0.0, hi=1.0).canonical(x0)
+    x = jax.jit(first_tiles)(threat, x0, jax.random.split(jax.random.key(0), 8), threat)
+    u = jax.random.uniform(jax.random.key(1), (8, 8))
+    for _ in range(3):
+        assert x.dtype == jnp.bfloat16
+        assert float(threat.distance(x0, x).max()) <= 2.0 * (1 + 1e-6)
+        x = moved_mass(threat, x0, x, u, jnp.int32(5), 5, False)

@@ -1,6 +1,6 @@
 """Auto-PGD: momentum, and a step size that halves itself at checkpoints; for Linf, L2 and Box (L1 has a file of its own)."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from ..core._losses import LOSSES
 from ..core._struct import Struct, static, struct
 from ._method import Method, Track, observe, start_track
 from ._problem import Problem, expand
+from ._published import Last, returned, seen, start_last
 
 
 def checkpoints(steps: int) -> np.ndarray:
@@ -39,6 +40,7 @@ class _State(Struct):
     rises: jax.Array
     halved: jax.Array
     best_at_check: jax.Array
+    last: Last | None
     track: Track
 
 
@@ -54,9 +56,12 @@ class APGD(Method):
       targets: 0 = leave the label; n > 0 = APGD-T: one round for each of the n likeliest other classes, with the targeted
         DLR loss (static). Cut to `classes - 1`.
       large_eps: L1 only: spend 30 % of the steps at 3 eps, 30 % at 2 eps (static).
-      reference: reproduce the published code's deviations from the paper, so that numbers can be compared (static): the
-        first window compares with 0 instead of the start's loss, "no more than" instead of "fewer than" 75 % rises, momentum
-        is kept across a reset to the best point, and L2 projects radially, then clips.
+      reference: reproduce the published code, so that numbers can be compared (static). Its deviations from the paper: the
+        first window compares with 0 instead of the start's loss and cannot end by a best loss that stands still, "no more
+        than" instead of "fewer than" 75 % rises, L2 projects radially, then clips; with several draws loss and prediction
+        are those of the last draw. Rows go on after a success and the last misclassified iterate is returned. L1: top-k
+        rounded up, and large radii count sparsity from each phase's own start. Momentum is kept across a reset to the best
+        point, as algorithm 1 reads literally; the default starts it anew.
 
     Cost: `steps + 1` forwards and backwards per round; state of 6 times `x`.
     Edge cases: DLR with two classes becomes the margin loss; targeted DLR is defined for any number of classes. Both are noted.
@@ -102,24 +107,15 @@ class APGD(Method):
         if norm == "l1":
             from ._apgd_l1 import APGDL1
 
-            return (
-                APGDL1(steps=method.steps, restarts=method.restarts, loss=method.loss, targets=method.targets, large_eps=method.large_eps),
-                tuple(notes),
-            )
+            fields = ("steps", "restarts", "loss", "targets", "large_eps", "reference")
+            return APGDL1(**{name: getattr(method, name) for name in fields}), tuple(notes)
         return method, tuple(notes)
-
-    def _evaluate(self, problem: Problem, x: jax.Array, step: jax.Array | int, target: jax.Array):
-        if not self.targets:
-            return problem.evaluate(x, step, self.loss)
-        if problem.targeted:  # the goal itself is the target: its rounds are restarts
-            return problem.evaluate(x, step, "dlr" if problem.n_classes > 2 else "margin")
-        return problem.evaluate(x, step, self.loss, target)
 
     def init(self, problem: Problem, round: jax.Array | int) -> _State:
         start = problem.threat.sample_boundary(problem.keys, problem.x0)
         target = pick_target(problem, round) if self.targets else problem.y
-        logits, loss, gradient = self._evaluate(problem, start, 0, target)
-        track = observe(start_track(problem), problem, start, logits, loss, 0, gradient=gradient)
+        logits, loss, gradient = ask(self, problem, start, 0, target)
+        track = observe(start_track(problem), problem, start, logits, loss, 0, gradient=gradient, counts=not self.reference)
         return _State(
             x=start,
             previous=start,
@@ -129,8 +125,9 @@ class APGD(Method):
             size=2.0 * problem.threat.radius(start),
             last_loss=jnp.zeros_like(loss) if self.reference else loss,
             rises=jnp.zeros(loss.shape, jnp.int32),
-            halved=jnp.ones(loss.shape, bool),
+            halved=jnp.full(loss.shape, self.reference),
             best_at_check=loss,
+            last=seen(start_last(problem), start, problem.wrong(logits), 0) if self.reference else None,
             track=track,
         )
 
@@ -145,10 +142,10 @@ class APGD(Method):
         weight = jnp.where(i > 0, 0.75, 1.0).astype(x.dtype)
         z = self._project(problem, x + expand(state.size, x).astype(x.dtype) * problem.threat.steepest(x, state.gradient))
         moved = self._project(problem, x + weight * (z - x) + (1 - weight) * (x - state.previous))
-        logits, loss, gradient = self._evaluate(problem, moved, i + 1, state.target)
+        logits, loss, gradient = ask(self, problem, moved, i + 1, state.target)
         old = state.track
         closing = i + 1 <= self.steps - max(1, self.steps // 10)
-        track = observe(old, problem, moved, logits, loss, i + 1, gradient=gradient, closing=closing)
+        track = observe(old, problem, moved, logits, loss, i + 1, gradient=gradient, closing=closing, counts=not self.reference)
         improved = loss > old.loss
         best_gradient = jnp.where(expand(improved, x), gradient, state.best_gradient)
         rises = state.rises + (loss > state.last_loss)
@@ -171,8 +168,21 @@ class APGD(Method):
             rises=jnp.where(check, 0, rises),
             halved=jnp.where(check, reset, state.halved),
             best_at_check=jnp.where(check, track.loss, state.best_at_check),
+            last=None if state.last is None else seen(state.last, moved, problem.wrong(logits), i + 1),
             track=track,
         )
+
+    def finish(self, problem: Problem, state: _State) -> Track:
+        return state.track if state.last is None else returned(state.track, state.last)
+
+
+def ask(method: Any, problem: Problem, x: jax.Array, step: jax.Array | int, target: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(logits, objective, gradient) of the method's loss; with `targets`, the targeted DLR towards the round's target."""
+    if not method.targets:
+        return problem.evaluate(x, step, method.loss, last=method.reference)
+    if problem.targeted:  # the goal itself is the target: its rounds are restarts
+        return problem.evaluate(x, step, "dlr" if problem.n_classes > 2 else "margin", last=method.reference)
+    return problem.evaluate(x, step, method.loss, target, last=method.reference)
 
 
 def pick_target(problem: Problem, round: jax.Array | int) -> jax.Array:

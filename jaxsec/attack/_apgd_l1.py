@@ -9,9 +9,10 @@ import numpy as np
 from ..core._select import kth_largest
 from ..core._struct import Struct, static, struct
 from ..threat._rows import flat
-from ._apgd import pick_target
+from ._apgd import ask, pick_target
 from ._method import Method, Track, observe, start_track
 from ._problem import Problem, expand
+from ._published import Last, returned, seen, start_last
 
 
 @struct
@@ -25,6 +26,7 @@ class _State(Struct):
     density: jax.Array
     nonzero: jax.Array
     target: jax.Array
+    last: Last | None
     track: Track
 
 
@@ -45,6 +47,7 @@ class APGDL1(Method):
     loss: str = static(default="ce")
     targets: int = static(default=0)
     large_eps: bool = static(default=False)
+    reference: bool = static(default=False)
 
     def _plan(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Per step: radius factor, whether the step enters a new phase, whether it ends a window."""
@@ -77,9 +80,14 @@ class APGDL1(Method):
         threat = problem.threat.scaled(float(factor[0]))
         start = threat.sample_boundary(problem.keys, problem.x0)
         target = pick_target(problem, round) if self.targets else problem.y
-        logits, loss, gradient = problem.evaluate(start, 0, self.loss, target if self.targets else None)
-        track = observe(start_track(problem), problem, start, logits, loss, 0, gradient=gradient, counts=bool(factor[0] == 1.0))
+        logits, loss, gradient = ask(self, problem, start, 0, target)
+        counts = bool(factor[0] == 1.0)
+        track = observe(start_track(problem), problem, start, logits, loss, 0, gradient=gradient, counts=counts and not self.reference)
         d = flat(start).shape[1]
+        nonzero, density = jnp.full(loss.shape, float(d), jnp.float32), jnp.full(loss.shape, 0.2, jnp.float32)
+        if self.reference and self.large_eps:
+            nonzero = _moved_elements(start, problem.x0)
+            density = _next_density(nonzero, d)
         return _State(
             x=start,
             gradient=gradient,
@@ -87,9 +95,10 @@ class APGDL1(Method):
             best_gradient=gradient,
             best_loss=loss,
             size=threat.radius(start),
-            density=jnp.full(loss.shape, 0.2, jnp.float32),
-            nonzero=jnp.full(loss.shape, float(d), jnp.float32),
+            density=density,
+            nonzero=nonzero,
             target=target,
+            last=seen(start_last(problem), start, problem.wrong(logits) & counts, 0) if self.reference else None,
             track=track,
         )
 
@@ -100,26 +109,29 @@ class APGDL1(Method):
         d = flat(x).shape[1]
         g = flat(state.gradient)
         # step along the signs of the largest entries, in unit L1 length; rounded down (published: up), else two entries never become one
-        keep = jnp.abs(g) >= kth_largest(jnp.abs(g), jnp.floor(state.density * d).astype(jnp.int32))[:, None]
+        count = d - jnp.clip(jnp.floor((1 - state.density) * d), 0, d - 1) if self.reference else jnp.floor(state.density * d)
+        keep = jnp.abs(g) >= kth_largest(jnp.abs(g), count.astype(jnp.int32))[:, None]
         sparse = jnp.where(keep, jnp.sign(g), 0.0)
         sparse = sparse / (jnp.sum(jnp.abs(sparse), axis=1, keepdims=True) + 1e-10)
         stepped = x + (state.size[:, None] * sparse).reshape(x.shape).astype(x.dtype)
         moved = threat.project(x0, jnp.where(enters, state.best, stepped))
-        logits, loss, gradient = problem.evaluate(moved, i + 1, self.loss, state.target if self.targets else None)
+        logits, loss, gradient = ask(self, problem, moved, i + 1, state.target)
         closing = i + 1 <= self.total_steps - max(1, self.total_steps // 10)
         old = state.track.replace(loss=jnp.where(enters, -jnp.inf, state.track.loss))
-        track = observe(old, problem, moved, logits, loss, i + 1, gradient=gradient, closing=closing, counts=factors == 1.0)
+        final = factors == 1.0
+        counts = final & (not self.reference)
+        track = observe(old, problem, moved, logits, loss, i + 1, gradient=gradient, closing=closing, counts=counts)
         better = enters | (loss > state.best_loss)
         row = expand(better, x)
         best, best_gradient = jnp.where(row, moved, state.best), jnp.where(row, gradient, state.best_gradient)
         best_loss = jnp.where(better, loss, state.best_loss)
         # a window ends: a clearly sparser best point restarts the search there with the full step, else the step shrinks
-        nonzero = jnp.sum(flat(best != x0), axis=1).astype(jnp.float32)
+        nonzero = _moved_elements(best, x0)
         sparser = nonzero < 0.95 * state.nonzero
         full = threat.radius(x)
         size = jnp.clip(jnp.where(sparser, full, state.size / 1.5), full / 10, full)
         back = expand(checks & sparser, x)
-        fresh = jnp.maximum(nonzero / d / 1.5, 1.0 / d)
+        fresh = jnp.maximum(_next_density(nonzero, d), 1.0 / d)
         return _State(
             x=jnp.where(back, best, moved),
             gradient=jnp.where(back, best_gradient, gradient),
@@ -128,7 +140,22 @@ class APGDL1(Method):
             best_loss=best_loss,
             size=jnp.where(enters, full, jnp.where(checks, size, state.size)),
             density=jnp.where(checks | enters, fresh, state.density),
-            nonzero=jnp.where(enters, float(d), jnp.where(checks, nonzero, state.nonzero)),
+            nonzero=jnp.where(enters, nonzero if self.reference else float(d), jnp.where(checks, nonzero, state.nonzero)),
             target=state.target,
+            last=None if state.last is None else seen(state.last, moved, problem.wrong(logits) & final, i + 1),
             track=track,
         )
+
+    def finish(self, problem: Problem, state: _State) -> Track:
+        return state.track if state.last is None else returned(state.track, state.last)
+
+
+def _next_density(nonzero: jax.Array, d: int) -> jax.Array:
+    # two divisions, as published: XLA would multiply by one constant, and the count of elements is rounded to a side
+    d, shrink = jax.lax.optimization_barrier((jnp.float32(d), jnp.float32(1.5)))
+    return nonzero / d / shrink
+
+
+def _moved_elements(x: jax.Array, x0: jax.Array) -> jax.Array:
+    """[B] float32: how many elements differ."""
+    return jnp.sum(flat(x != x0), axis=1).astype(jnp.float32)

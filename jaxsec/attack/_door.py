@@ -37,6 +37,7 @@ def attack(
     draws: int | None = None,
     row_ids: Any = None,
     max_rows: int = 512,
+    min_rows: int = 1,
     checks: bool | None = None,
     progress: bool | Report | None = None,
     state: str | os.PathLike[str] | None = None,
@@ -45,8 +46,9 @@ def attack(
 
     Guarantee: where `result.success`, the returned input is inside the set and wrong, both recomputed here on the returned
     array. A row's result depends on the model, the row, the threat, the method, the key and the row's id, and on nothing
-    else: not on its neighbours, `max_rows`, restarts from disk, or earlier calls. A second call with another eps, key, or
-    weights compiles nothing new.
+    else: not on its neighbours, `max_rows`, restarts from disk, or earlier calls (on other batch sizes XLA may round sums of
+    L2 and L1 differently). A second call with another eps, key, or weights traces nothing, except where so many rows fall that a
+    batch shrinks to a size never met before; `min_rows=max_rows` rules that out too.
 
     Args:
       model: `jaxsec.bind` or `jaxsec.load` makes one.
@@ -56,7 +58,8 @@ def attack(
       key: one PRNG key, consumed; row i uses `fold_in(key, row_ids[i])`.
       draws: model draws averaged per query for a stochastic model (default 20 for AutoAttack "rand", else 1).
       row_ids: [B] ids of the rows in the whole data set, when this call sees a part of it (default 0..B-1).
-      max_rows: rows worked on at once; memory grows with it.
+      max_rows: rows worked on at once; memory grows with it. min_rows: the smallest batch that rows still standing are moved to;
+        between the two, sizes are powers of two, and each is compiled when it is first met.
       checks: look for signs that the evaluation misleads (masked gradients, randomness, probabilities for logits); None means
         yes for AutoAttack. The cheap checks always run.
       progress: True, False, a function, or None: a bar on a terminal after 3 s.
@@ -70,7 +73,7 @@ def attack(
 
     Cost: the method's, on live rows only: rows leave at pauses and between rounds, and the rest move to a batch of the next
     power of two. Called under `jit` (or on inputs sharded over several devices) it runs as one program with masks instead:
-    no compaction, no flags, shardings flow through.
+    no compaction, no flags, no state on disk (asking for them on sharded inputs raises), shardings flow through.
     Edge cases: an empty batch returns an empty result.
 
     Example:
@@ -92,19 +95,34 @@ def attack(
         stages, _ = _fitted(method, threat.norm, n_classes_of(model, x), x.shape[1:])
         return pure(model, x, y, threat, stages, as_key(key), targeted, draws, row_ids)
     x, y, n_classes = check_batch(model, x, y, threat, max_rows)
+    if not 1 <= min_rows <= max_rows:
+        raise ValueError(f"min_rows is {min_rows}; it must be from 1 to max_rows, which is {max_rows}.")
     key = as_key(key)
-    ids = np.arange(len(y), dtype=np.uint32) if row_ids is None else np.asarray(row_ids, np.uint32)
-    if ids.shape != y.shape:
-        raise ValueError(f"row_ids has shape {ids.shape}, y has {y.shape}; give one id per row.")
+    ids = _checked_ids(row_ids, len(y))
     stages, notes = _fitted(method, threat.norm, n_classes, x.shape[1:])
     model = tuned(model).replace(info=ModelInfo())  # names are static: they must not decide what is compiled
     if isinstance(x, jax.Array) and len(x.sharding.device_set) > 1:
+        if checks or state is not None:
+            asked = "checks=True" if checks else f"state={str(state)!r}"
+            raise ValueError(f"{asked} needs the eager run, and x is sharded over several devices; pass np.asarray(x), or leave it out.")
         return _sharded(model, x, y, threat, tuple(stages), key, targeted, draws, ids)
-    run = Run(model, np.asarray(x), np.asarray(y), threat, stages, key, targeted, draws, ids, max_rows, n_classes)
+    run = Run(model, np.asarray(x), np.asarray(y), threat, stages, key, targeted, draws, ids, max_rows, min_rows, n_classes)
     record = run.go(progress, state)
     full = isinstance(method, AutoAttack) if checks is None else checks
     found = flags_of(run, record, notes, full=full)
     return record.result(run.distances(record), tuple(name for name, _ in stages), found)
+
+
+def _checked_ids(row_ids: Any, n: int) -> np.ndarray:
+    """[n] uint32."""
+    ids = np.arange(n) if row_ids is None else np.asarray(row_ids)
+    if ids.shape != (n,):
+        raise ValueError(f"row_ids has shape {ids.shape}, y has {(n,)}; give one id per row.")
+    if ids.size and (not np.issubdtype(ids.dtype, np.integer) or ids.min() < 0 or ids.max() >= 2**32):
+        raise ValueError(
+            f"row_ids has dtype {ids.dtype} and values from {ids.min()} to {ids.max()}; integers from 0 to 2**32 - 1 are needed."
+        )
+    return ids.astype(np.uint32)
 
 
 def _stages(method: Method | AutoAttack, norm: str) -> list[tuple[str, Method]]:
@@ -129,7 +147,8 @@ def _fitted(
             continue
         if norm not in fitted.norms:
             raise ValueError(f"{m.name} does not support the threat {norm!r}; it supports {', '.join(fitted.norms)}.")
-        stages.append((name, fitted))
+        # one dtype, so that 0.1, np.float32(0.1) and jnp.asarray(0.1) share a program
+        stages.append((name, jax.tree.map(lambda v: v if isinstance(v, Tracer) else np.asarray(v, np.float32), fitted)))
         notes += said
     return stages, tuple(notes)
 

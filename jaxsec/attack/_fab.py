@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from .._native import Move
+from ..core._manual import marked_like
 from ..core._struct import Struct, static, struct
 from ..threat._rows import flat
 from ._apgd import pick_target
@@ -133,7 +134,7 @@ class FAB(Method):
         d, pull, z = jax.vjp(differences, x, has_aux=True)
         k = d.shape[1]
         basis = jnp.broadcast_to(jnp.eye(k, dtype=d.dtype)[:, None, :], (k, *d.shape))
-        g = jax.vmap(lambda c: flat(pull(c)[0]))(basis)  # [K, B, D]
+        g = jax.vmap(lambda c: flat(pull(c)[0]))(marked_like(basis, d))  # [K, B, D]
         dual = {
             "linf": lambda v: jnp.sum(jnp.abs(v), -1),
             "l2": lambda v: jnp.linalg.norm(v, axis=-1),

@@ -81,26 +81,24 @@ class PGD(Method):
             raise ValueError(f"PGD got loss={self.loss!r}; allowed: {', '.join(LOSSES)}.")
         if isinstance(self.schedule, str) and self.schedule not in SCHEDULES:
             raise ValueError(f"PGD got schedule={self.schedule!r}; allowed: {', '.join(SCHEDULES)} or a function of the fraction done.")
+        # a Python zero is no momentum at all; decided here, because under `jit` the field is traced and its value unknown
+        method = self.replace(use_momentum=not (isinstance(self.momentum, int | float) and self.momentum == 0))
         if self.loss == "dlr" and n_classes < 3:
-            return self.replace(loss="margin"), (f"PGD: DLR needs 3 classes, the model has {n_classes}; the margin loss was used instead",)
-        return self, ()
+            note = f"PGD: DLR needs 3 classes, the model has {n_classes}; the margin loss was used instead"
+            return method.replace(loss="margin"), (note,)
+        return method, ()
 
     def init(self, problem: Problem, round: jax.Array | int) -> _State:
         start = problem.threat.sample(problem.keys, problem.x0) if self.random_start else problem.x0
         logits, loss, gradient = problem.evaluate(start, 0, self.loss)
         track = observe(start_track(problem), problem, start, logits, loss, 0, gradient=gradient, closing=self.steps <= 1)
-        momentum = self._moving()
         return _State(
             x=start,
             gradient=gradient,
-            velocity=_unit_l1(gradient) if momentum else None,
+            velocity=_unit_l1(gradient) if self.use_momentum else None,
             rule=None if self.rule is None else jax.vmap(self.rule.init)(start),
             track=track,
         )
-
-    def _moving(self) -> bool:
-        # a Python zero switches the accumulator off without a retrace hazard: traced values always keep it
-        return self.use_momentum or not (isinstance(self.momentum, int | float) and self.momentum == 0)
 
     def step(self, problem: Problem, state: _State, i: jax.Array) -> _State:
         threat, x = problem.threat, state.x

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from ..core import losses
 from ..core._keys import fold
+from ..core._manual import marked_like
 from ..core._model import Model
 from ..core._struct import Struct, static, struct
 from ..threat import Targeted, Untargeted
@@ -63,12 +64,12 @@ class Problem(Struct):
         return (losses.targeted if self.targeted else losses.untargeted)(name, logits, self.y)
 
     def evaluate(
-        self, x: jax.Array, step: jax.Array | int, loss: str, target: jax.Array | None = None
+        self, x: jax.Array, step: jax.Array | int, loss: str, target: jax.Array | None = None, *, last: bool = False
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """One query with gradient: (logits [B, K], objective [B], its gradient [B, ...] in x's dtype).
 
         Cost: one forward and one backward to the input per draw. With several draws the gradient is the mean of the draws'
-        gradients, and logits and objective belong to the mean prediction of the same draws.
+        gradients, and logits and objective belong to the mean prediction of the same draws (`last`: to the last draw alone).
         """
 
         def total(v: jax.Array, d: jax.Array | int) -> tuple[jax.Array, jax.Array]:
@@ -83,8 +84,8 @@ class Problem(Struct):
         if self.draws == 1:
             gradient, z = jax.grad(total, has_aux=True)(x, 0)
         else:  # a loop, so that the program holds the model once
-            gradient, draws = jax.lax.scan(add, jnp.zeros_like(x), jnp.arange(self.draws))
-            z = self._mean(draws)
+            gradient, draws = jax.lax.scan(add, marked_like(jnp.zeros_like(x), x), jnp.arange(self.draws))
+            z = draws[-1] if last else self._mean(draws)
         return z, self.loss(loss, z, target), gradient
 
 

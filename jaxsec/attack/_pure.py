@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from ..core._check import n_classes_of
 from ..core._keys import fold, row_keys
+from ..core._manual import marked_like
 from ..core._model import Model
 from ..core._result import AttackResult, Status
 from ..threat import Threat
@@ -28,7 +29,7 @@ def pure(
 ) -> AttackResult:
     """`attack` without a host: the same keys, methods and re-verification, every row worked on to the end."""
     k = n_classes_of(model, x)
-    threat = threat.canonical(x)
+    x, y, threat, key = marked_like((x, y, threat.canonical(x), key), (x, y))
     ids = jnp.arange(x.shape[0], dtype=jnp.uint32) if row_ids is None else jnp.asarray(row_ids, jnp.uint32)
     keys = row_keys(key, ids)
     base = Problem(
@@ -64,12 +65,12 @@ def pure(
         def one(r: jax.Array, result: AttackResult, s: int = s, m: Method = method) -> AttackResult:
             return _round(base.replace(keys=fold(fold(keys, s), r)), m, result, s, r)
 
-        result = jax.lax.fori_loop(0, method.rounds(k), one, result)
+        result = jax.lax.fori_loop(0, method.rounds(k), one, marked_like(result, x))
     return result.replace(distance=jnp.where(wrong, 0.0, threat.distance(x, result.x)))
 
 
 def _round(problem: Problem, method: Method, old: AttackResult, stage: int, round: jax.Array) -> AttackResult:
-    state = method.init(problem, round)
+    state = marked_like(method.init(problem, round), problem.x0)
     state = jax.lax.fori_loop(0, method.total_steps, lambda i, s: method.step(problem, s, i), state)
     track = method.finish(problem, state)
     inside = problem.threat.contains(problem.x0, track.x)

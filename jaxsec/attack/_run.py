@@ -73,13 +73,15 @@ class Run:
         draws: int,
         ids: np.ndarray,
         max_rows: int,
+        min_rows: int,
         n_classes: int,
     ):
         self.model, self.x, self.y, self.stages = model, x, y, stages
         self.threat = jax.tree.map(np.asarray, threat.canonical(jnp.asarray(x)))
         self.keys = jax.random.key_data(row_keys(key, jnp.asarray(ids)))
         self.keys = np.asarray(self.keys)
-        self.key, self.targeted, self.draws, self.max_rows, self.n_classes = key, targeted, draws, max_rows, n_classes
+        self.key, self.targeted, self.draws, self.n_classes = key, targeted, draws, n_classes
+        self.max_rows, self.min_rows = max_rows, min_rows
         self.ids = ids
         self.impl = jax.random.key_impl(key)
         self.rounding = rounding_of(model, self.x)
@@ -87,7 +89,7 @@ class Run:
 
     def problem(self, rows: np.ndarray, stage: int = 0, round: int = 0, *, model: Model | None = None) -> Problem:
         """The rows as a batch of the next power of two; the padding repeats the first row."""
-        padded = pad_rows(rows, bucket(len(rows), self.max_rows))
+        padded = pad_rows(rows, bucket(len(rows), self.max_rows, self.min_rows))
         keys = fold(fold(jax.random.wrap_key_data(jnp.asarray(self.keys[padded]), impl=self.impl), stage), round)
         return Problem(
             model=model or self.model,
@@ -146,7 +148,7 @@ class Run:
         pause = max(10, -(-steps // 10))
         for first in range(0, steps, pause):
             live = np.flatnonzero(~np.asarray(_done(method, state))[: len(rows)])
-            size = bucket(max(len(live), 1), self.max_rows)
+            size = bucket(len(live), self.max_rows, self.min_rows)
             if size < problem.y.shape[0] and first:
                 gone = np.setdiff1d(np.arange(len(rows)), live)
                 self.enter(record, stage, method, problem, state, rows, gone)

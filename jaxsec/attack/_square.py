@@ -81,7 +81,8 @@ class Square(Method):
       p_init: share of the image covered by the first windows (static).
       rescale: stretch the window schedule, made for 10,000 queries, to `steps` (static).
       layout: "chw", "hwc", "hw" or "auto" (by where 1, 3 or 4 channels stand) (static).
-      reference: the published code's draw, which never places a window in the last row or column (static).
+      reference: the published code's windows, which never reach the last row or column and, for L2 and L1, give each channel the
+        mass of all (static). Its one window for a whole batch is not repeated: no row's distribution depends on it.
 
     Cost: one forward per step; memory 6 times `x`.
     Edge cases: inputs that are no images raise `ValueError`.

@@ -25,7 +25,8 @@ class AutoAttack:
       draws: model draws per query in "rand" (20, as published); success is judged on the mean prediction over draws.
       square: False leaves Square out; so do inputs that are no images. A flag then says that no black-box attack ran.
       layout: Square's image layout.
-      reference: the published code's quirks (see `APGD`, `Square`), for comparing numbers.
+      reference: the published code's quirks (see `APGD`, `FAB`, `Square`), for comparing numbers; the front door's own verdict on
+        each returned input stays.
 
     Cost: standard, per row that survives: 100 + 900 forwards and backwards, 900 more of both, 5000 forwards.
     Edge cases: fewer than 4 classes: the DLR losses fall back and a flag says so. L1: APGD uses larger radii first, 5 restarts

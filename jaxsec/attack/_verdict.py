@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from ..core._check import logits_of
+from ..core._manual import marked_like
 from ..core._model import Model
 from ..core._rewrite import untuned
 from ._problem import Problem
@@ -38,7 +39,7 @@ def confirmed(problem: Problem, x: jax.Array, logits: jax.Array, step: jax.Array
             return (sums[0] + gap, sums[1] + gap * gap), None
 
         none = jnp.zeros(own.shape, jnp.float32)
-        (total, square), _ = jax.lax.scan(add, (none, none), jnp.arange(n))
+        (total, square), _ = jax.lax.scan(add, marked_like((none, none), x), jnp.arange(n))
         mean = total / n
         error = jnp.sqrt(jnp.maximum(square / n - mean * mean, 0.0) / n)
         if problem.targeted:  # above every other class

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 
 
-def bucket(n: int, largest: int) -> int:
-    """The power of two that holds `n` rows, at most the one that holds `largest`."""
-    return 1 << (min(n, largest) - 1).bit_length() if n > 1 else 1
+def bucket(n: int, largest: int, smallest: int = 1) -> int:
+    """The size of a batch for `n <= largest` rows: a power of two where that is between `smallest` and `largest`."""
+    return min(max(1 << max(n - 1, 0).bit_length(), smallest), largest)
 
 
 def pad_rows(rows: np.ndarray, size: int) -> np.ndarray:

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ._manual import marked_like
+
 
 def kth_largest(a: jax.Array, k: jax.Array) -> jax.Array:
     """The k-th largest value of each row of non-negative numbers, exactly.
@@ -20,7 +22,7 @@ def kth_largest(a: jax.Array, k: jax.Array) -> jax.Array:
         enough = jnp.sum(bits >= trial[:, None], axis=1, dtype=jnp.int32) >= k
         return jnp.where(enough, trial, found)
 
-    return lax.bitcast_convert_type(lax.fori_loop(0, 31, body, jnp.zeros(a.shape[0], jnp.int32)), jnp.float32)
+    return lax.bitcast_convert_type(lax.fori_loop(0, 31, body, marked_like(jnp.zeros(a.shape[0], jnp.int32), a)), jnp.float32)
 
 
 def threshold(score: jax.Array, weight: jax.Array, budget: jax.Array) -> jax.Array:
@@ -35,7 +37,9 @@ def threshold(score: jax.Array, weight: jax.Array, budget: jax.Array) -> jax.Arr
         full = jnp.sum(jnp.where(bits >= trial[:, None], weight, 0.0), axis=1) >= budget
         return jnp.where(full, trial, found)
 
-    return lax.bitcast_convert_type(lax.fori_loop(0, 31, body, jnp.zeros(score.shape[0], jnp.int32)), jnp.float32)
+    return lax.bitcast_convert_type(
+        lax.fori_loop(0, 31, body, marked_like(jnp.zeros(score.shape[0], jnp.int32), (score, weight, budget))), jnp.float32
+    )
 
 
 def fill_knapsack(score: jax.Array, room: jax.Array, budget: jax.Array, worth: jax.Array | None = None) -> jax.Array:
@@ -81,5 +85,5 @@ def concave_root(slope: jax.Array, cap: jax.Array, level: jax.Array, *, passes: 
         new = jnp.maximum(new, t)  # rounding must not send it back
         return i + 1, new, reachable & (new > t * (1 + 1e-7))
 
-    _, t, _ = lax.while_loop(more, newton, (jnp.int32(0), jnp.zeros_like(level), reachable))
+    _, t, _ = lax.while_loop(more, newton, marked_like((jnp.int32(0), jnp.zeros_like(level), reachable), (slope, cap, level)))
     return jnp.where(reachable, t, jnp.inf)

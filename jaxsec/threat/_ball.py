@@ -27,8 +27,9 @@ class Ball(Threat):
         name = type(self).__name__
         self.canonical(x0)
         eps, lo, hi, rows = (None if isinstance(v, Tracer) else np.asarray(v) for v in (self.eps, self.lo, self.hi, x0))
-        if eps is not None and not np.all(eps >= 0):
-            raise ValueError(f"{name} has eps={self.eps}; a radius is a number >= 0, in the units of the input.")
+        if eps is not None and not np.all((eps >= 0) & np.isfinite(eps)):
+            wrong = eps[~((eps >= 0) & np.isfinite(eps))].flat[0]
+            raise ValueError(f"{name} has eps={wrong}; a radius is a finite number >= 0, in the units of the input.")
         if lo is not None and hi is not None and not np.all(lo <= hi):
             raise ValueError(f"{name} has lo={self.lo}, hi={self.hi}; lo must be <= hi everywhere.")
         for bound, outside, word in ((lo, np.less, "below lo"), (hi, np.greater, "above hi")):

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..core._manual import marked_like
 from ._rows import flat
 
 # Newton from the left of a concave piecewise linear function at least quarters (residual x slope) in a pass, so 64 passes are more
@@ -194,7 +195,7 @@ def greedy(a: jax.Array, c: jax.Array, eps: jax.Array) -> jax.Array:
         spent = jnp.sum(jnp.where(bits >= trial[:, None], held, 0), axis=1)
         return jnp.where(spent >= budget, trial, price)
 
-    price = lax.fori_loop(0, top + 1, body, jnp.zeros(a.shape[0], integer))[:, None]
+    price = lax.fori_loop(0, top + 1, body, marked_like(jnp.zeros(a.shape[0], integer), (a, c, eps)))[:, None]
     full, last = bits > price, bits == price
     left = eps - jnp.sum(jnp.where(full, c, 0), axis=1)
     tied = jnp.sum(jnp.where(last, c, 0), axis=1)

@@ -71,10 +71,14 @@ def test_contract(name, norm, small):
     before = len(TRACES)
     b = run()
     assert np.array_equal(np.asarray(a.x), np.asarray(b.x)) and np.array_equal(np.asarray(a.queries), np.asarray(b.queries))
-    run(threat=threat_of(norm, 1.000001))  # so little that the same rows survive and the same batch sizes are met
-    run(model=jaxsec.bind(mlp, jax.tree.map(lambda w: w * 1.000001, weights(0))))
-    if method.rounds(CLASSES) == 1:
-        run(key=jax.random.key(8))
+    assert len(TRACES) == before
+    # with one batch size, whatever survives; budgets far apart, so that nearly all rows stand and then nearly all fall
+    run(min_rows=16, max_rows=16)
+    before = len(TRACES)
+    for factor in (1.2, 1.6) if norm == "box" else (0.1, 3.0):
+        run(threat=threat_of(norm, factor), min_rows=16, max_rows=16)
+    run(model=jaxsec.bind(mlp, weights(1)), min_rows=16, max_rows=16)
+    run(key=jax.random.key(8), min_rows=16, max_rows=16)
     assert len(TRACES) == before
 
     # batch-invariant: four rows alone, under their ids, end as they do among twelve
@@ -100,3 +104,22 @@ def test_sharding_is_kept_and_numbers_agree(name, norm, small, devices):
     assert np.array_equal(np.asarray(a.success), np.asarray(b.success))
     np.testing.assert_allclose(np.asarray(a.x), np.asarray(b.x), atol=2e-5)
     assert np.array_equal(np.asarray(a.first_step), np.asarray(b.first_step))
+
+
+@pytest.mark.parametrize(("name", "norm"), [p for p in PAIRS if p[0] in ("pgd", "apgd-ce", "fab") or p == ("square", "linf")])
+def test_shard_map_needs_no_exception(name, norm, small, devices):
+    """Loops start from values marked like the rows, so `shard_map` may keep its check of what varies."""
+    model, x, y = small
+    x, y = np.concatenate([x, x[:4]]), np.concatenate([y, y[:4]])
+    if norm == "box":
+        x = np.clip(x, 0.2, 0.8)
+    mesh = jax.make_mesh((8,), ("rows",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = PartitionSpec("rows")
+
+    def part(x, y, ids):
+        return jaxsec.attack(model, x, y, threat=threat_of(norm), method=METHODS[name], key=jax.random.key(7), row_ids=ids).success
+
+    sharded = jax.jit(jax.shard_map(part, mesh=mesh, in_specs=spec, out_specs=spec))
+    ids = np.arange(len(y))
+    alone = jaxsec.attack(model, x, y, threat=threat_of(norm), method=METHODS[name], key=jax.random.key(7), checks=False)
+    np.testing.assert_array_equal(np.asarray(sharded(x, y, ids)), np.asarray(alone.success))

@@ -66,5 +66,6 @@ def test_reference_mode_differs_only_a_little(small):
     found = {}
     for reference in (False, True):
         method = jaxsec.AutoAttack(steps=30, queries=100, targets=2, reference=reference)
-        found[reference] = np.asarray(jaxsec.attack(model, x, y, threat=threat, method=method, key=jax.random.key(0), checks=False).success)
-    assert np.sum(found[True] != found[False]) <= 1
+        found[reference] = jaxsec.attack(model, x, y, threat=threat, method=method, key=jax.random.key(0), checks=False)
+    assert np.sum(np.asarray(found[True].success != found[False].success)) <= 1
+    assert np.any(np.asarray(found[True].x != found[False].x)) and np.any(np.asarray(found[True].queries > found[False].queries))

@@ -89,8 +89,9 @@ class FAB(Method):
         x0 = problem.x0
         target = pick_target(problem, round) if self.targets else problem.y
         start = x0
-        if not self.targets and self.restarts > 1:
-            # restarts look from half the budget away; the first one looks from the clean input
+        if (self.restarts > 1 and not self.targets) or (problem.targeted and self.targets):
+            # restarts look from half the budget away; the first one looks from the clean input. With a class to reach there is
+            # one boundary only, so the rounds of FAB-T are restarts too
             near = problem.threat.scaled(0.5).sample_boundary(problem.keys, x0)
             start = jnp.where(jnp.asarray(round) > 0, near, x0)
         value, normal, _ = self._boundary(problem, start, 0, target)

@@ -45,7 +45,7 @@ def towards_plane(norm: str, x: jax.Array, w: jax.Array, value: jax.Array, lo: j
 def boundary_move(norm: str, move: Move) -> jax.Array:
     """Past the plane `value + <w, z - x> = 0` from `x`, drawn towards the clean `x0` by a share that the two distances decide.
 
-    Guarantee: inside the box; a row whose `w` is zero or not finite has no plane to go to and returns half way to its clean input.
+    Guarantee: inside the box; a row without a plane (`w` zero, `w` or `value` not finite) returns half way to its clean input.
 
     Args:
       norm: "linf", "l2" or "l1".
@@ -63,8 +63,10 @@ def boundary_move(norm: str, move: Move) -> jax.Array:
 def _move(norm: str, move: Move) -> jax.Array:
     x, x0, w, value, lo, hi, alpha_max, eta = move
     size = jnp.max(jnp.abs(w), axis=1)
-    usable = (jnp.isfinite(size) & (size > 0))[:, None]
-    w = jnp.where(usable, w, 0.0)
+    usable = (jnp.isfinite(size) & (size > 0) & jnp.isfinite(value))[:, None]
+    # scaled first: the product below must not overflow
+    scale = jnp.where(usable, size[:, None], 1.0)
+    w, value = jnp.where(usable, w / scale, 0.0), value / scale[:, 0]
     # the same plane seen from both points; two searches, because joining their rows copies more than it saves
     d1 = towards_plane(norm, x, w, value, lo, hi)
     d2 = towards_plane(norm, x0, w, value + jnp.sum(w * (x0 - x), axis=1), lo, hi)

@@ -1,5 +1,7 @@
 """When an input counts as adversarial: beyond rounding and beyond luck while a method searches, and once more at the front door."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -64,6 +66,6 @@ def judging(stochastic: bool, draws: int) -> int:
     return draws * JUDGE if stochastic else draws
 
 
-def rounding_of(model: Model, x: jax.Array) -> float:
+def rounding_of(model: Model, x: Any) -> float:
     """The share of the largest logit that rounding may decide: sums in float32 (15 units seen on a small net), then the logits' dtype."""
     return 16 * float(jnp.finfo(jnp.float32).eps) + 2 * float(jnp.finfo(logits_of(model, x).dtype).eps)

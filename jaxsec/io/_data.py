@@ -106,12 +106,15 @@ def load_data(
         raise DataError(f"split is {split!r}; allowed: 'train', 'test' or None.")
     if limit is not None and limit < 1:
         raise DataError(f"limit is {limit}; give at least 1 row, or None for all.")
-    if layout not in (None, "flat", "NCHW", "NHWC") or stored_layout not in (None, "flat", "NCHW", "NHWC"):
-        raise DataError(f"layout is {layout!r}, stored_layout {stored_layout!r}; allowed: 'flat', 'NCHW', 'NHWC' or None.")
+    for option, value in (("layout", layout), ("stored_layout", stored_layout)):
+        if value not in (None, "flat", "NCHW", "NHWC"):
+            raise DataError(f"{option} is {value!r}; allowed: 'flat', 'NCHW', 'NHWC' or None.")
     raw, name = _read(spec, labels, label_column, split, x_key, y_key)
     y, label_notes = values.classes(raw.y, n_classes)
     if len(raw.x) != len(y) or not len(y):
-        raise DataError(f"{name} has {len(raw.x)} inputs and {len(y)} labels; both numbers must be equal and above 0.")
+        raise DataError(
+            f"{name} has {len(raw.x)} inputs and {len(y)} labels; both numbers must be equal and above 0. Are they of the same split?"
+        )
     if raw.x.dtype.kind not in "fiub":
         raise DataError(f"the inputs of {name} are of type {raw.x.dtype}; allowed are numbers.")
     if raw.x.ndim < 2 or not raw.x[0].size:
@@ -171,27 +174,46 @@ def train_test(data: Dataset, *, test: float = 0.25, seed: int = 0) -> tuple[Dat
 
 
 def _read(spec: Any, labels: Any, label_column: str | int | None, split: str | None, x_key: str, y_key: str) -> tuple[formats.Raw, str]:
-    if spec == "digits":
+    path, kind = Path(spec), _kind(spec)
+    if labels is not None and kind not in ("npy", "idx"):
+        raise DataError(f"labels={str(labels)!r} was given, but {path.name} holds its own labels; leave it out.")
+    if label_column is not None and kind != "table":
+        raise DataError(f"label_column={label_column!r} is for tables, and {path.name} is none; leave it out.")
+    other, stem = None if labels is None else Path(labels), path.name.removesuffix(".gz")
+    if kind == "digits":
         return formats.digits(), "digits"
-    path = Path(spec)
-    other = None if labels is None else Path(labels)
-    stem = path.name.removesuffix(".gz")
-    if not path.exists():
-        raise DataError(
-            f"no data at {path} (working folder: {Path.cwd()}); allowed: 'digits' or a path to .npz, .npy, IDX, CIFAR-10 binary, .csv."
-        )
-    if stem.endswith((".csv", ".tsv", ".data")):
+    if kind == "table":
         return table(path, label_column), stem.rpartition(".")[0]
-    if stem.endswith(".npz"):
+    if kind == "npz":
         return formats.npz(path, x_key, y_key), stem[:-4]
-    if stem.endswith(".npy"):
+    if kind == "npy":
         if other is None:
             raise DataError(f"{path} holds inputs only; pass labels=<the .npy file of the labels>.")
         return formats.Raw(formats.npy(path), formats.npy(other), "", None), stem[:-4]
-    if "idx" in stem or stem.endswith("ubyte"):
+    if kind == "idx":
         return formats.idx(path, other), stem.partition("-images")[0]
+    return formats.cifar(path, split or "test"), stem.removesuffix(".bin")
+
+
+def _kind(spec: Any) -> str:
+    """What reads it: digits, table, npz, npy, idx or cifar, told by the name."""
+    if spec == "digits":
+        return "digits"
+    path = Path(spec)
+    stem = path.name.removesuffix(".gz")
+    if not path.exists():
+        raise DataError(
+            f"there are no data at {path} (working folder: {Path.cwd()}); allowed: 'digits' or a path to .npz, .npy, IDX, CIFAR-10 binary, "
+            ".csv."
+        )
+    if stem.endswith((".csv", ".tsv", ".data")):
+        return "table"
+    if stem.endswith((".npz", ".npy")):
+        return stem[-3:]
+    if "idx" in stem or stem.endswith("ubyte"):
+        return "idx"
     if path.is_dir() or stem.endswith(".bin"):
-        return formats.cifar(path, split or "test"), stem.removesuffix(".bin")
+        return "cifar"
     raise DataError(
         f"{path.name} has no known ending; allowed: .npz, .npy, *-idx3-ubyte(.gz), .bin or folder (CIFAR-10), .csv(.gz), .tsv(.gz)."
     )

@@ -87,7 +87,10 @@ def _fits(data: Dataset, model: Model) -> int:
             spec.append(jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 2)))
         shape = jax.eval_shape(model, *spec).shape
     except Exception as error:  # the user's network fails in its own way; what counts is that this shape does not go through
-        raise DataError(f"the model does not take rows of shape {row}: {error}") from error
+        raise DataError(
+            f"the model does not take rows of shape {row}: {' '.join(str(error).split())[:300].rstrip('.')}. "
+            "Check the layout (flat, NCHW or NHWC), and that these data were made for this model."
+        ) from error
     if len(shape) != 2 or shape[0] != 2:
         raise DataError(f"the model returns shape {shape} for a batch of 2 rows; logits [2, K] are needed.")
     return shape[1]
@@ -95,9 +98,9 @@ def _fits(data: Dataset, model: Model) -> int:
 
 def _remedy(row: tuple[int, ...], wanted: tuple[int, ...], layout: str) -> str:
     if len(row) == 3 and row[2:] + row[:2] == wanted:
-        return "The data are channels-last: load them with layout='NCHW', or use model.preprocessed(transpose=(2, 0, 1))."
+        return "The data are channels-last: load them with layout='NCHW'."
     if len(row) == 3 and row[1:] + row[:1] == wanted:
-        return "The data are channels-first: load them with layout='NHWC', or use model.preprocessed(transpose=(1, 2, 0))."
+        return "The data are channels-first: load them with layout='NHWC'."
     if np.prod(row) == np.prod(wanted):
         kind = "flat" if len(wanted) == 1 else "NCHW" if layout == "NHWC" else "NHWC"
         return f"The sizes agree, so only the arrangement differs: load with layout={kind!r}, or reshape x to {(-1, *wanted)}."

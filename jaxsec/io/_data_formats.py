@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import math
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -22,46 +23,81 @@ class Raw:
     notes: tuple[str, ...] = ()
 
 
+def present(path: Path) -> None:
+    """Raises where there is no file with something in it."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder; a file is needed.")
+    if not path.is_file():
+        raise DataError(f"there is no file {path} (working folder: {Path.cwd()}).")
+    if not path.stat().st_size:
+        raise DataError(f"{path} is empty (0 bytes); write or copy it again.")
+
+
 def content(path: Path) -> bytes:
     """A file's bytes, unpacked if it is gzipped."""
-    if not path.is_file():
-        raise DataError(f"no data file at {path} (working folder: {Path.cwd()}).")
+    present(path)
     data = path.read_bytes()
     if data[:2] != b"\x1f\x8b":
         return data
     try:
         return gzip.decompress(data)
-    except (OSError, EOFError) as error:
-        raise DataError(f"{path} is gzipped, but damaged: {error}.") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is gzipped, but damaged: {str(error).rstrip('.')}. Copy or pack it again.") from None
 
 
 def npz(path: Path, x_key: str, y_key: str) -> Raw:
     """Two arrays of an NPZ file."""
+    present(path)
     try:
         # Opened here: NumPy leaves the file open when it is no archive.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+        with path.open("rb") as stream:
+            file = np.load(stream, allow_pickle=False)
             if isinstance(file, np.ndarray):
-                raise DataError(f"{path} holds a single array; pass it as .npy together with labels=...")
-            missing = [k for k in (x_key, y_key) if k not in file.files]
-            if missing:
-                raise DataError(f"{path} has no key {missing}; it has {sorted(file.files)}. Choose with x_key=... and y_key=...")
-            return Raw(file[x_key], file[y_key], "", None)
+                raise DataError(f"{path} holds a single array; name it .npy, and pass labels=<the .npy file of the labels>.")
+            with file:
+                _keys(path, {"x_key": x_key, "y_key": y_key}, file.files)
+                return Raw(file[x_key], file[y_key], "", None)
     except DataError:
         raise
     except Exception as error:  # zip, header and pickle faults: all mean that this is no NPZ of plain arrays
-        raise DataError(f"{path} is no NPZ file of plain arrays: {error}") from None
+        raise DataError(f"{path} is no NPZ file of plain arrays: {_plain(error)}") from None
+
+
+def _keys(path: Path, wanted: dict[str, str], found: list[str]) -> None:
+    """Raises where a wanted key is missing; the message names one that is there for each, the remaining ones in turn."""
+    missing = {option: key for option, key in wanted.items() if key not in found}
+    if not missing:
+        return
+    names = ", ".join(repr(key) for key in missing.values())
+    if len(found) < 2:
+        raise DataError(f"{path} has no key {names}; it has {found}. Two arrays are needed, the inputs and their labels.")
+    free = [key for key in found if key not in wanted.values()]
+    chosen = " and ".join(f"{option}={key!r}" for option, key in zip(missing, free, strict=False)) or "x_key and y_key"
+    raise DataError(f"{path} has no key {names}; it has {listed(found)}. Say which holds what, e.g. {chosen}.")
+
+
+def _plain(error: Exception) -> str:
+    """NumPy's message; that about pickles, which no option of ours allows, in other words."""
+    text = str(error).rstrip(".")
+    return "it holds Python objects, which are not read; save arrays of numbers." if "allow_pickle" in text else f"{text}. Save it again."
+
+
+def listed(names: list[str], most: int = 10) -> str:
+    """The first names, how many more there are, and the last."""
+    shown = ", ".join(repr(n) for n in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more, the last {names[-1]!r}"
 
 
 def npy(path: Path) -> np.ndarray:
     """One array of an NPY file."""
-    if not path.is_file():
-        raise DataError(f"no data file at {path} (working folder: {Path.cwd()}).")
+    present(path)
     try:
         array = np.load(path, allow_pickle=False)
     except Exception as error:
-        raise DataError(f"{path} is no NPY file of a plain array: {error}") from None
+        raise DataError(f"{path} is no NPY file of a plain array: {_plain(error)}") from None
     if not isinstance(array, np.ndarray):
-        raise DataError(f"{path} holds several arrays; rename it to .npz.")
+        array.close()
+        raise DataError(f"{path} is an NPZ archive, not one array; for inputs and labels in one file name it .npz and give it alone.")
     return array
 
 
@@ -103,7 +139,10 @@ def cifar(path: Path, split: str) -> Raw:
         files = [path / n for n in names]
         missing = [f.name for f in files if not f.is_file()]
         if missing:
-            raise DataError(f"{path} lacks {missing}, which the CIFAR-10 binary version has for split={split!r}.")
+            raise DataError(
+                f"{path} is a folder without {', '.join(missing)}; a folder is read as the CIFAR-10 binary version, its {split} part. "
+                "For other data name the file."
+            )
     else:
         files = [path]
     data = b"".join(content(f) for f in files)

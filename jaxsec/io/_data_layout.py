@@ -30,7 +30,13 @@ def arranged(x: np.ndarray, stored: str, wanted: str, name: str) -> np.ndarray:
         return np.moveaxis(x, 1, -1)
     if stored == "NHWC" and wanted == "NCHW":
         return np.moveaxis(x, -1, 1)
+    if stored == "flat":
+        axes = "[N, C, H, W]" if wanted == "NCHW" else "[N, H, W, C]"
+        raise DataError(
+            f"{name} has flat rows of {x[0].size} numbers, which do not tell height, width and channels, so layout={wanted!r} cannot be "
+            f"made of them; reshape the array in the file to {axes}."
+        )
     raise DataError(
-        f"{name} has rows of shape {x.shape[1:]} in {'flat' if stored == 'flat' else 'an unknown'} layout, so layout={wanted!r} is open; "
-        "pass stored_layout='NCHW' or 'NHWC' for images, or reshape the file's array."
+        f"{name} has rows of shape {x.shape[1:]}, which do not tell where the channels are, so layout={wanted!r} cannot be made of them; "
+        "say how they are stored: stored_layout='NCHW' (channels first) or stored_layout='NHWC' (channels last)."
     )

@@ -20,12 +20,14 @@ def classes(y: np.ndarray, n_classes: int | None) -> tuple[np.ndarray, tuple[str
     if not len(y):
         return y.astype(np.int32), notes
     if not np.isfinite(y).all() or not np.array_equal(y, np.round(y)):
-        raise DataError(f"labels such as {y[np.argmax(~np.isfinite(y) | (y != np.round(y)))]} are no class numbers; allowed: 0, 1, 2, ...")
+        wrong = y[np.argmax(~np.isfinite(y) | (y != np.round(y)))]
+        raise DataError(f"labels such as {wrong:.6g} are no class numbers; allowed: 0, 1, 2, ... Is this a measured quantity?")
     low, high = int(y.min()), int(y.max())
     if low < 0 or (n_classes is not None and high >= n_classes):
         hint = f" They look 1-based: subtract 1 (now {low}..{high})." if low == 1 and high == n_classes else ""
         hint = " Are the two classes marked -1 and 1? Map them to 0 and 1." if low == -1 and high == 1 else hint
-        raise DataError(f"labels range from {low} to {high}; allowed: 0 to {'K - 1' if n_classes is None else n_classes - 1}.{hint}")
+        most = "K - 1 for K classes" if n_classes is None else n_classes - 1
+        raise DataError(f"labels range from {low} to {high}; allowed: 0 to {most}.{hint}")
     if high > 10_000_000:
         raise DataError(f"the highest label is {high}; class numbers are expected, is this a measured quantity?")
     return y.astype(np.int32), notes
@@ -49,11 +51,11 @@ def box(x: np.ndarray, given: tuple[float, float] | None, top: float | None, nam
     if given is not None:
         lo, hi = (float(v) for v in given)
         if not lo < hi:
-            raise DataError(f"value_range is ({lo}, {hi}); the first number must be below the second.")
+            raise DataError(f"value_range is ({lo:g}, {hi:g}); the first number must be below the second.")
         if low < lo or high > hi:
             raise DataError(
-                f"the values of {name} range from {low:.6g} to {high:.6g}, outside value_range ({lo}, {hi}); "
-                "divide_by=255 maps bytes to [0, 1], and value_range counts before mean and std."
+                f"the values of {name} range from {low:.6g} to {high:.6g}, outside value_range=({lo:g}, {hi:g}); give the range that they "
+                f"have{', or divide_by=255, which maps bytes to [0, 1]' if lo >= 0 and high > 1 else ''}. It counts before mean and std."
             )
         return (lo, hi), ()
     if top is not None:

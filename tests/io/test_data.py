@@ -58,7 +58,7 @@ def test_npz_and_npy(tmp_path):
     np.testing.assert_array_equal(again.y, y)
     assert again.sha256 == data.sha256
     np.savez(tmp_path / "b.npz", images=np.arange(12, dtype=np.uint8).reshape(3, 4), target=[0, 1, 1])
-    with pytest.raises(DataError, match=r"has no key \['x', 'y'\]; it has \['images', 'target'\]"):
+    with pytest.raises(DataError, match=r"has no key 'x', 'y'; it has 'images', 'target'. .* x_key='images' and y_key='target'"):
         load_data(tmp_path / "b.npz")
     raw = load_data(tmp_path / "b.npz", x_key="images", y_key="target")
     assert raw.value_range == (0.0, 255.0) and any("bytes kept" in n for n in raw.notes)
@@ -102,7 +102,7 @@ def test_cifar_binary(tmp_path):
     check_data(data)
     last = load_data(tmp_path, layout="NHWC", mean=[0.5, 0.4, 0.3], std=[0.2, 0.2, 0.1])
     np.testing.assert_allclose(np.moveaxis(last.x, -1, 1), data.x, rtol=1e-6)
-    with pytest.raises(DataError, match=r"lacks \['data_batch_1\.bin'"):
+    with pytest.raises(DataError, match=r"without data_batch_1\.bin, .* its train part"):
         load_data(tmp_path, split="train")
     with pytest.raises(DataError, match=r"one number per channel \(3 in layout 'NCHW'\)"):
         load_data(tmp_path, mean=[0.5, 0.5])
@@ -121,9 +121,9 @@ def test_csv(tmp_path):
     assert load_data(tmp_path / "t.csv.gz", label_column="kind").sha256 == data.sha256
     (tmp_path / "n.csv").write_text("1;2;0\n3;4;1\n")
     assert load_data(tmp_path / "n.csv", label_column=-1).y.tolist() == [0, 1]
-    with pytest.raises(DataError, match=r"no column 'class'; its columns are \['width', 'kind', 'height'\]"):
+    with pytest.raises(DataError, match=r"no column 'class'; its columns are 'width', 'kind', 'height'"):
         load_data(tmp_path / "t.csv", label_column="class")
-    with pytest.raises(DataError, match=r"pass label_column="):
+    with pytest.raises(DataError, match=r"which of its 3 columns .* label_column='height'"):
         load_data(tmp_path / "t.csv")
     for body, message in [
         ("a,y\n1,0\nx,1\n", r"line 3, column 'a': 'x' is no number"),
@@ -146,10 +146,10 @@ def test_csv(tmp_path):
         (np.full((2, 2), np.inf), [0, 1], {}, "NaN or infinite inputs, first in row 0"),
         (np.zeros((2, 2)), [1, 3], {"n_classes": 3}, r"range from 1 to 3; allowed: 0 to 2. They look 1-based"),
         (np.zeros((2, 2)), [-1, 1], {}, "marked -1 and 1"),
-        (np.full((2, 2), 200.0), [0, 1], {"value_range": (0, 1)}, r"range from 200 to 200, outside value_range .* divide_by=255"),
+        (np.full((2, 2), 200.0), [0, 1], {"value_range": (0, 1)}, r"range from 200 to 200, outside value_range=\(0, 1\); .* divide_by=255"),
         (np.zeros((2, 2)), [0, 1], {"value_range": (1, 0)}, "must be below"),
-        (np.zeros((2, 4)), [0, 1], {"layout": "NCHW"}, "stored_layout"),
-        (np.zeros((2, 3, 5, 3)), [0, 1], {"layout": "NCHW"}, "stored_layout='NCHW' or 'NHWC'"),
+        (np.zeros((2, 4)), [0, 1], {"layout": "NCHW"}, r"flat rows of 4 numbers, .* reshape the array in the file to \[N, C, H, W\]"),
+        (np.zeros((2, 3, 5, 3)), [0, 1], {"layout": "NCHW"}, r"stored_layout='NCHW' \(channels first\) or stored_layout='NHWC'"),
         (np.zeros((2, 4)), [0, 1], {"layout": "CHW"}, "layout is 'CHW'"),
         (np.zeros((2, 4)), [0, 1], {"std": 0.0}, "every std above 0"),
         (np.zeros((2, 4)), [0, 1], {"limit": 0}, "limit is 0"),
@@ -165,7 +165,7 @@ def test_faults(tmp_path, x, y, options, message):
 
 
 def test_unknown_and_missing_files(tmp_path):
-    with pytest.raises(DataError, match="no data at"):
+    with pytest.raises(DataError, match="there are no data at"):
         load_data(tmp_path / "none.npz")
     (tmp_path / "x.parquet").write_bytes(b"PAR1")
     with pytest.raises(DataError, match="has no known ending"):
@@ -173,6 +173,75 @@ def test_unknown_and_missing_files(tmp_path):
     (tmp_path / "x.npz").write_bytes(b"PK\x03\x04 broken")
     with pytest.raises(DataError, match="no NPZ file"):
         load_data(tmp_path / "x.npz")
+    np.save(tmp_path / "y.npy", np.arange(3))
+    with pytest.raises(DataError, match="there is no file"):
+        load_data(tmp_path / "y.npy", labels=tmp_path / "none.npy")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.npz", "a.npy", "a.bin", "a-images-idx3-ubyte"])
+def test_empty_files_and_folders_are_said(tmp_path, name):
+    np.save(tmp_path / "y.npy", np.arange(3))
+    options = {"labels": tmp_path / "y.npy"} if name in ("a.npy", "a-images-idx3-ubyte") else {}
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(DataError, match=r"is empty \(0 bytes\)"):
+        load_data(tmp_path / name, **options)
+    (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(DataError, match="is a folder"):
+        load_data(tmp_path / name, **options)
+
+
+def test_damaged_gzip_of_every_kind(tmp_path):
+    good = gzip.compress(b"a,b,y\n" + b"".join(b"%d,%d,0\n" % (i, i * i) for i in range(99)))
+    for damaged in (good[:-20], good[:40] + bytes(8) + good[48:], good[:12], b"\x1f\x8bnonsense"):
+        (tmp_path / "t.csv.gz").write_bytes(damaged)
+        with pytest.raises(DataError, match=r"gzipped, but damaged: .* Copy or pack it again"):
+            load_data(tmp_path / "t.csv.gz", label_column="y")
+
+
+def test_arrays_in_the_wrong_kind_of_file(tmp_path):
+    for name, save in (("d.npz", np.save), ("d.npy", np.savez)):
+        with open(tmp_path / name, "wb") as file:
+            save(file, np.zeros((2, 3)))
+    with pytest.raises(DataError, match=r"holds a single array; name it \.npy"):
+        load_data(tmp_path / "d.npz")
+    with pytest.raises(DataError, match="is an NPZ archive, not one array"):
+        load_data(tmp_path / "d.npy", labels=tmp_path / "d.npy")
+    np.savez(tmp_path / "o.npz", x=np.array([{}, {}], dtype=object), y=[0, 1])
+    with pytest.raises(DataError, match="it holds Python objects, which are not read; save arrays of numbers"):
+        load_data(tmp_path / "o.npz")
+    np.savez(tmp_path / "one.npz", x=np.zeros((2, 3)))
+    with pytest.raises(DataError, match="Two arrays are needed"):
+        load_data(tmp_path / "one.npz")
+    np.savez(tmp_path / "half.npz", x=np.zeros((2, 3)), target=[0, 1])
+    with pytest.raises(DataError, match=r"has no key 'y'; .* e.g. y_key='target'"):
+        load_data(tmp_path / "half.npz")
+
+
+def test_labels_given_where_none_are_needed(tmp_path):
+    np.savez(tmp_path / "d.npz", x=np.zeros((2, 3)), y=[0, 1])
+    np.save(tmp_path / "y.npy", [0, 1])
+    for spec in (tmp_path / "d.npz", "digits"):
+        with pytest.raises(DataError, match=r"labels='.*y\.npy' was given, but .* its own labels; leave it out"):
+            load_data(spec, labels=tmp_path / "y.npy")
+        with pytest.raises(DataError, match=r"label_column='kind' .* leave it out"):
+            load_data(spec, label_column="kind")
+
+
+def test_long_tables_name_ten_columns_and_the_last(tmp_path):
+    names = [f"f{i}" for i in range(30)] + ["target"]
+    (tmp_path / "t.csv").write_text("\n".join([",".join(names), *[",".join(["0.5"] * 30 + ["1"])] * 3]))
+    with pytest.raises(DataError, match=r"label_column='target'\. The columns are 'f0', .*'f9' and 21 more, the last 'target'\.$"):
+        load_data(tmp_path / "t.csv")
+    with pytest.raises(DataError, match=r"no column 'tarket'; .* and 21 more, the last 'target'\. Did you mean 'target'\?"):
+        load_data(tmp_path / "t.csv", label_column="tarket")
+    with pytest.raises(DataError, match=r"label_column is 31; .* so -31 to 30 are allowed"):
+        load_data(tmp_path / "t.csv", label_column=31)
+    with pytest.raises(DataError, match="has a header, so its label column is given by name: label_column='target'"):
+        load_data(tmp_path / "t.csv", label_column=-1)
+    (tmp_path / "n.csv").write_text("1,2,0\n3,4,1\n")
+    with pytest.raises(DataError, match="by position: label_column=-1 for the last"):
+        load_data(tmp_path / "n.csv")
 
 
 def dataset(x, y, **changes):

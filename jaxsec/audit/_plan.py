@@ -60,7 +60,7 @@ class Plan:
     @classmethod
     def preset_of(cls, name: str) -> "Plan":
         """The plan called "quick", "standard" or "full"; `ValueError` for another name."""
-        if name not in PRESETS:
+        if not isinstance(name, str) or name not in PRESETS:
             raise ValueError(f"preset is {name!r}; allowed: {', '.join(PRESETS)}.")
         return cls(preset=name, **PRESETS[name])
 
@@ -85,23 +85,25 @@ class Plan:
         if self.fail_under is not None:
             _number("fail_under", self.fail_under, 0.0, 1.0)
         if not isinstance(self.probes, tuple) or not self.probes or any(p not in PROBES for p in self.probes):
-            raise ValueError(f"probes is {self.probes!r}; allowed is a list of {', '.join(PROBES)}.")
+            raise ValueError(f"probes is {_shown(self.probes)}; allowed is a list of {', '.join(PROBES)}.")
         if not isinstance(self.sweep, tuple) or not self.sweep:
-            raise ValueError(f"sweep is {self.sweep!r}; needed: a list of multiples of eps, such as [0, 0.5, 1, 2].")
+            raise ValueError(f"sweep is {_shown(self.sweep)}; needed: a list of multiples of eps, such as [0, 0.5, 1, 2].")
         for multiple in self.sweep:
             _number("sweep", multiple, 0.0, 1e6)
         if list(self.sweep) != sorted(set(self.sweep)):
             raise ValueError(f"sweep is {list(self.sweep)}; the multiples of eps must rise and none may come twice.")
         if self.attack not in ATTACKS:
-            raise ValueError(f"attack is {self.attack!r}; allowed: {', '.join(ATTACKS)}.")
+            raise ValueError(f"attack is {_shown(self.attack)}; allowed: {', '.join(ATTACKS)}.")
         if self.layout not in ("auto", "chw", "hwc", "hw"):
-            raise ValueError(f"layout is {self.layout!r}; allowed: auto, chw, hwc, hw.")
+            raise ValueError(f"layout is {_shown(self.layout)}; allowed: auto, chw, hwc, hw.")
 
     @property
     def reduced(self) -> bool:
         """Whether the attack is weaker than what the field calls AutoAttack."""
         return self.attack_steps < 100 or self.attack_queries < 5000 or self.attack_targets < 9
 
+
+PLAN_KEYS = [*(f.name for f in dataclasses.fields(Plan)), *RUN_KEYS]
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
@@ -144,13 +146,21 @@ def read_plan(path: str | os.PathLike[str], *, preset: str | None = None) -> tup
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no readable TOML: {error}.") from error
     run = {k: given.pop(k) for k in RUN_KEYS if k in given}
-    base = Plan.preset_of(preset or given.pop("preset", "standard"))
+    try:
+        base = Plan.preset_of(preset or given.pop("preset", "standard"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}" if preset is None else str(error)) from error
     given.pop("preset", None)
-    allowed = [*(f.name for f in dataclasses.fields(Plan)), *RUN_KEYS]
-    for key in given:
-        if key not in allowed:
-            raise ValueError(f"{path} has the unknown key {key!r}{_nearest(key, allowed)}; allowed: {', '.join(allowed)}.")
-    return base.replace(**given), run
+    for key, value in given.items():
+        if key in PLAN_KEYS:
+            continue
+        if isinstance(value, dict):
+            raise ValueError(f"{path} has the section [{key}]; a plan has none: write its settings without, such as rows = 500.")
+        raise ValueError(f"{path} has the unknown key {key!r}{_nearest(key, PLAN_KEYS)}; allowed: {', '.join(PLAN_KEYS)}.")
+    try:
+        return base.replace(**given), run
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _nearest(name: str, names: list[str]) -> str:
@@ -158,11 +168,16 @@ def _nearest(name: str, names: list[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def _shown(value: Any) -> str:
+    """As the plan file has it: a list, though a plan keeps tuples."""
+    return repr(list(value) if isinstance(value, tuple) else value)
+
+
 def _whole(name: str, value: Any, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} is {value!r}; a whole number of at least {least} is needed.")
+        raise ValueError(f"{name} is {_shown(value)}; a whole number of at least {least} is needed.")
 
 
 def _number(name: str, value: Any, least: float, most: float) -> None:
     if not isinstance(value, int | float) or isinstance(value, bool) or not least <= value <= most:
-        raise ValueError(f"{name} is {value!r}; a number from {least:g} to {most:g} is needed.")
+        raise ValueError(f"{name} is {_shown(value)}; a number from {least:g} to {most:g} is needed.")

@@ -78,7 +78,7 @@ class Report:
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise ValueError(f"{path} is no JSON: {error}.") from error
+            raise ValueError(f"{path} is no JSON: {error}. Give a report.json, or the folder that holds it.") from error
         if not isinstance(data, dict):
             raise ValueError(f"{path} holds a {type(data).__name__}; a report is a JSON object.")
         report = cls(data)

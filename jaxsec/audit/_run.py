@@ -14,7 +14,7 @@ from .. import __version__
 from ..attack._checkpoint import fingerprint
 from ..attack._progress import Report as ProgressReport
 from ..attack._progress import progress as progress_bar
-from ..attack._square import image_axes
+from ..attack._square import NoImage, image_axes
 from ..core import Model, as_key
 from ..core._check import check_batch
 from ..threat import Ball
@@ -168,24 +168,23 @@ def _subject(model: Model, data: Any, threat: Ball, key: jax.Array, plan: Plan) 
         key=key,
         plan=plan,
         n_classes=n_classes,
-        layout=_layout(x.shape[1:], _stated(plan, data)),
+        layout=_layout(x.shape[1:], plan, data),
     )
     return subject, data_facts(data, x, y, subject)
 
 
-def _stated(plan: Plan, data: Any) -> str:
-    """The plan's layout; where that is "auto", the one that the data set says it has."""
-    return plan.layout if plan.layout != "auto" else {"NCHW": "chw", "NHWC": "hwc"}.get(getattr(data, "layout", ""), "auto")
-
-
-def _layout(row_shape: tuple[int, ...], layout: str) -> str | None:
-    """The layout of image rows, resolved; None where they are no images."""
+def _layout(row_shape: tuple[int, ...], plan: Plan, data: Any) -> str | None:
+    """The layout of image rows: the plan's, else the one that the data set says it has, resolved; None where they are no images."""
+    stated = {"NCHW": "chw", "NHWC": "hwc"}.get(getattr(data, "layout", ""), "auto") if plan.layout == "auto" else plan.layout
     try:
-        h, _, c = image_axes(row_shape, layout)
-    except ValueError:
-        if layout != "auto":
-            raise
-        return None
+        h, _, c = image_axes(row_shape, stated)
+    except NoImage as error:
+        if plan.layout == "auto":
+            return None
+        raise ValueError(
+            f"the plan's layout is {plan.layout!r}, and rows of shape {row_shape} are no such images; name the layout that they have, "
+            "chw, hwc or hw, or auto, which leaves Square out where rows are no images."
+        ) from error
     return "hw" if c is None else "chw" if h == 1 else "hwc"
 
 

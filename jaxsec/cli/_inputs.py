@@ -1,20 +1,22 @@
 """From words on the command line to a model, data, a threat and a method."""
 
+import dataclasses
 import importlib.util
-import math
 import sys
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..attack import APGD, BIM, FAB, FGSM, PGD, AutoAttack, Square
+from ..attack._square import NoImage, image_axes
 from ..core import Model
 from ..io import Dataset, load, load_data
 from ..threat import Ball
 from ..threat._named import named
 from ._main import UserError
+from ._values import divisor, number, value_range, whole
+from ._words import in_options
 
 METHODS: dict[str, Any] = {"apgd": APGD, "pgd": PGD, "fgsm": FGSM, "bim": BIM, "fab": FAB, "square": Square, "autoattack": AutoAttack}
 DEFAULT_EPS = {"linf": "8/255", "l2": "0.5"}
@@ -22,54 +24,50 @@ DEFAULT_EPS = {"linf": "8/255", "l2": "0.5"}
 DIGITS_EPS = {"linf": "0.1", "l2": "0.5"}
 
 
-def number(text: Any, name: str) -> float:
-    """`0.03`, `8/255` or `1e-3`; `ValueError` otherwise."""
-    try:
-        value = float(Fraction(str(text).strip()))
-    except (ValueError, ZeroDivisionError):
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"--{name} is {str(text)!r}; a number such as 0.03 or a fraction such as 8/255 is needed.")
-    return value
-
-
-def numbers(text: str | None, name: str) -> Any:
-    """`0.5` -> 0.5, `0.49,0.48,0.45` -> an array, None -> None."""
-    if text is None:
-        return None
-    parts = [number(part, name) for part in text.split(",")]
-    return parts[0] if len(parts) == 1 else np.asarray(parts, np.float32)
-
-
-def value_range(text: str | None) -> tuple[float, float] | None:
-    """`0,1` -> (0.0, 1.0)."""
-    if text is None:
-        return None
-    parts = text.split(",")
-    if len(parts) != 2:
-        raise ValueError(f"--range is {text!r}; two numbers are needed, the lowest and the highest valid value: --range 0,1.")
-    lo, hi = number(parts[0], "range"), number(parts[1], "range")
-    if lo >= hi:
-        raise ValueError(f"--range is {text!r}; the lowest value comes first and must be below the highest.")
-    return lo, hi
-
-
-def threat_of(norm: str, eps: Any, data: Dataset, defaults: dict[str, str] = DEFAULT_EPS) -> Ball:
-    """The ball in the data's valid range."""
-    eps = defaults.get(norm.lower()) if eps is None else eps
-    if eps is None and norm.lower() == "l1":
+def threat_of(
+    norm: Any, eps: Any, data: Dataset, defaults: dict[str, str] = DEFAULT_EPS, names: tuple[str, str] = ("--threat", "--eps")
+) -> Ball:
+    """The ball in the data's valid range. `names` are what messages call the norm and eps: options, or keys of a plan file."""
+    which = str(norm).lower()
+    if which not in ("linf", "l2", "l1"):
+        raise ValueError(f"{names[0]} is {norm!r}; allowed: linf, l2, l1.")
+    eps = defaults.get(which) if eps is None else eps
+    if eps is None:
         raise ValueError("--eps is missing; for l1 there is no usual budget, so give one, e.g. --eps 12.")
-    if norm.lower() not in ("linf", "l2", "l1"):
-        raise ValueError(f"--threat is {norm!r}; allowed: linf, l2, l1.")
-    lo, hi = data.value_range
-    radius = number(0 if eps is None else eps, "eps")
+    wanted = "a finite number of at least 0 is needed, in the units of the data: 0.03, or a fraction such as 8/255"
+    radius = number(eps, names[1], wanted)
     if radius < 0:
-        raise ValueError(f"--eps is {eps}; a radius is at least 0, in the units of the input.")
+        raise ValueError(f"{names[1]} is {eps!r}; {wanted}.")
+    lo, hi = data.value_range
     width = float(np.max(np.asarray(hi) - np.asarray(lo)))
-    if norm.lower() == "linf" and 0 < radius < 1e-3 * width < np.inf:
-        said = f"--eps {radius:g} is {radius / width:.2g} of the valid range [{np.min(lo):g}, {np.max(hi):g}]"
+    if which == "linf" and 0 < radius < 1e-3 * width < np.inf:
+        said = f"{names[1]} {radius:g} is {radius / width:.2g} of the valid range [{np.min(lo):g}, {np.max(hi):g}]"
         print(f"jaxsec: warning: {said}: give eps in the units of the data (8 of 255, not 8/255), or data in [0, 1].", file=sys.stderr)
-    return named(norm, eps=radius, lo=lo, hi=hi)
+    return named(which, eps=radius, lo=lo, hi=hi)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a command's data come from: its options as they were typed, None where they were not."""
+
+    data: str | None = None
+    labels: str | None = None
+    layout: str | None = None
+    stored_layout: str | None = None
+    range: str | None = None
+    mean: str | None = None
+    std: str | None = None
+    divide_by: str | None = None
+    label_column: str | None = None
+    x_key: str | None = None
+    y_key: str | None = None
+    limit: str | None = None
+
+    def given(self) -> list[str]:
+        """The options that were typed, but for `--limit`, which any data take."""
+        return [
+            f"--{f.name.replace('_', '-')}" for f in dataclasses.fields(self) if getattr(self, f.name) is not None and f.name != "limit"
+        ]
 
 
 def model_of(spec: str) -> Model:
@@ -80,6 +78,8 @@ def model_of(spec: str) -> Model:
     path = Path(spec)
     if spec.endswith(".py"):
         raise ValueError(f"MODEL is {spec!r}; say what to take from the file: {spec}:model.")
+    if path.is_dir() and spec:
+        raise ValueError(f"MODEL is {spec!r}, a folder; allowed: a .onnx file, or file.py:attribute.")
     if not path.is_file():
         raise FileNotFoundError(f"there is no model file {spec!r}; allowed: a .onnx file, or file.py:attribute.")
     if not path.name.removesuffix(".gz").endswith(".onnx"):
@@ -94,17 +94,21 @@ def model_of(spec: str) -> Model:
 
 def _from_python(path: Path, attribute: str) -> Model:
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}.")
+        raise FileNotFoundError(f"there is no model file {str(path)!r}; MODEL is file.py:attribute, or a .onnx file.")
     spec = importlib.util.spec_from_file_location(f"jaxsec_user_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ValueError(f"{path} cannot be imported as Python.")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        found = getattr(module, attribute, None)
+        found = getattr(module, attribute, module)
         found = found() if callable(found) and not isinstance(found, Model) else found
     except Exception as error:
         raise UserError(f"{path}:{attribute} raised {type(error).__name__}: {' '.join(str(error).split())}") from error
+    if found is module:
+        raise ValueError(
+            f"{path} has no {attribute!r}; MODEL is file.py:attribute, the name of a jaxsec.Model or of a function that gives one."
+        )
     if not isinstance(found, Model):
         raise ValueError(
             f"{path}:{attribute} is {type(found).__name__}; a jaxsec.Model (see jaxsec.bind) or a function that returns one is needed."
@@ -112,29 +116,46 @@ def _from_python(path: Path, attribute: str) -> Model:
     return found if found.info.name not in ("", "function") else found.noted(name=f"{path.name}:{attribute}")
 
 
-def data_of(
-    spec: str, *, labels: str | None, layout: str | None, range: str | None, label_column: str | None, limit: int | None, model: Model
-) -> Dataset:
-    """The data, arranged as the model wants them where the file does not say."""
-    column: Any = int(label_column) if label_column is not None and label_column.lstrip("-").isdigit() else label_column
-    chosen: Any = (
-        None if layout is None else {"flat": "flat", "nchw": "NCHW", "chw": "NCHW", "nhwc": "NHWC", "hwc": "NHWC"}.get(layout.lower())
-    )
-    if layout is not None and chosen is None:
-        raise ValueError(f"--layout is {layout!r}; allowed: flat, NCHW, NHWC.")
+def data_of(source: Source, model: Model) -> Dataset:
+    """The data, arranged as the model wants them where the file does not say; their notes speak of options."""
+    column: Any = source.label_column
+    if column is not None and column.lstrip("-").isdigit():
+        column = int(column)
     wanted = model.info.input_shape
-    if chosen is None and wanted is not None:
-        chosen = _fitting(wanted)
+    layout = _layout(source.layout, "--layout")
+    if layout is None and wanted is not None:
+        layout = _fitting(wanted)
     data = load_data(
-        spec, labels=labels, layout=chosen, value_range=value_range(range), label_column=column, n_classes=model.info.n_classes, limit=limit
+        source.data or "",
+        labels=source.labels,
+        layout=layout,
+        stored_layout=_layout(source.stored_layout, "--stored-layout"),
+        value_range=value_range(source.range),
+        divide_by=divisor(source.divide_by),
+        label_column=column,
+        n_classes=model.info.n_classes,
+        limit=whole(source.limit, "--limit", 1),
+        x_key=source.x_key or "x",
+        y_key=source.y_key or "y",
     )
+    data = dataclasses.replace(data, notes=tuple(in_options(note) for note in data.notes))
     row = data.x.shape[1:]
     if wanted is not None and row != tuple(wanted) and [d for d in row if d != 1] == [d for d in wanted if d != 1]:
         data = data.shaped(wanted)  # axes of length 1 hold nothing
     return data
 
 
-def _fitting(shape: tuple[int, ...]) -> str | None:
+def _layout(text: str | None, name: str) -> Any:
+    """A layout as `load_data` calls it."""
+    if text is None:
+        return None
+    found = {"flat": "flat", "nchw": "NCHW", "chw": "NCHW", "nhwc": "NHWC", "hwc": "NHWC"}.get(text.lower())
+    if found is None:
+        raise ValueError(f"{name} is {text!r}; allowed: flat, NCHW, NHWC.")
+    return found
+
+
+def _fitting(shape: tuple[int, ...]) -> Any:
     """The layout that a model's input shape tells; None where it does not."""
     if sum(d != 1 for d in shape) <= 1:
         return "flat"
@@ -143,18 +164,33 @@ def _fitting(shape: tuple[int, ...]) -> str | None:
     return None
 
 
-def method_of(name: str, *, steps: int | None, restarts: int | None, layout: str | None) -> Any:
-    """An attack by name, with those of its settings that were given."""
+def method_of(name: str, data: Dataset, *, steps: int | None, restarts: int | None) -> Any:
+    """An attack by name, with those of its settings that were given, for such data."""
     if name not in METHODS:
         raise ValueError(f"--method is {name!r}; allowed: {', '.join(METHODS)}.")
-    given: dict[str, Any] = {"steps": steps, "restarts": restarts}
-    given = {k: v for k, v in given.items() if v is not None}
-    takes = {"fgsm": set(), "bim": {"steps"}, "autoattack": {"steps"}}.get(name, {"steps", "restarts"})
-    if extra := set(given) - takes:
-        raise ValueError(f"--{min(extra)} does not apply to --method {name}.")
-    if name in ("square", "autoattack") and layout in ("NCHW", "NHWC"):
-        given["layout"] = {"NCHW": "chw", "NHWC": "hwc"}[layout]
+    given: dict[str, Any] = {k: v for k, v in (("steps", steps), ("restarts", restarts)) if v is not None}
+    if extra := set(given) - _takes(name):
+        fits = ", ".join(m for m in METHODS if min(extra) in _takes(m))
+        raise ValueError(f"--{min(extra)} does not apply to --method {name}; leave it out, or choose one of {fits}.")
+    if name in ("square", "autoattack") and data.layout in ("NCHW", "NHWC"):
+        given["layout"] = {"NCHW": "chw", "NHWC": "hwc"}[data.layout]
+    if name == "square":
+        _needs_images(data.x.shape[1:], given.get("layout", "auto"))
     return METHODS[name](**given)
+
+
+def _takes(name: str) -> set[str]:
+    return {"fgsm": set(), "bim": {"steps"}, "autoattack": {"steps"}}.get(name, {"steps", "restarts"})
+
+
+def _needs_images(row: tuple[int, ...], layout: str) -> None:
+    try:
+        image_axes(row, layout)
+    except NoImage as error:
+        raise ValueError(
+            f"--method square needs images, and rows of shape {row} are none that it can read; if they are, say how with --layout NCHW or "
+            "NHWC, else choose another method (autoattack leaves Square out by itself)."
+        ) from error
 
 
 def away_from(target: int | None, data: Dataset) -> np.ndarray:

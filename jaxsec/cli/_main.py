@@ -1,11 +1,12 @@
 """`main`: runs a command and turns what happens into an exit code; a user's mistake shows one line, never a traceback."""
 
 import os
-import re
 import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+
+from ._words import in_options, usage
 
 OK, NOT_WITHIN_LIMITS, USAGE, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 130
 GO_ON = "interrupted; an audit goes on where it was when the same command runs again, an attack begins anew."
@@ -41,8 +42,7 @@ def main(args: Sequence[str] | None = None) -> int:
             return _say(GO_ON, INTERRUPTED)
         if message := getattr(error, "format_message", None):  # a usage error of the parser, whose class typer does not export
             return _say(
-                f"{message().rstrip('.')}. Try 'jaxsec {words[0] if words and words[0].isalpha() else ''} --help'.".replace("  ", " "),
-                USAGE,
+                usage(message(), words, [str(c.name or getattr(c.callback, "__name__", "")) for c in app.registered_commands]), USAGE
             )
         if isinstance(error, UserError):
             return _say(str(error), USAGE)
@@ -65,14 +65,6 @@ def _line(error: BaseException) -> str:
     else:
         text = in_options(str(error) or type(error).__name__)
     return " ".join(text.split())
-
-
-_OPTIONS = {"layout": "--layout", "label_column": "--label-column", "value_range": "--range", "limit": "--limit"}
-
-
-def in_options(text: str) -> str:
-    """Remedies in the words of the command line: `layout='NHWC'` is `--layout NHWC` there."""
-    return re.sub(rf"\b({'|'.join(_OPTIONS)})=(['\"]?)([^\s'\",.;]+)\2", lambda m: f"{_OPTIONS[m[1]]} {m[3]}", text)
 
 
 def _saved() -> str:

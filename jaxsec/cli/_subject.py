@@ -7,42 +7,25 @@ import numpy as np
 
 from ..audit._default import default_audit
 from ..io import check_data
-from ._inputs import data_of, model_of, numbers
+from ._inputs import Source, data_of, model_of
+from ._values import deviations, numbers, whole
 
 
-def model_and_data(
-    model: str | None,
-    data: str | None,
-    labels: str | None,
-    layout: str | None,
-    range: str | None,
-    mean: str | None,
-    std: str | None,
-    label_column: str | None,
-    limit: int | None,
-    seed: int,
-) -> tuple[Any, Any]:
+def model_and_data(model: str | None, source: Source, seed: int) -> tuple[Any, Any]:
     """The model and its data as the command line names them, checked against each other; without a model, the embedded pair."""
+    limit = whole(source.limit, "--limit", 1)
     if model is None:
-        given = {
-            "--data": data,
-            "--labels": labels,
-            "--layout": layout,
-            "--range": range,
-            "--mean": mean,
-            "--std": std,
-            "--label-column": label_column,
-        }
-        if stray := [name for name, value in given.items() if value is not None]:
+        if stray := source.given():
             raise ValueError(f"{stray[0]} was given without MODEL; name the model, or leave both out to audit the embedded one.")
         net, rows = default_audit(seed)
         return net, rows if limit is None else rows.rows(slice(limit))
-    if data is None:
+    if source.data is None:
         raise ValueError(f"--data is missing; MODEL {model!r} needs labelled inputs, e.g. --data test.npz with the keys x and y.")
+    mean, std = numbers(source.mean, "--mean"), deviations(source.std)
     net = model_of(model)
-    rows = data_of(data, labels=labels, layout=layout, range=range, label_column=label_column, limit=limit, model=net)
+    rows = data_of(source, net)
     if mean is not None or std is not None:
-        net = _normalising(net, numbers(mean, "mean"), numbers(std, "std"), rows.layout, rows.x.shape[1:])
+        net = _normalising(net, mean, std, rows.layout, rows.x.shape[1:])
     for warning in check_data(rows, net):
         print(f"jaxsec: warning: {warning}", file=sys.stderr)
     return net, rows
@@ -55,9 +38,8 @@ def _normalising(net: Any, mean: Any, std: Any, layout: str, row: tuple[int, ...
     for option, value in (("--mean", mean), ("--std", std)):
         if np.ndim(value) and np.size(value) not in allowed:
             sizes = " or ".join(map(str, sorted(allowed)))
-            raise ValueError(
-                f"{option} has {np.size(value)} values; for rows of shape {row} {sizes} are needed: one for all, or one per channel."
-            )
+            per = "one for all" if allowed == {1} else "one for all, or one per channel"
+            raise ValueError(f"{option} has {np.size(value)} values; for rows of shape {row} it takes {sizes}: {per}.")
     said = f"inputs are normalised in front of the model: (x - {_said(mean, 0)}) / {_said(std, 1)}"
     mean, std = 0.0 if mean is None else mean, 1.0 if std is None else std
     if layout == "NCHW":

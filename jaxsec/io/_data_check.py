@@ -103,7 +103,7 @@ def _remedy(row: tuple[int, ...], wanted: tuple[int, ...], layout: str) -> str:
         return "The data are channels-first: load them with layout='NHWC'."
     if np.prod(row) == np.prod(wanted):
         kind = "flat" if len(wanted) == 1 else "NCHW" if layout == "NHWC" else "NHWC"
-        return f"The sizes agree, so only the arrangement differs: load with layout={kind!r}, or reshape x to {(-1, *wanted)}."
+        return f"The sizes agree, so only the arrangement differs: load with layout={kind!r}, or reshape the inputs to {(-1, *wanted)}."
     return "The sizes differ, so these data were not made for this model."
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -14,6 +15,14 @@ def write(folder: pathlib.Path, name: str, **arrays: np.ndarray) -> pathlib.Path
     return folder / name
 
 
+PYTHON = re.compile(r"\b(x_key|y_key|stored_layout|label_column|value_range|divide_by|(labels|layout|limit|mean|std)=)")
+PLANS = {
+    "seed": "seed = -1",
+    "preset": 'preset = ["quick"]',
+    "section": "[audit]\nrows = 3",
+    "eps": 'eps = "abc"',
+    "layout": 'layout = "hw"\nprobes = ["clean"]',
+}
 X, Y = np.full((3, 6, 6, 1), 0.5, np.float32), np.array([0, 1, 2])
 
 
@@ -44,7 +53,7 @@ X, Y = np.full((3, 6, 6, 1), 0.5, np.float32), np.array([0, 1, 2])
         (["audit", "--plan", "{t}/plan.toml"], "did you mean 'rows'"),
         (["audit", "--plan", "{t}/none.toml"], "none.toml"),
         (["audit", "--preset", "slow"], "quick, standard, full"),
-        (["audit", "--fail-under", "40"], "--fail-under is 40"),
+        (["audit", "--fail-under", "40"], "--fail-under is '40'"),
         (["audit", "--fail-under", "x"], "--fail-under"),
         (["audit", "--out", "{t}/file/report"], "file"),
         (["attack", "{f}/net.py:model", "--data", "{t}/ok.npz", "--method", "magic"], "apgd, pgd"),
@@ -53,6 +62,46 @@ X, Y = np.full((3, 6, 6, 1), 0.5, np.float32), np.array([0, 1, 2])
         (["report", "{t}"], "no report"),
         (["frobnicate"], "frobnicate"),
         (["audit", "--loud"], "--loud"),
+        (["audit", "{f}/net.py:nothing", "--data", "digits"], "net.py has no 'nothing'"),
+        (["audit", "{t}", "--data", "digits"], "a folder; allowed: a .onnx file"),
+        (["audit", "{f}/net.py:model", "--data", "{t}/keys.npz"], "e.g. --x-key images and --y-key target"),
+        (["audit", "{f}/net.py:model", "--data", "{t}/odd.npz", "--layout", "NCHW"], "--stored-layout NCHW (channels first) or --stored"),
+        (["audit", "{f}/net.py:model", "--data", "{t}/t.csv"], "name it, e.g. --label-column kind."),
+        (["audit", "{f}/net.py:model", "--data", "{t}/t.csv", "--label-column", "9"], "--label-column is 9; "),
+        (["audit", "{f}/net.py:model", "--data", "{t}/x.npy"], "pass --labels <the .npy file of the labels>"),
+        (
+            ["audit", "{f}/net.py:model", "--data", "{t}/ok.npz", "--labels", "{t}/x.npy"],
+            "x.npy was given, but ok.npz holds its own labels",
+        ),
+        (["audit", "{f}/net.py:model", "--data", "{t}/bytes.npz", "--range", "0,1"], "outside --range 0,1; give the range"),
+        (["audit", "{f}/net.py:model", "--data", "{t}/bytes.npz", "--range", "0,1"], "or --divide-by 255, which"),
+        (["audit", "{f}/net.py:model", "--data", "{t}/ok.npz", "--divide-by", "0"], "--divide-by is '0'; a number above 0"),
+        (["audit", "{f}/net.py:model", "--data", "{t}/ok.npz", "--std", "0,1"], "--std is '0,1'; every number must be above 0"),
+        (["audit", "{f}/net.py:model", "--data", "{t}/ok.npz", "--mean", "0.4;0.5"], "--mean is '0.4;0.5'; "),
+        (["audit", "{f}/net.py:model", "--data", "{t}/ok.npz", "--range", "0,x"], "--range is '0,x'; two numbers"),
+        (["audit", "{f}/net.py:model", "--data", "{t}/ok.npz", "--eps", "inf"], "--eps is 'inf'; a finite number of at least 0"),
+        (["audit", "{f}/net.py:model", "--data", "{t}/ok.npz", "--eps", "1e999999999"], "--eps is '1e999999999'; a finite"),
+        (["audit", "--limit", "0"], "--limit is '0'; a whole number of at least 1"),
+        (["audit", "--limit", "-3"], "--limit is '-3'"),
+        (["audit", "--seed", "-1"], "--seed is '-1'; a whole number from 0 to 4294967295"),
+        (["audit", "--seed", "4294967296"], "--seed is '4294967296'"),
+        (["audit", "--fail-under", "40%"], "--fail-under is '40%'; a share from 0 to 1 is needed, such as 0.4 for 40 %. Did you mean 0.4?"),
+        (["audit", "--preset", "slow"], "--preset is 'slow'"),
+        (["audit", "--max-rows", "9"], "max_rows is a setting of a plan file"),
+        (["audit", "--plan", "{t}/seed.toml"], "seed.toml: seed is -1; "),
+        (["audit", "--plan", "{t}/preset.toml"], "preset.toml: preset is ['quick']; allowed: quick"),
+        (["audit", "--plan", "{t}/section.toml"], "has the section [audit]; a plan has none"),
+        (["audit", "{f}/net.py:model", "--data", "{t}/ok.npz", "--plan", "{t}/eps.toml"], "eps.toml: eps is 'abc'"),
+        (
+            ["audit", "{f}/net.py:model", "--data", "{t}/ok.npz", "--plan", "{t}/layout.toml"],
+            "the plan's layout is 'hw', and rows of shape",
+        ),
+        (["attack", "{f}/net.py:model", "--data", "{t}/ok.npz", "--steps", "0"], "--steps is '0'; a whole number of at least 1"),
+        (["attack", "{f}/net.py:model", "--data", "{t}/ok.npz", "--target", "-1"], "--target is '-1'"),
+        (["attack", "{f}/net.py:model", "--data", "{t}/flat.npz", "--method", "square"], "--method square needs images"),
+        (["attack", "{f}/net.py:model", "--data", "{t}/ok.npz", "--out", "{t}/dir.npz"], "dir.npz', a folder; a file name"),
+        (["attack"], "Missing argument 'MODEL'. Try 'jaxsec attack --help'"),
+        (["audti"], "Did you mean 'audit'? Try 'jaxsec --help'"),
     ],
     ids=lambda v: " ".join(v[:4]) if isinstance(v, list) else "",
 )
@@ -66,12 +115,22 @@ def test_mistakes(run: Run, files: pathlib.Path, tmp_path: pathlib.Path, args: l
     write(tmp_path, "nan.npz", x=np.where(X == 0.5, np.nan, X), y=Y)
     write(tmp_path, "labels.npz", x=X, y=Y + 2)
     write(tmp_path, "range.npz", x=X * 255, y=Y)
+    write(tmp_path, "keys.npz", images=X, target=Y)
+    write(tmp_path, "odd.npz", x=X[:, :3, :, :].repeat(3, axis=3), y=Y)
+    write(tmp_path, "bytes.npz", x=(X * 255).astype(np.uint8), y=Y)
+    write(tmp_path, "flat.npz", x=X.reshape(3, 36), y=Y)
+    np.save(tmp_path / "x.npy", X)
+    (tmp_path / "t.csv").write_text("width,kind\n1,0\n2,1\n")
+    (tmp_path / "dir.npz").mkdir()
+    for name, text in PLANS.items():
+        (tmp_path / f"{name}.toml").write_text(text)
     given = [a.format(f=files, t=tmp_path) for a in args]
     if args[0] != "report" and "--out" not in args and args[0] in ("audit", "attack"):
         given += ["--out", str(tmp_path / ("out" if args[0] == "audit" else "adv.npz"))]
     code, _, err = run(*given)
     assert code == 2, err
     assert words in err and len(err.strip().splitlines()) <= 2, err
+    assert not PYTHON.search(err), "a remedy is an option or a key of the plan, no argument of a Python function"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -1,0 +1,143 @@
+"""`jaxsec audit`: measures a model's robustness and writes the report."""
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ._options import (
+    MODEL,
+    Data,
+    DivideBy,
+    Eps,
+    LabelColumn,
+    Labels,
+    Layout,
+    Limit,
+    Mean,
+    Quiet,
+    Range,
+    Seed,
+    Std,
+    StoredLayout,
+    Threat,
+    XKey,
+    YKey,
+)
+from ._values import seed_of, share, writable
+
+
+def audit(
+    model: Annotated[
+        str | None, typer.Argument(metavar="MODEL", help=f"{MODEL} Without MODEL and --data: a small network and scikit-learn's digits.")
+    ] = None,
+    data: Data = None,
+    threat: Threat = None,
+    eps: Eps = None,
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder of the report; an older report in it is replaced.")] = Path(
+        "report"
+    ),
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            "--preset",
+            metavar="NAME",
+            help="How much is done: quick (200 rows, weakened attacks), standard (1000 rows, AutoAttack as published) or full (all rows, "
+            "more attacks and steps). [default: standard, or that of --plan]",
+        ),
+    ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option("--plan", metavar="FILE", help="TOML file with single settings, such as rows = 500; options come before it."),
+    ] = None,
+    fail_under: Annotated[
+        str | None,
+        typer.Option(
+            "--fail-under",
+            metavar="SHARE",
+            help="Least robust accuracy that passes, a share from 0 to 1 (0.4 is 40 %); below it the exit code is 1. [default: no limit]",
+        ),
+    ] = None,
+    labels: Labels = None,
+    label_column: LabelColumn = None,
+    x_key: XKey = None,
+    y_key: YKey = None,
+    layout: Layout = None,
+    stored_layout: StoredLayout = None,
+    divide_by: DivideBy = None,
+    range: Range = None,
+    mean: Mean = None,
+    std: Std = None,
+    limit: Limit = None,
+    seed: Seed = None,
+    quiet: Quiet = False,
+) -> int:
+    """Measure a model's robustness and write report.json, .html, .md and .sarif.
+
+    Up to 1000 rows (200 with --preset quick) are drawn at random from the data. A killed audit goes on where it was when the same command
+    runs again; its state is in the report's folder, under .state, until the report is written.
+
+    Settings of a --plan file: preset, probes, rows, confidence, fail_under, noise_draws, sweep, sweep_steps, sweep_restarts, attack,
+    attack_steps, attack_queries, attack_targets, blackbox_queries, distance_steps, examples, layout, max_rows, threat, eps, seed.
+
+    Exit codes: 0 done, 1 below --fail-under, 2 a mistake in the call or the data, 3 a defect of jaxsec, 130 interrupted.
+    """
+    import jax
+
+    from ..audit import Plan, read_plan
+    from ..audit import audit as run_audit
+    from ..audit._plan import PRESETS
+    from ._cache import keep_programs
+    from ._inputs import DEFAULT_EPS, DIGITS_EPS, Source, threat_of
+    from ._show import audit_summary
+    from ._subject import model_and_data
+
+    if preset is not None and preset not in PRESETS:
+        raise ValueError(f"--preset is {preset!r}; allowed: {', '.join(PRESETS)}.")
+    chosen, run = read_plan(plan, preset=preset) if plan else (Plan.preset_of(preset or "standard"), {})
+    if (least := share(fail_under, "--fail-under")) is not None:
+        chosen = chosen.replace(fail_under=least)
+    start = seed_of(seed, "--seed") if seed is not None else seed_of(run.get("seed", 0), f"{plan}: seed")
+    writable(out, "a folder for the report")
+    keep_programs()
+    source = Source(
+        data=data,
+        labels=labels,
+        label_column=label_column,
+        x_key=x_key,
+        y_key=y_key,
+        layout=layout,
+        stored_layout=stored_layout,
+        divide_by=divide_by,
+        range=range,
+        mean=mean,
+        std=std,
+        limit=limit,
+    )
+    net, rows = model_and_data(model, source, start)
+    norm, radius = run.get("threat", "linf") if threat is None else threat, run.get("eps") if eps is None else eps
+    names = [f"{plan}: {key}" if given is None and key in run else f"--{key}" for key, given in (("threat", threat), ("eps", eps))]
+    ball = threat_of(norm, radius, rows, DIGITS_EPS if model is None else DEFAULT_EPS, (names[0], names[1]))
+    state = out / ".state"
+    report = run_audit(
+        net,
+        rows,
+        threat=ball,
+        key=jax.random.key(start),
+        plan=chosen,
+        progress=False if quiet else None,
+        state=state,
+        context={
+            "seed": start,
+            "eps": "default" if radius is None else str(radius),
+            "model": model or "embedded digits model",
+            "data": data or "embedded digits",
+            "plan file": str(plan or ""),
+        },
+    )
+    report.save(out)
+    shutil.rmtree(state, ignore_errors=True)
+    if not quiet:
+        audit_summary(report, out)
+    return 0 if report.passed else 1

@@ -20,7 +20,7 @@ def audit_summary(report: Report, out: Path) -> None:
     word = {"pass": "within the limit", "fail": "NOT within the limit", "none": "no limit given"}[verdict["state"]]
     console.print(f"[{_COLOURS[verdict['state']]}]{word}[/]: {escape(verdict['reason'])}")
     shares = [("clean accuracy", probes["clean"]["accuracy"])]
-    shares += [("accuracy under random noise", probes["noise"]["one_draw"])] if "noise" in probes else []
+    shares += [("accuracy at one random point per row", probes["noise"]["one_draw"])] if "noise" in probes else []
     shares += [("robust accuracy, at most", probes["worst_case"]["robust"])] if "worst_case" in probes else []
     threat, plan = data["threat"], data["plan"]
     what = f"{threat['norm']} eps {threat['eps']:.6g}, inputs in [{threat['lo']}, {threat['hi']}], preset {plan['preset'] or 'of the plan'}"
@@ -35,6 +35,10 @@ def audit_summary(report: Report, out: Path) -> None:
         console.print(f"[{_COLOURS[f['severity']]}]{f['severity']:>6}[/] {escape(f['title'])}: {escape(f['message'])}", soft_wrap=True)
     if len(worrying) > 8:
         console.print(f"       and {len(worrying) - 8} more")
+    low, info = ([f["title"] for f in data["findings"] if f["severity"] == s] for s in ("low", "info"))
+    if low or info:
+        said = f"{len(low)} low{' (' + ', '.join(low) + ')' if low else ''}, {len(info)} info"
+        console.print(f"also {escape(said)}: see Findings in {escape(str(out / 'report.md'))}", soft_wrap=True)
     untested = sum(c["status"] == "NOT TESTED" for c in data["coverage"])
     console.print(f"{untested} of {len(data['coverage'])} families of attacks NOT TESTED; {data['wall_s']:.1f} s")
     console.print(f"report: {escape(str(out / 'report.html'))}", soft_wrap=True)

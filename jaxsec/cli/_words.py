@@ -27,7 +27,8 @@ def in_options(text: str) -> str:
     text = re.sub(rf"(?<![-\w])({'|'.join(_OPTIONS)})={value}", _option, text)
     text = re.sub(rf"(?<![-\w./'\"])({'|'.join(_PLAIN)})(?![-\w/'\"=]|\.\w)", lambda m: _PLAIN[m[1]], text)
     if _LOADING.search(text):
-        text = f"{text if text.endswith('...') else text.rstrip('.') + '.'} That is an argument of jaxsec.load: call it in a file.py, and give file.py:model as MODEL."
+        text += "" if text.endswith(".") else "."
+        text += " That is an argument of jaxsec.load: call it in a file.py, and give file.py:model as MODEL."
     return text
 
 

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 import jaxsec
+from jaxsec.audit import Report
 from jaxsec.cli import _main
 from jaxsec.cli._cache import keep_programs
+from jaxsec.cli._show import audit_summary
 
 from .conftest import Run
 
@@ -30,6 +32,27 @@ def test_audit_writes_the_report_and_judges_it(run: Run, files: pathlib.Path, tm
     assert robust < 1, "the budget is chosen so that some rows fall"
     code, out, _ = run(*base, "--fail-under", str(min(1.0, robust + 0.01)))
     assert code == 1 and "NOT within the limit" in out
+
+
+def test_the_summary_counts_what_it_does_not_show(capsys: pytest.CaptureFixture[str], tmp_path: pathlib.Path) -> None:
+    share = {"value": 0.5, "count": 1, "n": 2, "interval": [0.1, 0.9]}
+    levels = ("medium", "low", "low", "info")
+    data = {
+        "verdict": {"state": "none", "reason": "r"},
+        "probes": {"clean": {"accuracy": share}, "noise": {"one_draw": share}},
+        "threat": {"norm": "linf", "eps": 0.1, "lo": 0, "hi": 1},
+        "plan": {"preset": "quick"},
+        "findings": [{"severity": s, "title": f"Finding {i}", "message": "seen"} for i, s in enumerate(levels)],
+        "coverage": [],
+        "wall_s": 1.0,
+    }
+    audit_summary(Report(data), tmp_path)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"also 2 low (Finding 1, Finding 2), 1 info: see Findings in {tmp_path / 'report.md'}" in said
+    assert "medium Finding 0: seen" in said and "accuracy at one random point per row" in said
+    data["findings"] = []
+    audit_summary(Report(data), tmp_path)
+    assert "also" not in capsys.readouterr().out
 
 
 def test_report_renders_again(run: Run, files: pathlib.Path, tmp_path: pathlib.Path) -> None:

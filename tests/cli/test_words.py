@@ -26,7 +26,10 @@ from .conftest import Run
         ("pass value_range=(lo, hi) if you know it", "pass --range lo,hi if you know it"),
         ("no column 'x_key'; data/x_key.npz and value_range.csv", "no column 'x_key'; data/x_key.npz and value_range.csv"),
         ("rows have layout NCHW and labels from 1", "rows have layout NCHW and labels from 1"),
-        ("two outputs; choose one with output=...", "two outputs; choose one with output=... That is an argument of jaxsec.load: call it in"),
+        (
+            "two outputs; choose one with output=...",
+            "two outputs; choose one with output=... That is an argument of jaxsec.load: call it in",
+        ),
     ],
 )
 def test_arguments_become_options(library: str, here: str) -> None:

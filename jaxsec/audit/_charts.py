@@ -8,12 +8,19 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+from ._text import percent, sweep_said, sweep_table
 from ._theme import FIRST, INK, MUTED, SECOND, STYLE, themed
+
+# Inches: the page's whole width, and a phone's, where a letter of 10 points is about 10 pixels high.
+WIDE, NARROW = (10.4, 4.2), (4.3, 4.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-    """`svg` has a title and a description for readers who do not see it; `rows` are its numbers as a table under `columns`."""
+    """`svg` has a title and a description for readers who do not see it; `rows` are its numbers as a table under `columns`.
+
+    A chart too wide for a phone has a second drawing, `narrow`, in which letters keep their size. `said` is a sentence to print below.
+    """
 
     key: str
     title: str
@@ -21,6 +28,8 @@ class Chart:
     svg: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    narrow: str = ""
+    said: str = ""
 
 
 def charts_of(data: dict[str, Any]) -> list[Chart]:
@@ -31,14 +40,6 @@ def charts_of(data: dict[str, Any]) -> list[Chart]:
     style: Any = STYLE  # matplotlib types its keys as literals
     with rc_context(style):
         return [chart for maker in makers if (chart := maker(data)) is not None]
-
-
-def percent(share: dict[str, Any]) -> str:
-    """`62.0 % [58.1, 65.8]`, the interval in brackets."""
-    if share["value"] is None:
-        return "no rows"
-    low, high = share["interval"]
-    return f"{100 * share['value']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def accuracy_curve(data: dict[str, Any]) -> Chart | None:
@@ -53,7 +54,7 @@ def accuracy_curve(data: dict[str, Any]) -> Chart | None:
 
     def draw(ax: Any) -> None:
         ax.fill_between(x, low, high, color=FIRST, alpha=0.18, linewidth=0)
-        ax.plot(x, y, color=FIRST, marker="o", markersize=4, linewidth=1.8, label="PGD, worst up to this budget")
+        ax.plot(x, y, color=FIRST, marker="o", markersize=4, linewidth=1.8, label="PGD, at this or a smaller budget")
         ax.axvline(eps, color=MUTED, linewidth=1, linestyle="--")
         left = eps > 0.7 * max(x)
         ax.annotate(
@@ -82,13 +83,15 @@ def accuracy_curve(data: dict[str, Any]) -> Chart | None:
         ax.set_yticks(range(0, 101, 20))
         ax.set_xlabel(f"eps ({norm}, input units)")
         ax.set_ylabel("robust accuracy, %")
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=2)
+        if ax.figure.get_figwidth() < WIDE[0]:
+            ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=1)
+            ax.locator_params(axis="x", nbins=5)
+        else:
+            ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=2)
 
-    level = f"{100 * points[0]['robust']['confidence']:g} %"
     alt = f"Line chart. Robust accuracy falls from {y[0]:.1f} % at eps {x[0]:.4g} to {y[-1]:.1f} % at eps {x[-1]:.4g}."
-    rows = tuple((f"{p['eps']:.6g}", percent(p["robust"]), percent(p["alone"]), str(p["robust"]["n"])) for p in points)
-    columns = ("eps", f"robust accuracy [{level} interval]", "this budget alone", "rows")
-    return _chart("curve", "Robust accuracy against the budget", alt, draw, (10.4, 4.2), columns, rows)
+    chart = _chart("curve", "Robust accuracy against the budget", alt, draw, WIDE, *sweep_table(data), narrow=NARROW)
+    return dataclasses.replace(chart, said=sweep_said(data))
 
 
 def class_bars(data: dict[str, Any]) -> Chart | None:
@@ -228,11 +231,17 @@ def _chart(
     size: tuple[float, float],
     columns: tuple[str, ...],
     rows: tuple[tuple[str, ...], ...],
+    narrow: tuple[float, float] | None = None,
 ) -> Chart:
+    drawn = themed(_drawn(draw, size), key, title, alt)
+    return Chart(key, title, alt, drawn, columns, rows, themed(_drawn(draw, narrow), f"{key}-narrow", title, alt) if narrow else "")
+
+
+def _drawn(draw: Callable[[Any], None], size: tuple[float, float]) -> str:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
     draw(figure.add_subplot())
     out = io.StringIO()
     figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return Chart(key, title, alt, themed(out.getvalue(), key, title, alt), columns, rows)
+    return out.getvalue()

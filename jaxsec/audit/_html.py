@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from ._charts import charts_of, percent
+from ._charts import charts_of
 from ._examples import decode
+from ._text import examples_said, noise_said, runs_of, valued
 
 LIMIT = 3 * 1024 * 1024
 
@@ -26,11 +27,13 @@ def html_of(data: dict[str, Any]) -> str:
     loader = Environment(
         loader=PackageLoader("jaxsec.audit", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    loader.filters["percent"] = percent
+    loader.filters["valued"] = valued
     page = loader.get_template("report.html.j2").render(
         data=data,
-        charts=[(c, Markup(c.svg)) for c in charts],
+        charts=[(c, Markup(c.svg), Markup(c.narrow)) for c in charts],
         examples=examples,
+        examples_said=examples_said(data) if data["examples"] else "",
+        noise_said=noise_said(data["probes"]["noise"]) if "noise" in data["probes"] else "",
         attacks=attacks_of(data),
         settings=settings_of(data),
     )
@@ -45,7 +48,7 @@ def attacks_of(data: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     by = probes.get("worst_case", {}).get("by_probe", {})
     label = {
         "attack": (f"AutoAttack, {plan['attack']}" + (", reduced" if plan["reduced"] else ""), ""),
-        "sweep": ("PGD", f"{plan['sweep_steps']} steps, {plan['sweep_restarts']} restarts, at each budget of the curve up to eps"),
+        "sweep": ("PGD", f"{runs_of(plan)}, at each budget of the curve up to eps"),
         "blackbox": ("Square alone", f"{plan['blackbox_queries']} queries of scores, no gradient"),
         "distance": ("FAB without a budget", f"{plan['distance_steps']} steps; counted where it came within eps"),
     }

@@ -8,6 +8,21 @@ from ._statistics import interval_of
 
 HARDEN = "Train against the same threat (adversarial or certified training), then audit again."
 RULE = "severity: high from 50% of correctly classified rows broken, medium from 20%, low from 5%"
+# Flags whose value is a share of rows; the others measure something else, or nothing.
+_SHARES = {
+    "nonfinite-logits",
+    "infeasible",
+    "unverified",
+    "nonfinite-gradients",
+    "zero-gradients",
+    "incomplete-optimisation",
+    "black-box-beats-white-box",
+    "chance-accuracy",
+    "unbounded-attack-fails",
+    "more-steps-help",
+    "noise-beats-attack",
+    "unstable-predictions",
+}
 _FLAG_SEVERITY = {"error": "high", "warning": "medium", "info": "info"}
 
 
@@ -90,11 +105,11 @@ def _control(numbers: dict[str, Any]) -> list[Finding]:
             )
     drop = (clean["value"] or 0.0) - (noise["one_draw"]["value"] or 0.0)
     severity = "medium" if drop >= 0.05 else "info"
+    every = "" if noise["draws"] == 1 else f", {noise['all_draws']['count']} at all of {noise['draws']} such points"
     text = (
-        f"One uniform draw from the threat set takes accuracy from {clean['value']:.1%} to {noise['one_draw']['value']:.1%} "
-        "(medium from a loss of 5 points: then no adversary is needed)."
-        if clean["n"]
-        else "No rows."
+        f"{clean['count']} of {clean['n']} rows are right as they are, {noise['one_draw']['count']} also at one point drawn uniformly from "
+        f"the ball of eps around them{every}. "
+        f"The single point costs {100 * drop:.1f} points of accuracy (medium from 5: then no adversary is needed)."
     )
     found.append(
         Finding(
@@ -118,7 +133,7 @@ def _curve(numbers: dict[str, Any]) -> list[Finding]:
         return []
     text = f"PGD breaks {worst} rows fewer at eps {at['eps']:.6g} than at the budget before: "
     text += "more room cannot help the model, so the attack loses its way."
-    remedy = "Raise sweep_steps and sweep_restarts; look for masked gradients."
+    remedy = "Raise sweep_steps and sweep_restarts in the plan; look for masked gradients."
     title = "The curve does not fall"
     return [
         Finding(
@@ -186,7 +201,7 @@ def _flag(flag: dict[str, Any]) -> Finding:
         title="Flag: " + flag["name"].replace("-", " "),
         message=flag["message"][0].upper() + flag["message"][1:] + ".",
         value=value if value == value and abs(value) != float("inf") else None,
-        unit="",
+        unit="share" if flag["name"] in _SHARES else "",
         n=int(flag["n"]),
         remedy="Read this before the robust accuracy." if flag["severity"] != "info" else "",
     )

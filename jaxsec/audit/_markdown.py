@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from ._charts import percent
+from ._text import NOISE, noise_said, percent, sweep_said, sweep_table, valued
 
 
 def markdown_of(data: dict[str, Any]) -> str:
@@ -22,18 +22,20 @@ def markdown_of(data: dict[str, Any]) -> str:
     ]
     shares = [("Clean accuracy", probes["clean"]["accuracy"])]
     if "noise" in probes:
-        shares.append(("Accuracy under one draw of noise", probes["noise"]["one_draw"]))
+        shares.append((NOISE, probes["noise"]["one_draw"]))
     if "worst_case" in probes:
         shares.append(("Robust accuracy, all attacks", probes["worst_case"]["robust"]))
     if "blackbox" in probes:
         shares.append(("Robust accuracy, black-box only", probes["blackbox"]["robust"]))
     level = f"{100 * shares[0][1]['confidence']:g} %"
     lines += _table(("measure", f"value [{level} interval]", "rows"), [(n, percent(s), str(s["n"])) for n, s in shares])
-    rows = [(f["severity"], f["id"], f["title"], f["message"], _ids(f["standards"])) for f in data["findings"]]
-    lines += ["", "## Findings", "", *_table(("severity", "id", "finding", "what was seen", "standards"), rows)]
+    if "noise" in probes:
+        lines += ["", f"{NOISE}: {_cell(noise_said(probes['noise']))}"]
+    rows = [(f["severity"], f["id"], f["title"], " ".join(valued(f)), f["message"], _ids(f["standards"])) for f in data["findings"]]
+    lines += ["", "## Findings", "", *_table(("severity", "id", "finding", "value", "what was seen", "standards"), rows)]
     if "sweep" in probes:
-        rows = [(f"{p['eps']:.6g}", percent(p["robust"]), str(p["robust"]["n"])) for p in probes["sweep"]["points"]]
-        lines += ["", "## Robust accuracy against the budget", "", *_table(("eps", "robust accuracy", "rows"), rows)]
+        columns, points = sweep_table(data)
+        lines += ["", "## Robust accuracy against the budget", "", _cell(sweep_said(data)), "", *_table(columns, list(points))]
     if "classes" in probes:
         rows = [(str(c["class"]), percent(c["clean"]), percent(c["robust"]), str(c["robust"]["n"])) for c in probes["classes"]]
         lines += ["", "## Classes", "", *_table(("class", "clean", "under attack", "rows"), rows)]

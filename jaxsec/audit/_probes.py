@@ -110,7 +110,7 @@ def noise(subject: Subject, report: Progress, state: str | None) -> Outcome:
         for d in range(draws):
             wrong[d, rows] = np.asarray(_noisy_wrong(problem, jnp.int32(d)))[: len(rows)]
             report("noise", (d + 1) / draws, 0)
-    return Outcome({"wrong": wrong}, {"draws": draws, "distribution": "uniform in the threat set"})
+    return Outcome({"wrong": wrong}, {"draws": draws, "distribution": "uniform in the ball, then moved into the valid range"})
 
 
 def sweep(subject: Subject, report: Progress, state: str | None) -> Outcome:

@@ -58,7 +58,7 @@ def test_the_page_is_quiet_whole_and_visible(driver: Any, saved: pathlib.Path, s
     assert requests_of(driver) == []
     assert driver.execute_script("return performance.getEntriesByType('resource').filter(e => !e.name.startsWith('data:')).length") == 0
     sizes = driver.execute_script(
-        "return [...document.querySelectorAll('svg.chart, img')].map(e => {"
+        "return [...document.querySelectorAll('svg.chart, img')].filter(e => e.getClientRects().length).map(e => {"
         " const b = e.getBoundingClientRect(); return [e.tagName, b.width, b.height, e.tagName == 'IMG' ? e.naturalWidth : 1]; })"
     )
     charts = [s for s in sizes if s[0] == "svg"]
@@ -71,6 +71,27 @@ def test_the_page_is_quiet_whole_and_visible(driver: Any, saved: pathlib.Path, s
     # text inside the charts must stand out from its panel: the contrast ratio of WCAG for the colours in use
     assert driver.execute_script(CONTRAST) >= 4.5
 
+
+def test_every_chart_fits_a_phone_and_can_be_read(driver: Any, saved: pathlib.Path) -> None:
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {"width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": True})
+    try:
+        driver.get((saved / "report.html").as_uri())
+        seen = driver.execute_script(LETTERS)
+    finally:
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert [key for key, *_ in seen] == ["chart-curve-narrow", "chart-classes", "chart-confusion", "chart-distance", "chart-queries"]
+    for key, left, right, hidden, letter in seen:
+        assert 0 <= left < right <= 390 and hidden <= 1, f"{key} is cut: {left} to {right}, {hidden} px to scroll"
+        assert letter >= 8, f"{key} has letters of {letter} px"
+
+
+# for each visible chart: its ends, how far its frame would scroll, and its smallest font in pixels of the page
+LETTERS = """
+return [...document.querySelectorAll('svg.chart')].filter(e => e.getClientRects().length).map(e => {
+  const b = e.getBoundingClientRect(), scale = b.width / e.viewBox.baseVal.width, p = e.parentElement;
+  const fonts = [...e.querySelectorAll('text')].map(t => parseFloat(getComputedStyle(t).fontSize) * scale);
+  return [e.id, b.left, b.right, p.scrollWidth - p.clientWidth, Math.min(...fonts)]; });
+"""
 
 CONTRAST = """
 const rgb = c => c.match(/[0-9.]+/g).slice(0, 3).map(Number);

@@ -1,5 +1,7 @@
 """Shares, curves and judgements on numbers that can be checked by hand."""
 
+import importlib.resources
+import re
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,7 @@ from scipy.stats import beta
 
 from jaxsec.audit import Plan
 from jaxsec.audit._examples import decode, encode
-from jaxsec.audit._judge import findings_of, verdict_of
+from jaxsec.audit._judge import _SHARES, findings_of, verdict_of
 from jaxsec.audit._numbers import cdf
 from jaxsec.audit._statistics import interval_of, share
 
@@ -87,6 +89,18 @@ def test_reduced_attacks_and_flags_are_findings() -> None:
     flag = {"name": "zero-gradients", "severity": "error", "message": "dead", "value": float("nan"), "n": 3}
     found = judge(numbers(40, 88), Plan.preset_of("quick"), [flag])
     assert found["JSX-VAL-001"] == "low" and found["JSX-FLG-zero-gradients"] == "high"
+
+
+def test_flags_that_count_rows_are_rates() -> None:
+    attack = importlib.resources.files("jaxsec.attack")
+    source = "".join((attack / name).read_text() for name in ("_flags.py", "_masking.py"))
+    counting = set(re.findall(r'\bflag\("([a-z-]+)"', source)) | set(re.findall(r'Status\.[A-Z]+, "([a-z-]+)"\)', source))
+    probing = set(re.findall(r'Flag\("([a-z-]+)", \S+, text, (?:rate|gain|float\(\w+\.mean\(\)\))', source))
+    assert len(counting) == 8 and probing and counting | probing == _SHARES
+    for name, unit in (("zero-gradients", "share"), ("returned-inputs", "")):
+        flag = {"name": name, "severity": "info", "message": "m", "value": 0.25, "n": 4}
+        found = findings_of(numbers(40, 88), [flag], eps=0.1, norm="linf", plan=Plan(), n_classes=10)
+        assert [f.unit for f in found if f.id == f"JSX-FLG-{name}"] == [unit]
 
 
 def test_the_verdict_fails_closed() -> None:

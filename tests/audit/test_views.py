@@ -15,6 +15,7 @@ from jaxsec.audit._charts import charts_of
 from jaxsec.audit._html import LIMIT, html_of
 from jaxsec.audit._markdown import markdown_of
 from jaxsec.audit._sarif import sarif_of
+from jaxsec.audit._text import examples_said, valued
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +137,54 @@ def test_markdown_has_every_finding_and_family(report: Report) -> None:
     assert all(f["id"] in text for f in report.data["findings"])
     assert text.count("NOT TESTED") >= 13 and "\\<b\\>tiny" in text
     widths = {line.count(" | ") for line in text.splitlines() if line.startswith("| ") and "JSX-" in line}
-    assert widths == {4}
+    assert widths == {5}
+
+
+def test_the_sweep_is_labelled_alike_in_every_view(report: Report, page: str) -> None:
+    text = markdown_of(report.data)
+    assert "| eps (linf, input units) | robust accuracy [95 % interval] | this budget alone | rows |" in text
+    assert '<th scope="col">eps (linf, input units)</th>' in page
+    assert "\n| 0.1 (audited) | " in text and text.count("(audited)") == 1
+    (curve,) = [c for c in charts_of(report.data) if c.key == "curve"]
+    for drawing in (curve.svg, curve.narrow):
+        assert "eps (linf, input units)" in drawing and "PGD, at this or a smaller budget" in drawing and "worst" not in drawing
+    assert "1 run of 5 steps, at each budget of the curve up to eps" in page
+    for view in (text, page):
+        assert "PGD (1 run of 5 steps per row) at each budget; a row that fell to a smaller budget counts" in view
+        assert "All attacks together, at the audited eps 0.1: " in view
+
+
+def test_the_noise_control_says_what_was_measured(report: Report, page: str) -> None:
+    noise = report.data["probes"]["noise"]
+    (finding,) = [f for f in report.data["findings"] if f["id"] == "JSX-EVA-003"]
+    assert f"{noise['one_draw']['count']} also at one point drawn uniformly" in finding["message"]
+    assert f"{noise['all_draws']['count']} at all of 3 such points" in finding["message"]
+    for view in (markdown_of(report.data), page):
+        assert "it is right as it is and at one point drawn uniformly from the ball of eps around it" in view
+        assert f"Right at all of 3 such points: {100 * noise['all_draws']['value']:.1f} %" in view
+        assert "one draw" not in view.lower()
+
+
+def test_worst_inputs_say_how_they_were_chosen(report: Report, page: str) -> None:
+    data: dict[str, Any] = json.loads(json.dumps(report.data))
+    n = len(data["examples"])
+    assert f"The first {n} of the rows that were right as they are and fell to AutoAttack at eps, in order of the distance" in page
+    del data["probes"]["distance"]
+    assert examples_said(data).endswith("in order of the model's confidence in the wrong answer, highest first.")
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "interval", "shown"),
+    [
+        (0.25, "share", [0.1, 0.4], ("25.0 %", "[10.0, 40.0]")),
+        (0.25, "share", None, ("25.0 %", "")),
+        (0.25, "", None, ("0.25", "")),
+        (3.0, "rows", None, ("3 rows", "")),
+        (None, "share", None, ("–", "")),
+    ],
+)
+def test_a_rate_is_a_percentage_and_a_number_a_number(value: Any, unit: str, interval: Any, shown: tuple[str, str]) -> None:
+    assert valued({"value": value, "unit": unit, "interval": interval}) == shown
 
 
 def test_sarif_is_what_consumers_read(report: Report) -> None:

@@ -54,8 +54,8 @@ def box(x: np.ndarray, given: tuple[float, float] | None, top: float | None, nam
             raise DataError(f"value_range is ({lo:g}, {hi:g}); the first number must be below the second.")
         if low < lo or high > hi:
             raise DataError(
-                f"the values of {name} range from {low:.6g} to {high:.6g}, outside value_range=({lo:g}, {hi:g}); give the range that "
-                f"they have before mean and std{', or divide_by=255, which maps bytes to [0, 1]' if low >= 0 and high > 1 else ''}."
+                f"the values of {name} range from {low:.6g} to {high:.6g}, outside value_range=({lo:g}, {hi:g}); give the range "
+                f"that they have{', or divide_by=255, which maps bytes to [0, 1]' if low >= 0 and high > 1 else ''}."
             )
         return (lo, hi), ()
     if top is not None:

@@ -14,7 +14,7 @@ from .conftest import interleaved, ratio
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.skipif(not nets.SHARED.is_dir(), reason="no ../shared/data beside the repository")
 STEPS = 40
-# so small for the untrained net that no row falls: rows that fall leave our batch and would flatter us
+# so small for the untrained net that hardly a row falls (4 of 256): rows that fall leave our batch and would flatter us
 EPS = {"wong": 0.1, "four": 1e-4}
 
 

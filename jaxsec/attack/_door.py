@@ -87,6 +87,9 @@ def attack(
       >>> bool(r.success[0])
       True
     """
+    if not isinstance(model, Model):
+        bound = "jaxsec.bind(fn, params) makes one of fn(params, x) or of a network, jaxsec.load(path) of an .onnx file"
+        raise TypeError(f"model is {type(model).__name__}; a jaxsec.Model is needed: {bound}.")
     if draws is None:
         draws = method.draws if isinstance(method, AutoAttack) and method.version == "rand" and model.stochastic else 1
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((model, x, y, threat, key, row_ids))):

@@ -44,7 +44,8 @@ class FAB(Method):
         point, which is nearer to the boundary, and so asks the model once per step instead of twice.
 
     Cost: per step 1 forward and 1 backward (K backwards for the nearest class); one forward more in reference mode.
-    Edge cases: where the gradient is zero a row goes half way back to its clean input; counted in `zero_gradients` inside the
+    Edge cases: a row without a success within eps returns its clean input; for minimal distances give an eps that is large
+      enough. Where the gradient is zero a row goes half way back to its clean input; counted in `zero_gradients` inside the
       threat set only, because FAB leaves the set, and far outside many healthy models are flat.
     Source: Croce and Hein 2020 ("Minimally distorted adversarial examples"), algorithm 1, with its final search (which the
     published code lacks) where `minimise`.

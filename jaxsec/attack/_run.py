@@ -87,12 +87,12 @@ class Run:
         self.rounding = rounding_of(model, self.x)
         self.judging = judging(model.stochastic, draws)
 
-    def problem(self, rows: np.ndarray, stage: int = 0, round: int = 0, *, model: Model | None = None) -> Problem:
-        """The rows as a batch of the next power of two; the padding repeats the first row."""
-        padded = pad_rows(rows, bucket(len(rows), self.max_rows, self.min_rows))
+    def problem(self, rows: np.ndarray, stage: int = 0, round: int = 0, *, size: int | None = None) -> Problem:
+        """The rows as a batch of the next power of two, or of `size`; the padding repeats the first row."""
+        padded = pad_rows(rows, size or bucket(len(rows), self.max_rows, self.min_rows))
         keys = fold(fold(jax.random.wrap_key_data(jnp.asarray(self.keys[padded]), impl=self.impl), stage), round)
         return Problem(
-            model=model or self.model,
+            model=self.model,
             x0=jnp.asarray(self.x[padded]),
             y=jnp.asarray(self.y[padded]),
             threat=jax.tree.map(jnp.asarray, take_leaves(self.threat, padded, len(self.y))),
@@ -184,7 +184,14 @@ class Run:
     def identity(self) -> str:
         from .. import __version__
 
-        settings = (__version__, self.targeted, self.draws, self.n_classes, repr([(n, m) for n, m in self.stages]))
-        # the program too: a function may keep its name and change its body
-        program = re.sub(r" at 0x[0-9a-f]+", "", str(program_of(untuned(self.model), self.x)))
-        return fingerprint(self.model, self.x, self.y, self.threat, self.keys, repr(settings), np.frombuffer(program.encode(), np.uint8))
+        settings = repr((__version__, self.targeted, self.draws, self.n_classes, self.stages))
+        # the programs too, of the model and of one step of each stage: a function may keep its name and change its body
+        programs = [str(program_of(untuned(self.model), self.x))] + [self._program(method) for _, method in self.stages]
+        text = re.sub(r" at 0x[0-9a-f]+", "", "\n".join([settings, *programs]))
+        leaves = [method for _, method in self.stages]
+        return fingerprint(self.model, self.x, self.y, self.threat, self.keys, leaves, np.frombuffer(text.encode(), np.uint8))
+
+    def _program(self, method: Method) -> str:
+        problem = self.problem(np.arange(min(len(self.y), 1)), size=1)
+        state = jax.eval_shape(start, method, problem, jnp.int32(0))
+        return str(jax.make_jaxpr(method.step)(problem, state, jnp.int32(0)))

@@ -5,6 +5,9 @@ from collections.abc import Iterable
 from typing import Any, Self, TypeVar, dataclass_transform
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 _T = TypeVar("_T")
 _STATIC = "jaxsec_static"
@@ -22,6 +25,30 @@ class Struct:
         """A copy with the named fields changed; an unknown name raises `TypeError`."""
         return dataclasses.replace(self, **changes)  # type: ignore[type-var]
 
+    def __repr__(self) -> str:
+        shown = (f"{f.name}={_shown(getattr(self, f.name))}" for f in dataclasses.fields(self))  # type: ignore[arg-type]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _shown(value: Any) -> str:
+    """An array by dtype and shape, a single number by its value; trees leaf by leaf."""
+    leaves = jax.tree.leaves(value, is_leaf=lambda v: isinstance(v, Struct))
+    if len(leaves) > 8:
+        return f"<{type(value).__name__} of {len(leaves)} leaves>"
+    return repr(jax.tree.map(_leaf, value, is_leaf=lambda v: isinstance(v, Struct)))
+
+
+class _Shown(str):
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def _leaf(v: Any) -> Any:
+    if not isinstance(v, jax.Array | np.ndarray | np.generic):
+        return v
+    known = not isinstance(v, Tracer) and v.ndim == 0 and not jnp.issubdtype(v.dtype, jax.dtypes.prng_key)
+    return _Shown(v.item()) if known else _Shown(f"{v.dtype}[{','.join(map(str, v.shape))}]")
+
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(static, dataclasses.field))
 def struct(cls: type[_T]) -> type[_T]:
@@ -32,7 +59,7 @@ def struct(cls: type[_T]) -> type[_T]:
     Not by `jax.tree_util.register_dataclass`: tree structures of two classes registered that way compare equal if their fields
     agree (jaxlib 0.10), and a program compiled for `L2` then answers for `L1` whenever their hashes meet in a table.
     """
-    cls = dataclasses.dataclass(frozen=True, kw_only=True, eq=False)(cls)
+    cls = dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)(cls)
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     data = tuple(f.name for f in fields if not f.metadata.get(_STATIC))
     meta = tuple(f.name for f in fields if f.metadata.get(_STATIC))

@@ -216,3 +216,86 @@ def test_killed_and_resumed_ends_with_the_same_numbers(tmp_path):
     a, b = np.load(tmp_path / "whole.npz"), np.load(tmp_path / "resumed.npz")
     for name in a.files:
         np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_a_bare_function_is_told_to_be_bound(small):
+    _, x, y = small
+    with pytest.raises(TypeError, match=r"model is function.*jaxsec\.bind"):
+        jaxsec.attack(lambda x: x, x, y, threat=ball(0.1), method=PGD(steps=2), key=KEY)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"threat": jaxsec.LInf(eps=np.inf, lo=0.0, hi=1.0)}, "eps=inf"),
+        ({"row_ids": np.arange(12) - 1}, "from -1 to 10"),
+        ({"row_ids": np.arange(12) / 2}, "float64"),
+        ({"max_rows": 4, "min_rows": 5}, "min_rows is 5"),
+    ],
+)
+def test_more_refusals(small, change, message):
+    model, x, y = small
+    arguments = {"threat": ball(0.1), "method": PGD(steps=2), "key": KEY} | change
+    with pytest.raises(ValueError, match=message):
+        jaxsec.attack(model, x[:12], y[:12], **arguments)
+
+
+def test_sharded_inputs_refuse_what_only_the_eager_run_has(small, devices, tmp_path):
+    model, x, y = small
+    mesh = jax.make_mesh((4,), ("rows",))
+    rows = jax.device_put(x[:12], jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("rows")))
+    for change, word in (({"checks": True}, "checks=True"), ({"state": tmp_path}, "state=")):
+        with pytest.raises(ValueError, match=word):
+            jaxsec.attack(model, rows, y[:12], threat=ball(0.1), method=PGD(steps=2), key=KEY, **change)
+
+
+def test_batches_keep_to_max_rows_exactly(small):
+    """Five rows at once means batches of five, not of eight."""
+    model, x, y = small
+    seen = []
+
+    def spy(p, x):
+        seen.append(len(x))
+        return mlp(p, x)
+
+    jaxsec.attack(jaxsec.bind(spy, model.params), x, y, threat=ball(0.01), method=PGD(steps=2), key=KEY, max_rows=5, progress=False)
+    assert max(seen) == 5
+
+
+def test_resume_knows_a_schedule_by_what_it_does(small, tmp_path):
+    model, x, y = small
+
+    def make(power):
+        def schedule(t):
+            return (1 - t) ** power
+
+        return PGD(steps=3, schedule=schedule)
+
+    arguments = {"threat": ball(0.05), "key": KEY, "state": tmp_path, "progress": False}
+    a = jaxsec.attack(model, x, y, method=make(1.0), **arguments)
+    b = jaxsec.attack(model, x, y, method=make(1.0), **arguments)  # another function object, as in a new process
+    np.testing.assert_array_equal(np.asarray(a.x), np.asarray(b.x))
+    with pytest.raises(ValueError, match="another run"):
+        jaxsec.attack(model, x, y, method=make(2.0), **arguments)
+
+
+def test_a_step_size_is_one_program_whatever_its_type(small):
+    from tests.attack.conftest import TRACES
+
+    model, x, y = small
+    jaxsec.attack(model, x, y, threat=ball(0.05), method=PGD(steps=3, step_size=0.02), key=KEY, progress=False)
+    before = len(TRACES)
+    for size in (np.float32(0.02), jnp.asarray(0.02), 0.02):
+        jaxsec.attack(model, x, y, threat=ball(0.05), method=PGD(steps=3, step_size=size), key=KEY, progress=False)
+    assert len(TRACES) == before
+
+
+def test_plain_pgd_carries_no_momentum(small):
+    model, x, y = small
+    run = {"threat": ball(0.05), "key": KEY, "progress": False}
+    plain, _ = PGD(steps=3).fit(3, x.shape[1:], "linf")
+    moving, _ = PGD(steps=3, momentum=0.9).fit(3, x.shape[1:], "linf")
+    assert not plain.use_momentum and moving.use_momentum
+    a = jaxsec.attack(model, x, y, method=PGD(steps=3), **run)
+    b = jaxsec.attack(model, x, y, method=PGD(steps=3, momentum=jnp.float32(0.0)), **run)
+    np.testing.assert_allclose(np.asarray(a.x), np.asarray(b.x), atol=1e-6)

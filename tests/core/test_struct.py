@@ -2,6 +2,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import jaxsec
@@ -70,3 +71,13 @@ def test_round_trip_replace_and_paths():
         node.replace(nothing=1)
     with pytest.raises(dataclasses.FrozenInstanceError):
         node.name = "x"
+
+
+def test_a_noun_shows_shapes_not_numbers():
+    model = jaxsec.bind(lambda p, x: x @ p, jnp.eye(300))
+    assert "params=float32[300,300]" in repr(model) and len(repr(model)) < 400
+    assert "eps=0.1" in repr(jaxsec.LInf(eps=0.1)) and "eps=float32[4]" in repr(jaxsec.LInf(eps=jnp.zeros(4)))
+    assert "step_size=0.5" in repr(jaxsec.PGD(step_size=np.float32(0.5)))
+    shown = []
+    jax.jit(lambda m: shown.append(repr(m)) or m.params)(model)  # under a trace too
+    assert "float32[300,300]" in shown[0]

@@ -115,7 +115,10 @@ class FAB(Method):
         )
 
     def _boundary(self, problem: Problem, x: jax.Array, i: Any, target: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Value [B] and normal [B, D] of the linearised boundary to cross (the target's, or the nearest one's), and the logits at x."""
+        """Value [B] and normal [B, D] of the linearised boundary to cross (the target's, or the nearest one's), and the logits at x.
+
+        The boundary is where the class changes by more than rounding (`Problem.rounding`); in reference mode, where it changes.
+        """
 
         def differences(v: jax.Array) -> tuple[jax.Array, jax.Array]:
             z = problem.logits(v, i)
@@ -132,7 +135,7 @@ class FAB(Method):
 
         if self.targets or problem.targeted:
             g, (f, z) = jax.grad(one, has_aux=True)(x)
-            return f, flat(g), z
+            return f - self._rounding(problem, z), flat(g), z
         d, pull, z = jax.vjp(differences, x, has_aux=True)
         k = d.shape[1]
         basis = jnp.broadcast_to(jnp.eye(k, dtype=d.dtype)[:, None, :], (k, *d.shape))
@@ -146,31 +149,35 @@ class FAB(Method):
         nearest = jnp.argmin(jnp.where(jax.nn.one_hot(problem.y, k, dtype=bool).T, jnp.inf, far), axis=0)
         chosen = jax.nn.one_hot(nearest, k, dtype=bool)  # a mask, not a gather, so that sharded rows stay where they are
         value = jnp.sum(jnp.where(chosen, d, 0.0), axis=1)
-        return value, jnp.sum(jnp.where(chosen.T[:, :, None], g, 0.0), axis=0), z
+        return value - self._rounding(problem, z), jnp.sum(jnp.where(chosen.T[:, :, None], g, 0.0), axis=0), z
+
+    def _rounding(self, problem: Problem, logits: jax.Array) -> jax.Array | float:
+        return 0.0 if self.reference else problem.unsure(logits)
 
     def step(self, problem: Problem, state: _State, i: jax.Array) -> _State:
         threat, x0, x = problem.threat, problem.x0, state.x
         lo, hi = (_bound(v, x0) for v in (threat.lo, threat.hi))
+        beta = jnp.asarray(self.beta, x.dtype)
         move = Move(flat(x), flat(x0), state.normal, state.value, lo, hi, jnp.asarray(self.alpha_max), jnp.asarray(self.eta))
         moved = boundary_move(threat.norm, move).reshape(x.shape)
         if self.reference:
             logits = problem.logits(moved, 2 * i + 2)
             wrong = problem.wrong(logits)
-            pulled = jnp.where(expand(wrong, x), x0 + self.beta * (moved - x0), moved)
+            pulled = jnp.where(expand(wrong, x), x0 + beta * (moved - x0), moved)
             value, normal, _ = self._boundary(problem, pulled, 2 * i + 1, state.target)
         else:
             value, normal, logits = self._boundary(problem, moved, i + 1, state.target)
             wrong = problem.wrong(logits)
-            pulled = jnp.where(expand(wrong, x), x0 + self.beta * (moved - x0), moved)
+            pulled = jnp.where(expand(wrong, x), x0 + beta * (moved - x0), moved)
             # the same plane seen from the pulled point: pulled - moved = (beta - 1) (moved - x0)
             value = value + jnp.where(wrong, (self.beta - 1) * jnp.sum(normal * flat(moved - x0), axis=1), 0.0)
         distance = threat.distance(x0, moved)
         sure, more = confirmed(problem, moved, logits, i + 1)
         old = state.track
         live = jnp.ones_like(wrong) if self.minimise else ~old.success
-        closer = live & sure & (distance < state.best_distance)
         # the box holds by the clip; the front door asks `contains`, which costs more, once at the end
         near = distance <= threat.radius(x0)
+        closer = live & sure & (distance < state.best_distance)
         won = closer & near & ~old.success
         track = self._count(old, live, near, normal, problem)
         more = more + problem.draws if self.reference else more

@@ -116,7 +116,7 @@ class PGD(Method):
         logits, loss, gradient = problem.evaluate(x, i + 1, self.loss)
         closing = i + 1 <= self.steps - max(1, self.steps // 10)
         track = observe(state.track, problem, x, logits, loss, i + 1, gradient=gradient, closing=closing)
-        velocity = None if state.velocity is None else self.momentum * state.velocity + _unit_l1(gradient)
+        velocity = None if state.velocity is None else jnp.asarray(self.momentum, x.dtype) * state.velocity + _unit_l1(gradient)
         return _State(x=x, gradient=gradient, velocity=velocity, rule=rule, track=track)
 
 

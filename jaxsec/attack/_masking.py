@@ -39,7 +39,7 @@ def _attack(run: Run, rows: np.ndarray, method: PGD, eps: float | None = None) -
     fitted, _ = method.fit(run.n_classes, run.x.shape[1:], run.threat.norm)
     state = advance(fitted, problem, start(fitted, problem, jnp.int32(0)), jnp.int32(0), jnp.int32(fitted.total_steps))
     track = finish(fitted, problem, state)
-    inside, wrong, _ = opinion(problem, track.x)
+    inside, wrong = opinion(problem, track.x)
     return np.asarray((track.success | track.candidate) & inside & wrong)[: len(rows)]
 
 

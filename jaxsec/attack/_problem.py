@@ -57,6 +57,10 @@ class Problem(Struct):
         """[B] bool: the goal is met. NaN logits never meet it. Ties go to the lower class, as in argmax."""
         return (Targeted(target=self.y) if self.targeted else Untargeted(y=self.y)).success(logits)
 
+    def unsure(self, logits: jax.Array) -> jax.Array:
+        """[B] the margin that another order of summation could make or take."""
+        return self.rounding * jnp.max(jnp.abs(logits), axis=1)
+
     def loss(self, name: str, logits: jax.Array, target: jax.Array | None = None) -> jax.Array:
         """[B] objective to maximise; `target` [B] asks for the targeted DLR from `y` to that class."""
         if target is not None:

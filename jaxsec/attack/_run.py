@@ -43,9 +43,15 @@ def finish(method: Method, problem: Problem, state: Any) -> Track:
 
 
 @jax.jit
-def opinion(problem: Problem, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The front door's own: [B] each, inside the set? wrong? finite logits?"""
-    return problem.threat.contains(problem.x0, x), *judge(problem, x)
+def opinion(problem: Problem, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The front door's own: [B] each, inside the set? surely wrong?"""
+    return problem.threat.contains(problem.x0, x), judge(problem, x)[1]
+
+
+@jax.jit
+def _clean(problem: Problem) -> tuple[jax.Array, jax.Array]:
+    wrong, _, finite = judge(problem, problem.x0)
+    return wrong, finite
 
 
 @jax.jit
@@ -109,8 +115,7 @@ class Run:
     def clean(self) -> Record:
         wrong, finite = np.zeros(len(self.y), bool), np.zeros(len(self.y), bool)
         for rows in self.chunks(np.arange(len(self.y))):
-            problem = self.problem(rows)
-            _, w, f = opinion(problem, problem.x0)
+            w, f = _clean(self.problem(rows))
             wrong[rows], finite[rows] = np.asarray(w)[: len(rows)], np.asarray(f)[: len(rows)]
         return Record.start(self.x, wrong, finite, self.judging)
 
@@ -168,7 +173,7 @@ class Run:
 
     def enter(self, record: Record, stage: int, method: Method, problem: Problem, state: Any, rows: np.ndarray, which: np.ndarray) -> None:
         track = finish(method, problem, state)
-        inside, wrong, _ = opinion(problem, track.x)
+        inside, wrong = opinion(problem, track.x)
         track, inside, wrong = jax.tree.map(lambda a: np.asarray(a)[which], (track, inside, wrong))
         record.merge(rows[which], track, stage, inside, wrong, method, self.judging)
 

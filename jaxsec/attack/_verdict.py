@@ -28,8 +28,7 @@ def confirmed(problem: Problem, x: jax.Array, logits: jax.Array, step: jax.Array
     """
     wrong = problem.wrong(logits)
     if not problem.model.stochastic:
-        unsure = problem.rounding * jnp.max(jnp.abs(logits), axis=1)
-        return wrong & (problem.loss("margin", logits) > unsure), jnp.zeros_like(problem.y)
+        return _beyond_rounding(problem, logits), jnp.zeros_like(problem.y)
     n = judging(True, problem.draws)
 
     def test(wrong: jax.Array) -> jax.Array:
@@ -52,13 +51,20 @@ def confirmed(problem: Problem, x: jax.Array, logits: jax.Array, step: jax.Array
     return sure, jnp.where(wrong, n, 0).astype(jnp.int32)
 
 
-def judge(problem: Problem, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The front door's own opinion of `x`: ([B] bool wrong, [B] bool all logits finite), by the program that the user wrote.
+def _beyond_rounding(problem: Problem, logits: jax.Array) -> jax.Array:
+    return problem.wrong(logits) & (problem.loss("margin", logits) > problem.unsure(logits))
 
-    Stochastic model: by the mean over `JUDGE` times the draws of a query, all of them fresh.
+
+def judge(problem: Problem, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The front door's own opinion of `x`, [B] bool each: wrong? wrong by more than rounding? all logits finite?
+
+    By the program that the user wrote. Stochastic model: by the mean over `JUDGE` times the draws of a query, all of them fresh,
+    which rounding does not decide.
     """
     logits = problem.replace(model=untuned(problem.model), draws=judging(problem.model.stochastic, problem.draws)).logits(x, _JUDGE_AT)
-    return problem.wrong(logits), jnp.all(jnp.isfinite(logits), axis=1)
+    wrong = problem.wrong(logits)
+    surely = wrong if problem.model.stochastic else _beyond_rounding(problem, logits)
+    return wrong, surely, jnp.all(jnp.isfinite(logits), axis=1)
 
 
 def judging(stochastic: bool, draws: int) -> int:

@@ -123,3 +123,17 @@ def test_shard_map_needs_no_exception(name, norm, small, devices):
     ids = np.arange(len(y))
     alone = jaxsec.attack(model, x, y, threat=threat_of(norm), method=METHODS[name], key=jax.random.key(7), checks=False)
     np.testing.assert_array_equal(np.asarray(sharded(x, y, ids)), np.asarray(alone.success))
+
+
+@pytest.mark.parametrize("name", [*METHODS, "momentum"])
+def test_half_precision_stays_half(name, small):
+    """Rows in bfloat16: every method keeps the dtype, stays inside, and finds about as much."""
+    _, x, y = small
+    method = PGD(steps=5, momentum=0.9) if name == "momentum" else METHODS[name]
+    half = jaxsec.bind(mlp, jax.tree.map(lambda w: w.astype(jnp.bfloat16), weights(0)))
+    r = jaxsec.attack(half, jnp.asarray(x, jnp.bfloat16), y, threat=threat_of("linf"), method=method, key=jax.random.key(7), checks=False)
+    assert r.x.dtype == jnp.bfloat16
+    found = np.asarray(r.status) == Status.ADVERSARIAL
+    moved = np.abs(np.asarray(r.x, np.float64) - np.asarray(jnp.asarray(x, jnp.bfloat16), np.float64)).reshape(len(x), -1).max(axis=1)
+    assert (moved <= EPS["linf"] * (1 + 1e-6)).all() and found.any()
+    assert not np.isin(np.asarray(r.status), [Status.INFEASIBLE, Status.NONFINITE]).any()

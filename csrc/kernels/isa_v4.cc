@@ -2,3 +2,4 @@
 #define JAXSEC_BYTES 64
 #include "conv2d_kernel.inc"
 #include "boundary_kernel.inc"
+#include "local_conv2d_kernel.inc"

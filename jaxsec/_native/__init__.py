@@ -16,6 +16,11 @@ from ._load import available as available
 from ._load import cpu_devices as cpu_devices
 from ._load import on_one_cpu as on_one_cpu
 from ._load import status as status
+from ._local import Images as Images
+from ._local import Stage as Stage
+from ._local import local_chain as local_chain
+from ._local import reach as reach
+from ._local import settle as settle
 from ._offset import advance as advance
 from ._offset import as_offset as as_offset
 from ._offset import key_words as key_words

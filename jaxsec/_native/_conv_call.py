@@ -94,10 +94,10 @@ def _ffi(plan: Plan, x: jax.Array, w: jax.Array, bias: jax.Array, gate: jax.Arra
     names = ("oh", "ow", "stride", "pad_top", "pad_left", "phase", "crop_top", "crop_left")
     values = (*plan.positions, plan.stride, *plan.pad, plan.phase, *plan.crop)
     numbers = {k: np.int64(v) for k, v in zip(names, values, strict=True)}
-    return call(x, _padded(w), _padded(bias), gate, **numbers, relu=plan.relu)
+    return call(x, padded_columns(w), padded_columns(bias), gate, **numbers, relu=plan.relu)
 
 
-def _padded(a: jax.Array) -> jax.Array:
+def padded_columns(a: jax.Array) -> jax.Array:
     """The last axis filled with zeros to whole vectors."""
     extra = column_padded(a.shape[-1]) - a.shape[-1]
     return jnp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, extra)]) if extra else a

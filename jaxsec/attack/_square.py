@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._native import settle
 from ..core._draws import row_streams, row_uniforms
 from ..core._keys import fold
+from ..core._local import Caches, LocalModel, local
 from ..core._struct import Struct, static, struct
 from ._method import Method, Track, start_track
 from ._problem import Problem, expand
@@ -62,10 +64,10 @@ def _axes(row_shape: tuple[int, ...], layout: str) -> tuple[int, int, int | None
 
 @struct
 class _State(Struct):
-    x: jax.Array
     loss: jax.Array
     streams: jax.Array
     corners: tuple[jax.Array, jax.Array] | None
+    caches: Caches | None
     track: Track
 
 
@@ -133,7 +135,8 @@ class Square(Method):
             start = threat.project(x0, x0 + expand(threat.radius(x0).astype(x0.dtype), x0) * sign)
         else:
             start = _back(first_tiles(threat, _images(x0, h, w, c), problem.keys, _threat_images(threat, h, w, c)), h, w, c)
-        logits = problem.logits(start, 0)
+        asked = self._local(problem)
+        logits, caches = asked.start(start) if asked else (problem.logits(start, 0), None)
         margin = problem.loss("margin", logits)
         won, more = confirmed(problem, start, logits, 0)
         track = start_track(problem).replace(
@@ -149,38 +152,41 @@ class Square(Method):
         one = jnp.ones_like(x0)
         corners = (threat.maximise(x0, -one), threat.maximise(x0, one)) if threat.norm == "linf" else None
         streams = row_streams(fold(problem.keys, 1))
-        return _State(x=start, loss=margin, streams=streams, corners=corners, track=track)
+        return _State(loss=margin, streams=streams, corners=corners, caches=caches, track=track)
 
     def step(self, problem: Problem, state: _State, i: jax.Array) -> _State:
-        from ._square_windows import linf_proposal, moved_mass
+        from ._square_windows import linf_proposal, linf_window, moved_mass
 
-        x0, threat = problem.x0, problem.threat
+        x0, x, threat = problem.x0, state.track.x, problem.threat
         h, w, c = image_axes(x0.shape[1:], self.layout)
         height, width = x0.shape[1 + h], x0.shape[1 + w]
         share = np.sqrt(window_fraction(self.p_init, self.total_steps, self.rescale) * height * width)
         channels = 1 if c is None else x0.shape[1 + c]
         u = row_uniforms(state.streams, i, (2 if state.corners is not None else 5) + channels)
+        old = state.track
+        live, found = ~old.success, []
         if state.corners is not None:
             side = np.clip(np.round(share), 1, min(height, width)).astype(np.int32)
-            proposal = linf_proposal(state.x, state.corners, u, jnp.asarray(side)[i], (h, w, c), self.reference)
+            window = linf_window(u, jnp.asarray(side)[i], height, width, self.reference)
+            proposal = linf_proposal(x, state.corners, u[:, 2:], window, (h, w, c))
         else:
             side = np.clip(np.round(share), 3, None).astype(np.int32)
             side = np.minimum(side + (side % 2 == 0), (min(height, width) - 1) // 2 * 2 + 1).astype(np.int32)
             images = _threat_images(threat, h, w, c)
-            moved = moved_mass(
-                images, _images(x0, h, w, c), _images(state.x, h, w, c), u, jnp.asarray(side)[i], int(side.max()), self.reference
-            )
-            proposal = _back(moved, h, w, c)
-        logits = problem.logits(proposal, i + 1)
+            moved = moved_mass(images, _images(x0, h, w, c), _images(x, h, w, c), u, jnp.asarray(side)[i], int(side.max()), self.reference)
+            window, proposal = None, _back(moved, h, w, c)
+        asked = self._local(problem)
+        if asked and window is not None:
+            logits, found = asked.ask(state.caches, proposal, jnp.where(live[:, None], window, 0))
+        else:
+            logits = problem.logits(proposal, i + 1)
         margin = problem.loss("margin", logits)
         won, more = confirmed(problem, proposal, logits, i + 1)
-        old = state.track
-        live = ~old.success
         accept = live & ((margin > state.loss) | won)
-        x = jnp.where(expand(accept, proposal), proposal, state.x)
         loss = jnp.where(accept, margin, state.loss)
+        caches = None if state.caches is None else settle(found, accept)
         track = old.replace(
-            x=x,
+            x=jnp.where(expand(accept, proposal), proposal, x),
             success=old.success | (live & won),
             candidate=jnp.where(accept, problem.wrong(logits), old.candidate),
             loss=jnp.where(live, loss, old.loss),
@@ -188,7 +194,13 @@ class Square(Method):
             queries=old.queries + (problem.draws + more) * live,
             first_step=jnp.where(live & won, i + 1, old.first_step),
         )
-        return _State(x=x, loss=loss, streams=state.streams, corners=state.corners, track=track)
+        return _State(loss=loss, streams=state.streams, corners=state.corners, caches=caches, track=track)
+
+    def _local(self, problem: Problem) -> LocalModel | None:
+        """The model as one that computes only what a window reaches, where proposals are windows (Linf)."""
+        if problem.threat.norm != "linf" or problem.draws != 1:
+            return None
+        return local(problem.model, image_axes(problem.x0.shape[1:], self.layout), problem.x0.dtype)
 
 
 def _images(x: jax.Array, h: int, w: int, c: int | None) -> jax.Array:

@@ -16,27 +16,32 @@ def _corner(u: jax.Array, free: jax.Array, reference: bool) -> jax.Array:
     return jnp.minimum(jnp.floor(u * count), count - 1).astype(jnp.int32)
 
 
+def linf_window(u: jax.Array, side: jax.Array, height: int, width: int, reference: bool) -> jax.Array:
+    """[B, 4] int32 (top, bottom, left, right; the ends excluded) from uniform numbers u [B, 2 or more]."""
+    top, left = (_corner(u[:, k], n - side, reference) for k, n in enumerate((height, width)))
+    return jnp.stack([top, top + side, left, left + side], axis=1)
+
+
 def linf_proposal(
-    x: jax.Array, corners: tuple[jax.Array, jax.Array], u: jax.Array, side: jax.Array, axes: tuple[int, int, int | None], reference: bool
+    x: jax.Array, corners: tuple[jax.Array, jax.Array], u: jax.Array, window: jax.Array, axes: tuple[int, int, int | None]
 ) -> jax.Array:
     """`x` with +-2 eps (one sign per channel) added in one window per row, projected.
 
-    As `x` is within eps, that is the set's upper or lower corner, whatever `x` was there. u: [B, 2 + C] uniform numbers in [0, 1):
-    two corners and a sign per channel.
+    As `x` is within eps, that is the set's upper or lower corner, whatever `x` was there. u: [B, C] uniform numbers in [0, 1).
     Source: Andriushchenko et al. 2020, algorithm 2.
     """
     h, w, c = axes
     row = x.shape[1:]
 
-    def place(axis: int, at: jax.Array) -> jax.Array:
+    def place(axis: int, begin: jax.Array, end: jax.Array) -> jax.Array:
         position = jnp.arange(row[axis]).reshape([-1 if a == axis else 1 for a in range(len(row))])[None]
-        at = at.reshape(-1, *[1] * len(row))
-        return (position >= at) & (position < at + side)
+        begin, end = (v.reshape(-1, *[1] * len(row)) for v in (begin, end))
+        return (position >= begin) & (position < end)
 
     channels = 1 if c is None else row[c]
-    top, left = _corner(u[:, 0], row[h] - side, reference), _corner(u[:, 1], row[w] - side, reference)
-    down = (u[:, 2:] < 0.5).reshape(-1, *([1] * len(row) if c is None else [channels if a == c else 1 for a in range(len(row))]))
-    return jnp.where(place(h, top) & place(w, left), jnp.where(down, *corners), x)
+    inside = place(h, window[:, 0], window[:, 1]) & place(w, window[:, 2], window[:, 3])
+    down = (u < 0.5).reshape(-1, *([1] * len(row) if c is None else [channels if a == c else 1 for a in range(len(row))]))
+    return jnp.where(inside, jnp.where(down, *corners), x)
 
 
 def _pyramid(rows: jax.Array, columns: jax.Array, tall: jax.Array, wide: jax.Array, power: int, largest: int) -> jax.Array:

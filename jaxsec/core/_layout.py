@@ -1,7 +1,9 @@
 """Values of the rewritten program: arrays in another axis order than the traced program thinks, and convolutions not yet run."""
 
+import copy
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +27,15 @@ class Laid:
         wanted = tuple(self.shape[a] for a in perm)
         return jnp.broadcast_to(array, wanted) if full and array.shape != wanted else array
 
+    @property
+    def extent(self) -> tuple[int, ...]:
+        """The shape of `array`."""
+        return self.array.shape
+
+    def mapped(self, function: Callable[[jax.Array], jax.Array]) -> "Laid":
+        """An elementwise function of the value."""
+        return Laid(function(self.array), self.perm, self.shape)
+
 
 @dataclasses.dataclass
 class Flat:
@@ -41,7 +52,7 @@ class Pending:
 
     def __init__(
         self,
-        x: jax.Array,
+        x: Any,
         w: jax.Array,
         bias: jax.Array,
         stride: int,
@@ -56,14 +67,16 @@ class Pending:
 
     def run(self, relu: bool = False) -> Laid:
         """The value, computed at most once without ReLU."""
-        if relu or self._done is None:
-            flat = self.x.ndim == 3  # one spatial axis: a picture of height 1
-            y: Any = conv2d(self.x[:, None] if flat else self.x, self.w, self.bias, self.stride, self.pads, relu, self.native)
-            value = Laid(y[:, 0] if flat else y, self.perm, self.shape)
-            if relu:
-                return value
-            self._done = value
+        if relu:
+            return self.convolved(True)
+        if self._done is None:
+            self._done = self.convolved(False)
         return self._done
+
+    def convolved(self, relu: bool) -> Laid:
+        flat = self.x.ndim == 3  # one spatial axis: a picture of height 1
+        y: Any = conv2d(self.x[:, None] if flat else self.x, self.w, self.bias, self.stride, self.pads, relu, self.native)
+        return Laid(y[:, 0] if flat else y, self.perm, self.shape)
 
     def channels(self, other: Laid) -> jax.Array | None:
         """[O] if `other` varies along the channels only, else None."""
@@ -72,12 +85,15 @@ class Pending:
             return None
         return jnp.broadcast_to(array.reshape(-1), self.bias.shape)
 
-    def scaled(self, scale: jax.Array | None, shift: jax.Array | None) -> "Pending":
+    def scaled(self, scale: jax.Array | None, shift: jax.Array | None) -> Self:
         """The convolution followed by `* scale + shift`, per channel, folded into its weights."""
-        w, bias = self.w, self.bias
+        other = copy.copy(self)
+        other._done = None
         if scale is not None:
-            w, bias = w * scale[None, None, None], bias * scale
-        return Pending(self.x, w, bias if shift is None else bias + shift, self.stride, self.pads, self.perm, self.shape, self.native)
+            other.w, other.bias = self.w * scale[None, None, None], self.bias * scale
+        if shift is not None:
+            other.bias = other.bias + shift
+        return other
 
 
 def identity(n: int) -> tuple[int, ...]:

@@ -66,13 +66,13 @@ class Tuned:
 
     def _rewritten(self, params: Any, x: jax.Array, *, native: bool) -> jax.Array:
         closed, out = jax.make_jaxpr(self.inner, return_shape=True)(params, x)
-        (result,) = run(closed, jax.tree.leaves((params, x)), native=native)
+        (result,) = run(closed, jax.tree.leaves((params, x)), rules(native))
         return jax.tree.unflatten(jax.tree.structure(out), [result])
 
 
-def run(closed: jex.ClosedJaxpr, args: list[jax.Array], *, native: bool) -> list[jax.Array]:
-    """Evaluates a closed jaxpr with the rewrites; plain arrays in, plain arrays out."""
-    return [plain(v) for v in _interpret(closed.jaxpr, list(closed.consts), list(args), rules(native))]
+def run(closed: jex.ClosedJaxpr, args: list[Any], table: dict[str, Rule]) -> list[jax.Array]:
+    """Evaluates a closed jaxpr by the rules; arrays or laid values in, plain arrays out."""
+    return [plain(v) for v in _interpret(closed.jaxpr, list(closed.consts), args, table)]
 
 
 def plain(v: Any) -> jax.Array:
@@ -172,5 +172,5 @@ def relu(v: Any) -> Any:
     if isinstance(v, Pending):
         return v.run(relu=True)
     if isinstance(v, Laid):
-        return Laid(jax.nn.relu(v.array), v.perm, v.shape)
+        return v.mapped(jax.nn.relu)
     return jax.nn.relu(plain(v))

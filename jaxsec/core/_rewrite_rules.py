@@ -1,7 +1,8 @@
 """Rules of `tuned`, one per primitive: each gives the value in a convenient axis order, or None to leave the equation alone."""
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -63,11 +64,22 @@ def elementwise(eqn: Any, values: list[Any]) -> Any:
     return Laid(eqn.primitive.bind(*arrays, **params), order, shape)
 
 
-def _conv(eqn: Any, values: list[Any], native: bool) -> Any:
+class ConvParts(NamedTuple):
+    """A convolution but for its input, which is wanted in the axis order `order`; `perm` and `shape` are its output's."""
+
+    w: jax.Array
+    bias: jax.Array
+    stride: int
+    pads: Any
+    perm: tuple[int, ...]
+    shape: tuple[int, ...]
+    order: tuple[int, ...]
+
+
+def conv_parts(eqn: Any, w: Any) -> ConvParts | None:
     """One or two spatial axes, one stride, no groups, no dilation; float32."""
     p = eqn.params
     numbers = p["dimension_numbers"]
-    x, w = values
     shape, out = eqn.invars[0].aval, eqn.outvars[0].aval
     fits = (
         len(shape.shape) in (3, 4)
@@ -81,13 +93,20 @@ def _conv(eqn: Any, values: list[Any], native: bool) -> Any:
     if not fits:
         return None
     (n, c, *space), (o, i, *taps), (on, oc, *out_space) = numbers.lhs_spec, numbers.rhs_spec, numbers.out_spec
-    x = _as_laid(_laid(x), shape.shape).in_order((n, *space, c))
-    w = _as_laid(_laid(w), eqn.invars[1].aval.shape).in_order((*taps, i, o))
+    w = _as_laid(w, eqn.invars[1].aval.shape).in_order((*taps, i, o))
     pads = tuple((int(a), int(b)) for a, b in p["padding"])
     if len(space) == 1:  # a picture of height 1
         w, pads = w[None], ((0, 0), *pads)
     zero, stride = jnp.zeros(w.shape[-1], w.dtype), int(p["window_strides"][0])
-    return Pending(x, w, zero, stride, pads, (on, *out_space, oc), out.shape, native)
+    return ConvParts(w, zero, stride, pads, (on, *out_space, oc), out.shape, (n, *space, c))
+
+
+def _conv(eqn: Any, values: list[Any], native: bool) -> Any:
+    x, w = (_laid(v) for v in values)
+    parts = conv_parts(eqn, w)
+    if parts is None:
+        return None
+    return Pending(_as_laid(x, eqn.invars[0].aval.shape).in_order(parts.order), *parts[:-1], native)
 
 
 def _scalar_zero(atom: Any, value: Any) -> bool:
@@ -104,7 +123,7 @@ def _max(eqn: Any, values: list[Any]) -> Any:
     for k in (0, 1):
         v = values[1 - k]
         if isinstance(v, Pending | Laid) and _scalar_zero(eqn.invars[k], values[k]):
-            return v.run(relu=True) if isinstance(v, Pending) else Laid(jax.nn.relu(v.array), v.perm, v.shape)
+            return v.run(relu=True) if isinstance(v, Pending) else v.mapped(jax.nn.relu)
     return None
 
 
@@ -149,33 +168,55 @@ def _reshape(eqn: Any, values: list[Any]) -> Any:
     v = _laid(values[0])
     new = tuple(eqn.params["new_sizes"])
     if isinstance(v, Laid) and eqn.params.get("dimensions") is None:
-        full = np.prod(v.array.shape) == np.prod(v.shape)
+        full = np.prod(v.extent) == np.prod(v.shape)
         if full and v.perm[0] == 0 and len(v.shape) > 2 and new == (v.shape[0], int(np.prod(v.shape[1:]))):
             return Flat(v)
     return None
 
 
+def _plain_dense(eqn: Any) -> bool:
+    """x [N, K] times a weight array."""
+    (lc, rc), (lb, rb) = eqn.params["dimension_numbers"]
+    return not (lb or rb or lc != (1,) or len(rc) != 1 or len(eqn.invars[0].aval.shape) != 2)
+
+
+def _native_dense(eqn: Any) -> bool:
+    """The weight array is a matrix that the kernel takes."""
+    a, b = eqn.invars[0].aval, eqn.invars[1].aval
+    float32 = {a.dtype, b.dtype, eqn.outvars[0].aval.dtype} == {np.dtype("float32")}
+    return len(b.shape) == 2 and float32 and 0 not in a.shape and math.prod(b.shape) <= _DENSE_LIMIT
+
+
+def _permuted(eqn: Any, source: Laid, w: Any) -> jax.Array:
+    """The weights for the axis order in which the flattened `source` lies in memory."""
+    w = w.in_order(identity(len(w.shape))) if isinstance(w, Laid) else w
+    axis, rest = eqn.params["dimension_numbers"][0][1][0], source.shape[1:]
+    w = w.reshape(*w.shape[:axis], *rest, *w.shape[axis + 1 :])
+    order = [*range(axis), *(axis + a - 1 for a in source.perm[1:]), *range(axis + len(rest), w.ndim)]
+    w = w.transpose(order)
+    return w.reshape(*w.shape[:axis], -1, *w.shape[axis + len(rest) :])
+
+
+def dense_weights(eqn: Any, x: Any, w: Any) -> jax.Array | None:
+    """[D, O] of a native dense layer after a flatten, D in the order of the memory; None for anything else."""
+    if isinstance(w, Flat) or not isinstance(x, Flat) or not _plain_dense(eqn) or not _native_dense(eqn):
+        return None
+    w = _permuted(eqn, x.source, w)
+    return w if eqn.params["dimension_numbers"][0][1] == (0,) else w.T
+
+
 def _dot(eqn: Any, values: list[Any], native: bool) -> Any:
     """A dense layer. After a flatten its weight matrix is permuted instead of the activations."""
-    (lc, rc), (lb, rb) = eqn.params["dimension_numbers"]
     x, w = (_laid(v) for v in values)
-    a, b = eqn.invars[0].aval, eqn.invars[1].aval
-    if isinstance(w, Flat) or lb or rb or lc != (1,) or len(rc) != 1 or len(a.shape) != 2:
+    ours = native and _native_dense(eqn)
+    if isinstance(w, Flat) or not _plain_dense(eqn) or not (isinstance(x, Flat) or ours):
         return None
-    ours = native and len(b.shape) == 2 and {a.dtype, b.dtype, eqn.outvars[0].aval.dtype} == {np.dtype("float32")} and 0 not in a.shape
-    if not isinstance(x, Flat) and not ours:
-        return None
-    w = w.in_order(identity(len(w.shape))) if isinstance(w, Laid) else w
     if isinstance(x, Flat):
-        source, axis, rest = x.source, rc[0], x.source.shape[1:]
-        w = w.reshape(*w.shape[:axis], *rest, *w.shape[axis + 1 :])
-        order = [*range(axis), *(axis + a - 1 for a in source.perm[1:]), *range(axis + len(rest), w.ndim)]
-        w = w.transpose(order)
-        w = w.reshape(*w.shape[:axis], -1, *w.shape[axis + len(rest) :])
-        x = source.array.reshape(source.shape[0], -1)
+        w, x = _permuted(eqn, x.source, w), x.source.array.reshape(x.source.shape[0], -1)
+    w = w.in_order(identity(len(w.shape))) if isinstance(w, Laid) else w
     x = x.in_order(identity(2)) if isinstance(x, Laid) else x
-    if ours and w.size <= _DENSE_LIMIT:
-        return dense(x, w if rc == (0,) else w.T)
+    if ours:
+        return dense(x, w if eqn.params["dimension_numbers"][0][1] == (0,) else w.T)
     return eqn.primitive.bind(x, w, **eqn.params)
 
 

@@ -100,4 +100,5 @@ def _ffi(plan: Plan, x: jax.Array, w: jax.Array, bias: jax.Array, gate: jax.Arra
 def padded_columns(a: jax.Array) -> jax.Array:
     """The last axis filled with zeros to whole vectors."""
     extra = column_padded(a.shape[-1]) - a.shape[-1]
-    return jnp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, extra)]) if extra else a
+    padded = jnp.pad(a, [(0, 0)] * (a.ndim - 1) + [(0, extra)]) if extra else a
+    return lax.optimization_barrier(padded)  # else XLA takes a transposition into the loop, where it is made at every step

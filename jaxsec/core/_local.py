@@ -1,6 +1,7 @@
 """`LocalModel`: a model asked again after a change inside one window of each image, which computes only what the change reaches."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from ._model import Model
 from ._rewrite import Tuned, run
 
 Caches = tuple[jax.Array, ...]
+_ROOM = 32  # times an image, for what is remembered of it: wide nets would need more than their weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +25,8 @@ class LocalModel:
     Guarantee: equal to the model's up to float32 rounding, which does not add up over changes; for convolutions, ReLU, pools and dense
     layers a row's logits are the same bits whatever its window, as long as that holds all that changed, and whatever the batch.
     Args: axes: those of a row that are height, width and channels.
-    Cost: memory for the outputs of the convolutions that open the program. From the first operation on that no rule knows the whole
-    model is evaluated.
+    Cost: memory, up to 32 times the images, for the outputs of the convolutions and of the dense layer that open the program. From the
+    first operation on that no rule knows, or that would need more, the whole model is evaluated.
     """
 
     model: Model
@@ -52,7 +54,7 @@ class LocalModel:
         if n == 1:  # rules tell constants from rows by the length of the first axis
             x, window, caches = jax.tree.map(lambda a: jnp.repeat(a, 2, axis=0), (x, window, caches))
         order = (0, *(1 + a for a in self.axes))
-        tape = Tape(caches)
+        tape = Tape(caches, _ROOM * math.prod(x.shape[1:]))
         start = Local.known(jnp.transpose(x, order), order, x.shape, window, tape)
         closed = jax.make_jaxpr(self.model.apply.inner)(params, x)
         (logits,) = run(closed, [*jax.tree.leaves(params), start], local_rules())

@@ -1,5 +1,6 @@
 """Rules for values of which only a window has changed: convolutions compute the positions it reaches, all else keeps track of it."""
 
+import math
 from typing import Any
 
 import jax
@@ -15,13 +16,17 @@ _LINES = 64  # of a dense layer's sum that are kept apart
 class Tape:
     """The remembered outputs of the local operations, in program order, and the new ones."""
 
-    def __init__(self, caches: tuple[jax.Array, ...] | None):
-        self.caches = caches
+    def __init__(self, caches: tuple[jax.Array, ...] | None, room: int):
+        self.caches, self.room = caches, room  # room: floats a row that may still be remembered
         self.sites: list[Site] = []
 
     def remembered(self, shape: tuple[int, ...]) -> jax.Array:
         """What the next operation gave last time; at the first time windows are whole and nobody reads it."""
         return jnp.zeros(shape, jnp.float32) if self.caches is None else self.caches[len(self.sites)]
+
+    def affords(self, shape: tuple[int, ...]) -> bool:
+        """Whether there is room for an output of this shape."""
+        return math.prod(shape[1:]) <= self.room
 
     def found(self) -> list[Images]:
         return [site.images() for site in self.sites]
@@ -62,6 +67,7 @@ class Local(Laid):
         """The output of a convolution."""
         site = Site(source.tape, source=source, stage=stage)
         source.tape.sites.append(site)
+        source.tape.room -= math.prod(shape[1:])
         return cls(perm, shape, site)
 
     @property
@@ -101,7 +107,7 @@ def _run(values: list[Any]) -> list[Any]:
 def _conv(eqn: Any, values: list[Any], rule: Rule) -> Any:
     x, w = _run(values)
     parts = conv_parts(eqn, w) if isinstance(x, Local) else None
-    if parts is None or parts.order != x.perm or len(x.perm) != 4:
+    if parts is None or parts.order != x.perm or len(x.perm) != 4 or not x.site.tape.affords(parts.shape):
         return rule(eqn, [x, w])
     return LocalPending(x, *parts[:-1], True)
 
@@ -114,6 +120,8 @@ def _dot(eqn: Any, values: list[Any], rule: Rule) -> Any:
     if weights is None or not isinstance(source, Local) or source.extent[1] > _LINES:
         return rule(eqn, [x, w])
     (n, h, wide, c), o, tape = source.extent, weights.shape[-1], source.site.tape
+    if not tape.affords((n, h, o)):
+        return rule(eqn, [x, w])
     base = tape.remembered((n, h, 1, o))
     stage = Stage(base, weights.reshape(h, 1, wide, c, o), jnp.zeros(o, jnp.float32))
     site = Local.staged(source.site, stage, (0, 1, 2, 3), (n, h, 1, o)).site

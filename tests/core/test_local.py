@@ -105,6 +105,16 @@ def test_asked_again_it_answers_as_if_asked_anew(name):
         x = jnp.where(jnp.asarray(accept)[:, None, None, None], proposal, x)
 
 
+def test_what_is_remembered_is_bounded(monkeypatch):
+    model, shape, _ = CASES["strided"]
+    x = jnp.asarray(np.random.default_rng(1).uniform(size=(3, *shape)), jnp.float32)
+    for room, sites in ((2, 3), (1, 0)):  # the first convolution has 1024 outputs for an image of 768
+        monkeypatch.setattr(_local, "_ROOM", room)
+        logits, caches = jax.jit(LocalModel(tuned(model), (1, 2, 0)).start)(x)
+        assert len(caches) == sites and sum(a[0].size for a in caches) <= room * x[0].size
+        np.testing.assert_allclose(logits, jax.jit(model)(x), rtol=2e-4, atol=2e-5)
+
+
 def test_only_what_gains_is_local(monkeypatch):
     model, _, _ = CASES["strided"]
     monkeypatch.setattr(_local, "on_one_cpu", lambda: True)

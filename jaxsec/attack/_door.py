@@ -58,8 +58,9 @@ def attack(
       key: one PRNG key, consumed; row i uses `fold_in(key, row_ids[i])`.
       draws: model draws averaged per query for a stochastic model (default 20 for AutoAttack "rand", else 1).
       row_ids: [B] ids of the rows in the whole data set, when this call sees a part of it (default 0..B-1).
-      max_rows: rows worked on at once; memory grows with it. min_rows: the smallest batch that rows still standing are moved to;
-        between the two, sizes are powers of two, and each is compiled when it is first met.
+      max_rows: rows worked on at once, at most; memory grows with it. On CPUs fewer where a batch would fall out of the caches.
+      min_rows: the smallest batch that rows still standing are moved to; between the two, sizes are powers of two, and each is
+        compiled when it is first met.
       checks: look for signs that the evaluation misleads (masked gradients, randomness, probabilities for logits); None means
         yes for AutoAttack. The cheap checks always run.
       progress: True, False, a function, or None: a bar on a terminal after 3 s.

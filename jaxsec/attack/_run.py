@@ -15,6 +15,7 @@ from ..core._keys import fold, row_keys
 from ..core._model import Model
 from ..core._result import Status
 from ..core._rewrite import untuned
+from ..core._working_set import rows_in_cache
 from ..threat import Threat
 from ._checkpoint import Checkpoint, Cursor, fingerprint
 from ._method import Method, Track
@@ -59,6 +60,14 @@ def _done(method: Method, state: Any) -> jax.Array:
     return method.done(state)
 
 
+def _retired(state: Any, n: int) -> Any:
+    """The padding beyond `n` rows has nothing left to find: what asks only about standing rows skips it."""
+    success = state.track.success
+    if n == len(success):
+        return state
+    return state.replace(track=state.track.replace(success=success | (np.arange(len(success)) >= n)))
+
+
 @jax.jit
 def _distance(threat: Threat, x0: jax.Array, x: jax.Array) -> jax.Array:
     return threat.distance(x0, x)
@@ -87,7 +96,7 @@ class Run:
         self.keys = jax.random.key_data(row_keys(key, jnp.asarray(ids)))
         self.keys = np.asarray(self.keys)
         self.key, self.targeted, self.draws, self.n_classes = key, targeted, draws, n_classes
-        self.max_rows, self.min_rows = max_rows, min_rows
+        self.max_rows, self.min_rows = min(max_rows, rows_in_cache(untuned(model), self.x)), min_rows
         self.ids = ids
         self.impl = jax.random.key_impl(key)
         self.rounding = rounding_of(model, self.x)
@@ -148,7 +157,7 @@ class Run:
         """One round of one stage on one chunk; solved rows leave at pauses, the rest move to smaller batches."""
         method = self.stages[stage][1]
         problem = self.problem(rows, stage, round)
-        state = start(method, problem, jnp.int32(round))
+        state = _retired(start(method, problem, jnp.int32(round)), len(rows))
         steps = method.total_steps
         pause = max(10, -(-steps // 10))
         for first in range(0, steps, pause):
@@ -166,7 +175,7 @@ class Run:
                     threat=take_leaves(problem.threat, keep, problem.y.shape[0]),
                     keys=problem.keys[keep],
                 )
-                state, rows = take_rows(state, keep), rows[live]
+                state, rows = _retired(take_rows(state, keep), len(live)), rows[live]
             state = advance(method, problem, state, jnp.int32(first), jnp.int32(min(first + pause, steps)))
             report(min(first + pause, steps) / steps)
         self.enter(record, stage, method, problem, state, rows, np.arange(len(rows)))

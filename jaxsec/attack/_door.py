@@ -104,6 +104,8 @@ def attack(
     key = as_key(key)
     ids = _checked_ids(row_ids, len(y))
     stages, notes = _fitted(method, threat.norm, n_classes, x.shape[1:])
+    if isinstance(method, AutoAttack) and method.version == "rand" and not model.stochastic:
+        notes += ("AutoAttack: version 'rand' is for randomised models and weaker on this one, which is not bound as one; use 'standard'",)
     model = tuned(model).replace(info=ModelInfo())  # names are static: they must not decide what is compiled
     if isinstance(x, jax.Array) and len(x.sharding.device_set) > 1:
         if checks or state is not None:

@@ -13,7 +13,7 @@ from ._apgd import pick_target
 from ._hyperplane import boundary_move
 from ._method import Method, Track, start_track
 from ._problem import Problem, expand
-from ._verdict import confirmed
+from ._verdict import WIDER, confirmed
 
 
 @struct
@@ -152,7 +152,7 @@ class FAB(Method):
         return value - self._rounding(problem, z), jnp.sum(jnp.where(chosen.T[:, :, None], g, 0.0), axis=0), z
 
     def _rounding(self, problem: Problem, logits: jax.Array) -> jax.Array | float:
-        return 0.0 if self.reference else problem.unsure(logits)
+        return 0.0 if self.reference else WIDER * problem.unsure(logits)
 
     def step(self, problem: Problem, state: _State, i: jax.Array) -> _State:
         threat, x0, x = problem.threat, problem.x0, state.x
@@ -203,7 +203,7 @@ class FAB(Method):
         return state.track.replace(x=jnp.where(expand(found, state.x), state.best, problem.x0), loss=loss, late=loss)
 
     def _final_search(self, problem: Problem, state: _State) -> _State:
-        """Secant steps on the segment from the clean to the best input, towards the point where the margin changes sign."""
+        """Secant steps on the segment from the clean to the best input, towards the point where the margin exceeds rounding."""
         x0, best = problem.x0, state.best
         found = jnp.isfinite(state.best_distance)
 
@@ -212,7 +212,7 @@ class FAB(Method):
 
         def margin(x: jax.Array, draw: int) -> tuple[jax.Array, jax.Array, jax.Array]:
             z = problem.logits(x, 2 * self.steps + draw)
-            return problem.loss("margin", z), *confirmed(problem, x, z, 2 * self.steps + draw)
+            return problem.loss("margin", z) - self._rounding(problem, z), *confirmed(problem, x, z, 2 * self.steps + draw)
 
         low, high = jnp.zeros_like(state.best_distance), jnp.ones_like(state.best_distance)
         (f_low, _, spent), (f_high, _, more) = margin(x0, 0), margin(best, 1)

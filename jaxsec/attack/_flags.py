@@ -54,8 +54,9 @@ def _from_record(run: Run, record: Record) -> list[Flag]:
     if count := int(np.sum(record.bad_gradients > 0)):
         flag("nonfinite-gradients", "error", count, rows, "{count} of {of} attacked rows had NaN or infinite gradients")
     if count := int(np.sum(record.zero_gradients > 0)):
-        severity = "warning" if count > 0.01 * rows else "info"
-        text = "{count} of {of} attacked rows met an all-zero gradient: gradients are masked (quantisation, saturation, dead units)"
+        severity = "warning" if count > max(2, 0.05 * rows) else "info"
+        text = "{count} of {of} attacked rows met an all-zero gradient (quantisation, saturation, dead units)"
+        text += ": gradients are masked" if severity == "warning" else "; so few say little"
         flag("zero-gradients", severity, count, rows, text)
     standing = asked & ~record.success
     if (count := int(np.sum(record.rising & standing))) > 0.1 * max(int(standing.sum()), 1):

@@ -57,9 +57,10 @@ def _unbounded(run: Run, rows: np.ndarray) -> list[Flag]:
     rate = float(broken.mean())
     if rate == 1.0:
         return []
-    severity = "error" if rate < 0.95 else "warning"
+    left = len(rows) - int(broken.sum())
+    severity = "error" if rate < 0.95 and left > 2 else "warning" if left > 2 else "info"
     text = f"with a budget that covers the whole input range only {broken.sum()} of {len(rows)} rows fall; all must: "
-    text += "gradients are masked, or flat far from the data"
+    text += "gradients are flat far from the data on so few" if left <= 2 else "gradients are masked, or flat far from the data"
     return [Flag("unbounded-attack-fails", severity, text, rate, len(rows))]
 
 

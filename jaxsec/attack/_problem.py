@@ -25,6 +25,7 @@ class Problem(Struct):
       targeted: the goal is to reach `y` instead of leaving it.
       draws: model draws averaged per query (expectation over transformation); 1 for a deterministic model.
       n_classes: K.
+      scale: [B] the largest clean logit in magnitude; near a boundary logits may be small, and the sums behind them are not.
       rounding: a margin below this share of the largest logit may be a matter of rounding.
     """
 
@@ -33,6 +34,7 @@ class Problem(Struct):
     y: jax.Array
     threat: Any
     keys: jax.Array
+    scale: Any = 0.0
     targeted: bool = static(default=False)
     draws: int = static(default=1)
     n_classes: int = static(default=0)
@@ -59,7 +61,7 @@ class Problem(Struct):
 
     def unsure(self, logits: jax.Array) -> jax.Array:
         """[B] the margin that another order of summation could make or take."""
-        return self.rounding * jnp.max(jnp.abs(logits), axis=1)
+        return self.rounding * jnp.maximum(jnp.max(jnp.abs(logits), axis=1), self.scale)
 
     def loss(self, name: str, logits: jax.Array, target: jax.Array | None = None) -> jax.Array:
         """[B] objective to maximise; `target` [B] asks for the targeted DLR from `y` to that class."""

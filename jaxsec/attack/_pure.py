@@ -43,7 +43,8 @@ def pure(
         n_classes=k,
         rounding=rounding_of(model, x),
     )
-    wrong, _, finite = judge(base.replace(keys=fold(fold(keys, 0), 0)), x)
+    wrong, _, finite, scale = judge(base.replace(keys=fold(fold(keys, 0), 0)), x)
+    base = base.replace(scale=scale)
     zero = jnp.zeros_like(base.y)
     result = AttackResult(
         x=x,
@@ -74,7 +75,7 @@ def _round(problem: Problem, method: Method, old: AttackResult, stage: int, roun
     state = jax.lax.fori_loop(0, method.total_steps, lambda i, s: method.step(problem, s, i), state)
     track = method.finish(problem, state)
     inside = problem.threat.contains(problem.x0, track.x)
-    _, wrong, _ = judge(problem, track.x)
+    wrong = judge(problem, track.x).surely
     live = ~old.success & (old.status != int(Status.NONFINITE))
     good = live & (track.success | track.candidate) & inside & wrong
     claimed = live & track.success

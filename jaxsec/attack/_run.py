@@ -22,7 +22,7 @@ from ._method import Method, Track
 from ._problem import Problem
 from ._progress import Report, progress
 from ._record import Record
-from ._verdict import judge, judging, rounding_of
+from ._verdict import Opinion, judge, judging, rounding_of
 
 # The compiled programs, shared by every call: everything that may change without a retrace is a traced argument.
 
@@ -46,13 +46,12 @@ def finish(method: Method, problem: Problem, state: Any) -> Track:
 @jax.jit
 def opinion(problem: Problem, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The front door's own: [B] each, inside the set? surely wrong?"""
-    return problem.threat.contains(problem.x0, x), judge(problem, x)[1]
+    return problem.threat.contains(problem.x0, x), judge(problem, x).surely
 
 
 @jax.jit
-def _clean(problem: Problem) -> tuple[jax.Array, jax.Array]:
-    wrong, _, finite = judge(problem, problem.x0)
-    return wrong, finite
+def _clean(problem: Problem) -> Opinion:
+    return judge(problem, problem.x0)
 
 
 @jax.jit
@@ -100,6 +99,7 @@ class Run:
         self.ids = ids
         self.impl = jax.random.key_impl(key)
         self.rounding = rounding_of(model, self.x)
+        self.scale = np.zeros(len(y), np.float32)
         self.judging = judging(model.stochastic, draws)
 
     def problem(self, rows: np.ndarray, stage: int = 0, round: int = 0, *, size: int | None = None) -> Problem:
@@ -112,6 +112,7 @@ class Run:
             y=jnp.asarray(self.y[padded]),
             threat=jax.tree.map(jnp.asarray, take_leaves(self.threat, padded, len(self.y))),
             keys=keys,
+            scale=jnp.asarray(self.scale[padded]),
             targeted=self.targeted,
             draws=self.draws,
             n_classes=self.n_classes,
@@ -122,16 +123,18 @@ class Run:
         return [rows[i : i + self.max_rows] for i in range(0, len(rows), self.max_rows)]
 
     def clean(self) -> Record:
+        """The record before any attack; the scale of the rows' logits is kept for all that follows."""
         wrong, finite = np.zeros(len(self.y), bool), np.zeros(len(self.y), bool)
         for rows in self.chunks(np.arange(len(self.y))):
-            w, f = _clean(self.problem(rows))
-            wrong[rows], finite[rows] = np.asarray(w)[: len(rows)], np.asarray(f)[: len(rows)]
+            w, _, f, scale = (np.asarray(v)[: len(rows)] for v in _clean(self.problem(rows)))
+            wrong[rows], finite[rows], self.scale[rows] = w, f, scale
         return Record.start(self.x, wrong, finite, self.judging)
 
     def go(self, choice: bool | Report | None, folder: str | os.PathLike[str] | None) -> Record:
         disk = None if folder is None else Checkpoint(folder, self.identity())
         saved = disk.load() if disk else None
-        record, at = saved if saved else (self.clean(), Cursor(0, 0, 0, np.zeros(0, np.int64)))
+        clean = self.clean()
+        record, at = saved or (clean, Cursor(0, 0, 0, np.zeros(0, np.int64)))
         resume = saved is not None
         rounds = [m.rounds(self.n_classes) for _, m in self.stages]
         with progress(choice) as report:
@@ -174,6 +177,7 @@ class Run:
                     y=problem.y[keep],
                     threat=take_leaves(problem.threat, keep, problem.y.shape[0]),
                     keys=problem.keys[keep],
+                    scale=problem.scale[keep],
                 )
                 state, rows = _retired(take_rows(state, keep), len(live)), rows[live]
             state = advance(method, problem, state, jnp.int32(first), jnp.int32(min(first + pause, steps)))

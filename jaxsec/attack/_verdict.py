@@ -1,6 +1,6 @@
 """When an input counts as adversarial: beyond rounding and beyond luck while a method searches, and once more at the front door."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,8 @@ JUDGE = 4
 # ... and a row is frozen only where the gap of the mean probabilities is that many standard errors wide: over a hundred steps
 # any narrower test passes by luck somewhere.
 ERRORS = 3.0
+# A method's margin must be that many times wider than rounding, the front door's once: so the door's other program still agrees.
+WIDER = 2.0
 _CONFIRM_AT, _JUDGE_AT = 2**29, 2**30  # steps that no method uses, so their draws are fresh
 
 
@@ -28,7 +30,7 @@ def confirmed(problem: Problem, x: jax.Array, logits: jax.Array, step: jax.Array
     """
     wrong = problem.wrong(logits)
     if not problem.model.stochastic:
-        return _beyond_rounding(problem, logits), jnp.zeros_like(problem.y)
+        return _beyond_rounding(problem, logits, WIDER), jnp.zeros_like(problem.y)
     n = judging(True, problem.draws)
 
     def test(wrong: jax.Array) -> jax.Array:
@@ -51,20 +53,30 @@ def confirmed(problem: Problem, x: jax.Array, logits: jax.Array, step: jax.Array
     return sure, jnp.where(wrong, n, 0).astype(jnp.int32)
 
 
-def _beyond_rounding(problem: Problem, logits: jax.Array) -> jax.Array:
-    return problem.wrong(logits) & (problem.loss("margin", logits) > problem.unsure(logits))
+def _beyond_rounding(problem: Problem, logits: jax.Array, times: float) -> jax.Array:
+    return problem.wrong(logits) & (problem.loss("margin", logits) > times * problem.unsure(logits))
 
 
-def judge(problem: Problem, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The front door's own opinion of `x`, [B] bool each: wrong? wrong by more than rounding? all logits finite?
+class Opinion(NamedTuple):
+    """[B] each: wrong? wrong by more than rounding? all logits finite? the largest logit in magnitude."""
+
+    wrong: jax.Array
+    surely: jax.Array
+    finite: jax.Array
+    scale: jax.Array
+
+
+def judge(problem: Problem, x: jax.Array) -> Opinion:
+    """The front door's own opinion of `x`.
 
     By the program that the user wrote. Stochastic model: by the mean over `JUDGE` times the draws of a query, all of them fresh,
     which rounding does not decide.
     """
     logits = problem.replace(model=untuned(problem.model), draws=judging(problem.model.stochastic, problem.draws)).logits(x, _JUDGE_AT)
     wrong = problem.wrong(logits)
-    surely = wrong if problem.model.stochastic else _beyond_rounding(problem, logits)
-    return wrong, surely, jnp.all(jnp.isfinite(logits), axis=1)
+    surely = wrong if problem.model.stochastic else _beyond_rounding(problem, logits, 1.0)
+    finite = jnp.all(jnp.isfinite(logits), axis=1)
+    return Opinion(wrong, surely, finite, jnp.where(finite, jnp.max(jnp.abs(logits), axis=1), 0.0))
 
 
 def judging(stochastic: bool, draws: int) -> int:

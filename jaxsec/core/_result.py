@@ -4,6 +4,8 @@ import dataclasses
 import enum
 
 import jax
+import numpy as np
+from jax.core import Tracer
 
 from ._struct import Struct, static, struct
 
@@ -85,3 +87,13 @@ class AttackResult(Struct):
     rising: jax.Array
     stages: tuple[str, ...] = static(default=())
     flags: tuple[Flag, ...] = static(default=())
+
+    def __repr__(self) -> str:
+        if isinstance(self.success, Tracer) or not len(self.success):
+            return Struct.__repr__(self)
+        success, stage = np.asarray(self.success), np.asarray(self.stage)
+        by = [f"{name} {int(np.sum(stage == s))}" for s, name in enumerate(self.stages)]
+        before = int(np.sum(np.asarray(self.status) == Status.WRONG_BEFORE))
+        rows = f"{len(success)} rows: {before} wrong before, broken by {', '.join(by)}; robust accuracy at most {1 - success.mean():.2%}"
+        flags = ", ".join(f"{f.name} ({f.severity})" for f in self.flags)
+        return f"AttackResult({rows}; flags: {flags or 'none'})"

@@ -299,3 +299,19 @@ def test_plain_pgd_carries_no_momentum(small):
     a = jaxsec.attack(model, x, y, method=PGD(steps=3), **run)
     b = jaxsec.attack(model, x, y, method=PGD(steps=3, momentum=jnp.float32(0.0)), **run)
     np.testing.assert_allclose(np.asarray(a.x), np.asarray(b.x), atol=1e-6)
+
+
+def test_a_result_says_what_came_out(small):
+    model, x, y = small
+    r = jaxsec.attack(model, x, y, threat=ball(), method=PGD(steps=3), key=KEY, progress=False)
+    assert f"robust accuracy at most {1 - np.asarray(r.success).mean():.2%}" in repr(r) and "broken by pgd" in repr(r)
+    shown = []
+    jax.jit(lambda r: shown.append(repr(r)) or r.x)(r)
+    assert "success=bool" in shown[0]
+
+
+def test_rand_on_a_plain_model_says_that_it_is_weaker(small):
+    model, x, y = small
+    method = AutoAttack(version="rand", steps=2, draws=2)
+    r = jaxsec.attack(model, x, y, threat=ball(), method=method, key=KEY, checks=False, progress=False)
+    assert any("'rand' is for randomised models" in f.message for f in r.flags)

@@ -76,3 +76,17 @@ def test_minimal_inputs_are_wrong_in_the_users_own_program(dtype):
         own = jax.jit(model)
         again = np.concatenate([np.asarray(own(found.x[i : i + size])) for i in range(0, 128, size)]).argmax(axis=1) != y
         assert not (success & ~again).sum(), size
+
+
+def test_small_logits_near_the_boundary_do_not_hide_larger_sums(noise_net):
+    """Clean logits of 1e3, near the boundary of 1: rounding follows the first, and so does the margin asked for."""
+    params = {"a": 1e2 * noise_net[0].params["a"], "b": noise_net[0].params["b"]}
+    model = jaxsec.bind(lambda p, x: jax.nn.relu(x @ p["a"]) @ p["b"], params)
+    x = noise_net[1]
+    y = np.asarray(jax.jit(model)(x)).argmax(axis=1)
+    threat = jaxsec.L2(eps=2.0, lo=0.0, hi=1.0)
+    found = jaxsec.attack(model, x, y, threat=threat, method=jaxsec.FAB(steps=30), key=jax.random.key(0), progress=False)
+    assert not np.any(np.asarray(found.status) == jaxsec.Status.UNVERIFIED)
+    success = np.asarray(found.success)
+    exact = np.maximum(np.asarray(found.x, np.float64) @ np.asarray(params["a"], np.float64), 0) @ np.asarray(params["b"], np.float64)
+    assert success.mean() > 0.8 and (exact.argmax(axis=1) != y)[success].all()

@@ -13,7 +13,7 @@ from ._apgd import pick_target
 from ._hyperplane import boundary_move
 from ._method import Method, Track, start_track
 from ._problem import Problem, expand
-from ._verdict import WIDER, confirmed
+from ._verdict import confirmed
 
 
 @struct
@@ -152,7 +152,7 @@ class FAB(Method):
         return value - self._rounding(problem, z), jnp.sum(jnp.where(chosen.T[:, :, None], g, 0.0), axis=0), z
 
     def _rounding(self, problem: Problem, logits: jax.Array) -> jax.Array | float:
-        return 0.0 if self.reference else WIDER * problem.unsure(logits)
+        return 0.0 if self.reference else problem.unsure(logits)
 
     def step(self, problem: Problem, state: _State, i: jax.Array) -> _State:
         threat, x0, x = problem.threat, problem.x0, state.x
@@ -177,12 +177,18 @@ class FAB(Method):
         live = jnp.ones_like(wrong) if self.minimise else ~old.success
         # the box holds by the clip; the front door asks `contains`, which costs more, once at the end
         near = distance <= threat.radius(x0)
-        closer = live & sure & (distance < state.best_distance)
-        won = closer & near & ~old.success
+        # an input that may be wrong by rounding or luck only is kept until there is a surer one, within eps if it is itself
+        closer, unsure = distance < state.best_distance, old.candidate | ~jnp.isfinite(state.best_distance)
+        instead = near | (state.best_distance > threat.radius(x0))
+        closer = live & wrong & jnp.where(unsure, jnp.where(sure, instead, closer), sure & closer)
+        won = closer & sure & near & ~old.success
         track = self._count(old, live, near, normal, problem)
         more = more + problem.draws if self.reference else more
         track = track.replace(
-            success=old.success | won, first_step=jnp.where(won, i + 1, old.first_step), queries=track.queries + more * live
+            success=old.success | won,
+            candidate=jnp.where(closer, ~sure, old.candidate),
+            first_step=jnp.where(won, i + 1, old.first_step),
+            queries=track.queries + more * live,
         )
         # a solved row is frozen, so that its result cannot depend on when its batch stops
         return _State(
@@ -233,6 +239,7 @@ class FAB(Method):
         old = state.track
         track = old.replace(
             success=old.success | inside,
+            candidate=old.candidate & ~closer,
             first_step=jnp.where(inside & ~old.success, self.steps, old.first_step),
             queries=old.queries + spent,
         )

@@ -39,7 +39,7 @@ def _attack(run: Run, rows: np.ndarray, method: PGD, eps: float | None = None) -
     fitted, _ = method.fit(run.n_classes, run.x.shape[1:], run.threat.norm)
     state = advance(fitted, problem, start(fitted, problem, jnp.int32(0)), jnp.int32(0), jnp.int32(fitted.total_steps))
     track = finish(fitted, problem, state)
-    inside, wrong = opinion(problem, track.x)
+    inside, _, wrong = opinion(problem, track)
     return np.asarray((track.success | track.candidate) & inside & wrong)[: len(rows)]
 
 
@@ -89,7 +89,8 @@ def _noise_hits(problem: Problem, scale: jax.Array) -> jax.Array:
 def _noise(problem: Problem, record: Record, rows: np.ndarray) -> list[Flag]:
     found = []
     hits = np.asarray(_noise_hits(problem, jnp.float32(1.0)))[:, : len(rows)]
-    missed = hits.any(axis=0) & ~record.success[rows]
+    least = 3 if problem.model.stochastic else 1  # one hit of a randomised model may be luck
+    missed = (hits.sum(axis=0) >= least) & ~record.success[rows]
     if missed.any():
         text = f"uniform noise in the set breaks {missed.sum()} of {len(rows)} rows that the attack left standing: the attack fails"
         found.append(Flag("noise-beats-attack", "error", text, float(missed.mean()), len(rows)))

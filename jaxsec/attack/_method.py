@@ -74,7 +74,10 @@ def observe(
     live = ~track.success
     sure, more = confirmed(problem, x, logits, step)
     won = live & sure & counts
+    wrong = problem.wrong(logits) & counts
     better = live & (won | (loss > track.loss))
+    if not problem.model.stochastic:  # where logits tie or rounding decides, what argmax calls wrong goes before a larger objective
+        better = live & (won | (wrong & ~track.candidate) | ((loss > track.loss) & (wrong | ~track.candidate)))
     best = jnp.where(live & (loss > track.loss), loss, track.loss)
     axes = tuple(range(1, gradient.ndim))
     largest = jnp.max(jnp.abs(gradient), axis=axes)  # NaN and inf survive the maximum
@@ -82,7 +85,7 @@ def observe(
     return track.replace(
         x=jnp.where(expand(better, x), x, track.x),
         success=track.success | won,
-        candidate=jnp.where(better, problem.wrong(logits) & counts, track.candidate),
+        candidate=jnp.where(better, wrong, track.candidate),
         loss=best,
         late=jnp.where(closing & live, best, track.late),
         queries=track.queries + (problem.draws + more) * count,

@@ -25,7 +25,7 @@ class Problem(Struct):
       targeted: the goal is to reach `y` instead of leaving it.
       draws: model draws averaged per query (expectation over transformation); 1 for a deterministic model.
       n_classes: K.
-      scale: [B] the largest clean logit in magnitude; near a boundary logits may be small, and the sums behind them are not.
+      scale: [B] the `deciding` logit of the clean row; near a boundary logits may be small, and the sums behind them are not.
       rounding: a margin below this share of the largest logit may be a matter of rounding.
     """
 
@@ -61,7 +61,12 @@ class Problem(Struct):
 
     def unsure(self, logits: jax.Array) -> jax.Array:
         """[B] the margin that another order of summation could make or take."""
-        return self.rounding * jnp.maximum(jnp.max(jnp.abs(logits), axis=1), self.scale)
+        return self.rounding * jnp.maximum(self.deciding(logits), self.scale)
+
+    def deciding(self, logits: jax.Array) -> jax.Array:
+        """[B] the larger in magnitude of the two logits that decide: the label's and the best of the others (masked ones are neither)."""
+        own = jnp.take_along_axis(logits, self.y[:, None], axis=1)[:, 0]
+        return jnp.maximum(jnp.abs(own), jnp.abs(losses.runner_up(logits, self.y)))
 
     def loss(self, name: str, logits: jax.Array, target: jax.Array | None = None) -> jax.Array:
         """[B] objective to maximise; `target` [B] asks for the targeted DLR from `y` to that class."""

@@ -43,7 +43,7 @@ def pure(
         n_classes=k,
         rounding=rounding_of(model, x),
     )
-    wrong, _, finite, scale = judge(base.replace(keys=fold(fold(keys, 0), 0)), x)
+    wrong, _, _, finite, scale = judge(base.replace(keys=fold(fold(keys, 0), 0)), x)
     base = base.replace(scale=scale)
     zero = jnp.zeros_like(base.y)
     result = AttackResult(
@@ -75,7 +75,8 @@ def _round(problem: Problem, method: Method, old: AttackResult, stage: int, roun
     state = jax.lax.fori_loop(0, method.total_steps, lambda i, s: method.step(problem, s, i), state)
     track = method.finish(problem, state)
     inside = problem.threat.contains(problem.x0, track.x)
-    wrong = judge(problem, track.x).surely
+    seen = judge(problem, track.x)
+    wrong = jnp.where(track.success, seen.again, seen.alone)
     live = ~old.success & (old.status != int(Status.NONFINITE))
     good = live & (track.success | track.candidate) & inside & wrong
     claimed = live & track.success

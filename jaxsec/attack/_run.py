@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..core._batch import bucket, pad_rows, take_leaves, take_rows
-from ..core._check import program_of
+from ..core._check import constants_of, program_of
 from ..core._keys import fold, row_keys
 from ..core._model import Model
 from ..core._result import Status
@@ -44,9 +44,10 @@ def finish(method: Method, problem: Problem, state: Any) -> Track:
 
 
 @jax.jit
-def opinion(problem: Problem, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The front door's own: [B] each, inside the set? surely wrong?"""
-    return problem.threat.contains(problem.x0, x), judge(problem, x).surely
+def opinion(problem: Problem, track: Track) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The front door's own of what a round found: [B] each, inside the set? wrong? wrong on the whole, be it by luck?"""
+    seen = judge(problem, track.x)
+    return problem.threat.contains(problem.x0, track.x), jnp.where(track.success, seen.again, seen.alone), seen.wrong
 
 
 @jax.jit
@@ -126,7 +127,7 @@ class Run:
         """The record before any attack; the scale of the rows' logits is kept for all that follows."""
         wrong, finite = np.zeros(len(self.y), bool), np.zeros(len(self.y), bool)
         for rows in self.chunks(np.arange(len(self.y))):
-            w, _, f, scale = (np.asarray(v)[: len(rows)] for v in _clean(self.problem(rows)))
+            w, _, _, f, scale = (np.asarray(v)[: len(rows)] for v in _clean(self.problem(rows)))
             wrong[rows], finite[rows], self.scale[rows] = w, f, scale
         return Record.start(self.x, wrong, finite, self.judging)
 
@@ -186,7 +187,7 @@ class Run:
 
     def enter(self, record: Record, stage: int, method: Method, problem: Problem, state: Any, rows: np.ndarray, which: np.ndarray) -> None:
         track = finish(method, problem, state)
-        inside, wrong = opinion(problem, track.x)
+        inside, wrong, _ = opinion(problem, track)
         track, inside, wrong = jax.tree.map(lambda a: np.asarray(a)[which], (track, inside, wrong))
         record.merge(rows[which], track, stage, inside, wrong, method, self.judging)
 
@@ -204,12 +205,13 @@ class Run:
 
         settings = repr((__version__, self.targeted, self.draws, self.n_classes, self.stages))
         # the programs too, of the model and of one step of each stage: a function may keep its name and change its body
-        programs = [str(program_of(untuned(self.model), self.x))] + [self._program(method) for _, method in self.stages]
-        text = re.sub(r" at 0x[0-9a-f]+", "", "\n".join([settings, *programs]))
+        programs = [program_of(untuned(self.model), self.x)] + [self._program(method) for _, method in self.stages]
+        constants = [c for program in programs for c in constants_of(program)]
+        text = re.sub(r" at 0x[0-9a-f]+", "", "\n".join([settings, *map(str, programs)]))
         leaves = [method for _, method in self.stages]
-        return fingerprint(self.model, self.x, self.y, self.threat, self.keys, leaves, np.frombuffer(text.encode(), np.uint8))
+        return fingerprint(self.model, self.x, self.y, self.threat, self.keys, leaves, constants, np.frombuffer(text.encode(), np.uint8))
 
-    def _program(self, method: Method) -> str:
+    def _program(self, method: Method) -> Any:
         problem = self.problem(np.arange(min(len(self.y), 1)), size=1)
         state = jax.eval_shape(start, method, problem, jnp.int32(0))
-        return str(jax.make_jaxpr(method.step)(problem, state, jnp.int32(0)))
+        return jax.make_jaxpr(method.step)(problem, state, jnp.int32(0))

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core as jex
 
 
 @jax.jit
@@ -24,6 +25,24 @@ def _two_keys() -> jax.Array:
 def program_of(model: Any, x: Any) -> Any:
     """The model's closed jaxpr on two rows of x's shape."""
     return _program.trace(model, *_rows_like(x)).jaxpr
+
+
+def constants_of(closed: Any) -> list[np.ndarray]:
+    """Every array that a closed jaxpr holds besides its arguments, inner programs included: printing shows only their shapes."""
+    found = [np.asarray(c) for c in closed.consts]
+
+    def walk(jaxpr: jex.Jaxpr) -> None:
+        for eqn in jaxpr.eqns:
+            found.extend(np.asarray(a.val) for a in eqn.invars if isinstance(a, jex.Literal) and np.ndim(a.val))
+            for leaf in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda v: isinstance(v, jex.Jaxpr | jex.ClosedJaxpr)):
+                if isinstance(leaf, jex.ClosedJaxpr):
+                    found.extend(np.asarray(c) for c in leaf.consts)
+                    walk(leaf.jaxpr)
+                elif isinstance(leaf, jex.Jaxpr):
+                    walk(leaf)
+
+    walk(closed.jaxpr)
+    return found
 
 
 def n_classes_of(model: Any, x: Any) -> int:

@@ -138,7 +138,7 @@ def _elementwise(eqn: Any, values: list[Any], rule: Rule | None) -> Any:
     out = elementwise(eqn, values)
     if not changed or not isinstance(out, Laid) or any(v.perm != out.perm for v in changed):
         return out
-    if not all(isinstance(v, Local) or _constant(v) for v in values):
+    if not all(isinstance(v, Local) or _constant(v, out.perm[0]) for v in values):
         return out
     window = changed[0].site.images().window
     for v in changed[1:]:  # the window that holds both
@@ -147,11 +147,11 @@ def _elementwise(eqn: Any, values: list[Any], rule: Rule | None) -> Any:
     return changed[0].after(out, window)
 
 
-def _constant(v: Any) -> bool:
-    """The same for all rows: broadcast along the batch, which is always longer than 1 here."""
+def _constant(v: Any, batch: int) -> bool:
+    """The same for all rows: broadcast along the traced axis `batch`, which is always longer than 1 here."""
     if isinstance(v, Laid):
-        return v.array.ndim == 0 or v.array.shape[v.perm.index(0)] == 1
-    return not isinstance(v, Flat) and (jnp.ndim(v) == 0 or v.shape[0] == 1)
+        return v.array.ndim == 0 or v.array.shape[v.perm.index(batch)] == 1
+    return not isinstance(v, Flat) and (jnp.ndim(v) == 0 or v.shape[batch] == 1)
 
 
 def _transpose(eqn: Any, values: list[Any], rule: Rule) -> Any:

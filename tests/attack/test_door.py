@@ -315,3 +315,19 @@ def test_rand_on_a_plain_model_says_that_it_is_weaker(small):
     method = AutoAttack(version="rand", steps=2, draws=2)
     r = jaxsec.attack(model, x, y, threat=ball(), method=method, key=KEY, checks=False, progress=False)
     assert any("'rand' is for randomised models" in f.message for f in r.flags)
+
+
+def test_resume_knows_arrays_that_a_program_holds(small, tmp_path):
+    """A printed program shows only the shapes of its constants; another mean is another model."""
+    model, x, y = small
+
+    def make(mean):
+        def centred(p, x):
+            return mlp(p, x - jnp.asarray(mean))
+
+        return jaxsec.bind(centred, model.params)
+
+    arguments = {"threat": ball(0.05), "method": PGD(steps=2), "key": KEY, "state": tmp_path, "progress": False}
+    jaxsec.attack(make([[0.5]]), x, y, **arguments)
+    with pytest.raises(ValueError, match="another run"):
+        jaxsec.attack(make([[0.75]]), x, y, **arguments)

@@ -153,3 +153,24 @@ def test_square_is_the_same_with_windows(monkeypatch):
     traced = jax.jit(lambda x: jaxsec.attack(model, x, y, threat=threat, method=method, key=jax.random.key(0)))
     np.testing.assert_array_equal(traced(x).x, ours.x)
     jax.export.export(traced, platforms=["tpu", "cuda"])(x)
+
+
+def test_a_value_of_each_image_is_no_constant_wherever_the_batch_axis_lies():
+    """Images centred by their own mean behind a transposition: a change in a window changes all positions."""
+
+    def centred(p, x):
+        h = jnp.moveaxis(x, 1, 0)  # [C, N, H, W]
+        h = jnp.moveaxis(h - h.mean((0, 2, 3), keepdims=True), 1, 0)
+        h = jax.nn.relu(lax.conv_general_dilated(h, p["w"], (1, 1), "SAME"))
+        return h.reshape(len(x), -1) @ p["d"]
+
+    model = jaxsec.bind(centred, {"w": array(4, 3, 3, 3), "d": array(4 * 64, 5)})
+    asker = LocalModel(tuned(model), (1, 2, 0))
+    r = np.random.default_rng(0)
+    x = r.uniform(size=(4, 3, 8, 8)).astype(np.float32)
+    _, caches = jax.jit(asker.start)(jnp.asarray(x))
+    changed = x.copy()
+    changed[:, :, 2:4, 3:5] = 5.0
+    window = jnp.broadcast_to(jnp.asarray([2, 4, 3, 5], jnp.int32), (4, 4))
+    logits, _ = jax.jit(asker.ask)(caches, jnp.asarray(changed), window)
+    np.testing.assert_allclose(logits, model(jnp.asarray(changed)), rtol=1e-4, atol=1e-4)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ._charts import charts_of
 from ._examples import decode
-from ._text import examples_said, noise_said, runs_of, valued
+from ._text import examples_said, noise_said, resumed_said, runs_of, valued
 
 LIMIT = 3 * 1024 * 1024
 
@@ -63,9 +63,16 @@ def attacks_of(data: dict[str, Any]) -> list[tuple[str, str, str, str]]:
 
 def settings_of(data: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]:
     """The appendix: everything needed to run the audit again, as titled lists of names and values."""
-    env = data["environment"]
+    env, wall = data["environment"], f"{data['wall_s']:.1f} s{resumed_said(data)}"
     groups = [
-        ("Run", [("Started", data["started"]), ("Wall time", f"{data['wall_s']:.1f} s"), ("Command", " ".join(data["command_line"]))]),
+        (
+            "Run",
+            [
+                ("Started", data["started"]),
+                ("Wall time", wall),
+                ("Command", " ".join(data["command_line"])),
+            ],
+        ),
         ("Model", _pairs(data["model"])),
         ("Data", _pairs(data["data"])),
         ("Threat", _pairs(data["threat"])),

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from ._text import NOISE, noise_said, percent, sweep_said, sweep_table, valued
+from ._text import NOISE, noise_said, percent, resumed_said, sweep_said, sweep_table, valued
 
 
 def markdown_of(data: dict[str, Any]) -> str:
@@ -17,7 +17,8 @@ def markdown_of(data: dict[str, Any]) -> str:
         "",
         f"Threat {threat['norm']}, eps {threat['eps']:.6g}, inputs in [{threat['lo']}, {threat['hi']}]. "
         f"Data {_cell(data['data']['name'])}: {data['data']['audited']} of {data['data']['rows']} rows. "
-        f"Preset {_cell(data['plan']['preset'])}, {data['started']}, {data['wall_s']:.1f} s, jaxsec {data['tool']['version']}.",
+        f"Preset {_cell(data['plan']['preset'])}, {data['started']}, {data['wall_s']:.1f} s{resumed_said(data)}, "
+        f"jaxsec {data['tool']['version']}.",
         "",
     ]
     shares = [("Clean accuracy", probes["clean"]["accuracy"])]

@@ -2,8 +2,7 @@
 
 import dataclasses
 import os
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from ..core import Model, as_key
 from ..core._check import check_batch
 from ..threat import Ball
 from ._cache import ProbeCache
-from ._environment import command_line, environment, model_facts, now
+from ._clock import Clock
+from ._environment import command_line, environment, model_facts
 from ._examples import examples_of
 from ._facts import LIMITS, coverage, data_facts, plain, plan_facts, threat_facts
 from ._judge import findings_of, verdict_of
@@ -41,6 +41,7 @@ def audit(
     plan: Plan | None = None,
     progress: bool | ProgressReport | None = None,
     state: str | os.PathLike[str] | None = None,
+    resumed: Callable[[Sequence[str]], None] | None = None,
     context: Mapping[str, Any] | None = None,
 ) -> Report:
     """Measures a model's ordinary and robust accuracy and judges both.
@@ -57,6 +58,7 @@ def audit(
       progress: True, False, a function `(stage, fraction done, rows still robust)`, or None: a bar on a terminal after 3 s.
       state: a folder; finished probes and running attacks are kept there, and the same call goes on after a kill. It stays until
         the caller deletes it.
+      resumed: called once, before the work, where a former call left something in `state`; gets the names of the finished probes.
       context: facts for the record, such as {"seed": 0}.
 
     Returns:
@@ -80,7 +82,6 @@ def audit(
       >>> report.data["probes"]["clean"]["accuracy"]["count"]
       2
     """
-    begun, started = time.perf_counter(), now()
     plan = plan or Plan()
     plan.check()
     subject, facts = _subject(model, data, threat, as_key(key), plan)
@@ -91,7 +92,10 @@ def audit(
         skipped["blackbox"] = (
             f"Square needs images; rows of shape {subject.x.shape[1:]} with layout {plan.layout!r} are none that it can read"
         )
-    cache = ProbeCache(None if state is None else Path(state), _identity(subject))
+    folder, identity = None if state is None else Path(state), _identity(subject)
+    cache, clock = ProbeCache(folder, identity), Clock(folder, identity)
+    if clock.resumed and resumed is not None:
+        resumed([name for name in names if cache.load(name) is not None])
     outcomes: dict[str, Outcome] = {}
     walls: dict[str, float] = {}
     with progress_bar(progress) as report:
@@ -99,13 +103,15 @@ def audit(
         for name in names:
             saved = cache.load(name)
             if saved is None:
-                t, first, weight = time.perf_counter(), done / total, _WEIGHTS[name] / total
+                first, weight = done / total, _WEIGHTS[name] / total
 
                 def inner(stage: str, fraction: float, live: int, name: str = name, first: float = first, weight: float = weight) -> None:
+                    clock.tick()
                     report(stage if stage == name else f"{name}: {stage}", first + fraction * weight, live)
 
-                outcome = PROBE_FUNCTIONS[name](subject, inner, cache.attack_state(name))
-                saved = outcome, time.perf_counter() - t
+                with clock.probe(name):
+                    outcome = PROBE_FUNCTIONS[name](subject, inner, cache.attack_state(name))
+                saved = outcome, clock.of(name)
                 cache.save(name, *saved)
             outcomes[name], walls[name] = saved
             done += _WEIGHTS[name]
@@ -119,7 +125,8 @@ def audit(
         "schema": SCHEMA_NAME,
         "schema_version": SCHEMA_VERSION,
         "tool": {"name": "jaxsec", "version": __version__},
-        "started": started,
+        "started": clock.started,
+        "resumed": clock.resumed,
         "command_line": command_line(),
         "context": dict(context or {}),
         "environment": environment(),
@@ -135,7 +142,7 @@ def audit(
         "coverage": coverage(names, skipped, findings),
         "examples": examples_of(subject, outcomes),
         "limits": list(LIMITS),
-        "wall_s": round(time.perf_counter() - begun, 3),
+        "wall_s": round(clock.wall_s, 3),
     }
     return Report(plain(record))
 

@@ -24,6 +24,12 @@ def valued(finding: dict[str, Any]) -> tuple[str, str]:
     return f"{100 * value:.1f} %", interval
 
 
+def resumed_said(data: dict[str, Any]) -> str:
+    """`, resumed once` where a killed audit went on; "" where one process did it all."""
+    times = data.get("resumed", 0)
+    return f", resumed {'once' if times == 1 else f'{times} times'}" if times else ""
+
+
 def noise_said(noise: dict[str, Any]) -> str:
     """What the noise control counts, and the number for all draws."""
     text = "a control without an adversary; a row counts if it is right as it is and at one point drawn uniformly from the ball of eps "

@@ -96,6 +96,7 @@ def attack(
     from ..core._check import n_classes_of
     from ._cache import keep_programs
     from ._inputs import Source, away_from, method_of, threat_of
+    from ._interrupt import interruptible
     from ._show import attack_summary
     from ._subject import model_and_data
 
@@ -119,28 +120,29 @@ def attack(
         std=std,
         limit=limit,
     )
-    net, rows = model_and_data(model, source, start)
-    if goal_class is not None and goal_class >= (k := n_classes_of(net, rows.x)):
-        raise ValueError(f"--target is {goal_class}; the model has {k} classes, so 0 to {k - 1} are allowed.")
-    ball = threat_of("linf" if threat is None else threat, eps, rows)
-    chosen = method_of(method, rows, steps=whole(steps, "--steps", 1), restarts=whole(restarts, "--restarts", 1))
-    kept = away_from(goal_class, rows)
-    x, y = rows.x[kept], rows.y[kept]
-    goal = y if goal_class is None else np.full_like(y, goal_class)
-    found = run_attack(
-        net,
-        x,
-        goal,
-        threat=ball,
-        method=chosen,
-        key=jax.random.key(start),
-        targeted=goal_class is not None,
-        row_ids=kept,
-        progress=False if quiet else None,
-    )
-    fields = ("x", "success", "distance", "queries", "gradients", "first_step", "stage", "status")
-    arrays: dict[str, Any] = {name: np.asarray(getattr(found, name)) for name in fields}
-    np.savez_compressed(out, x_clean=x, y=y, row=kept, **arrays)
+    with interruptible():
+        net, rows = model_and_data(model, source, start)
+        if goal_class is not None and goal_class >= (k := n_classes_of(net, rows.x)):
+            raise ValueError(f"--target is {goal_class}; the model has {k} classes, so 0 to {k - 1} are allowed.")
+        ball = threat_of("linf" if threat is None else threat, eps, rows)
+        chosen = method_of(method, rows, steps=whole(steps, "--steps", 1), restarts=whole(restarts, "--restarts", 1))
+        kept = away_from(goal_class, rows)
+        x, y = rows.x[kept], rows.y[kept]
+        goal = y if goal_class is None else np.full_like(y, goal_class)
+        found = run_attack(
+            net,
+            x,
+            goal,
+            threat=ball,
+            method=chosen,
+            key=jax.random.key(start),
+            targeted=goal_class is not None,
+            row_ids=kept,
+            progress=False if quiet else None,
+        )
+        fields = ("x", "success", "distance", "queries", "gradients", "first_step", "stage", "status")
+        arrays: dict[str, Any] = {name: np.asarray(getattr(found, name)) for name in fields}
+        np.savez_compressed(out, x_clean=x, y=y, row=kept, **arrays)
     if not quiet:
         attack_summary(found, out, goal_class)
     return 0

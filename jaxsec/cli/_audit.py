@@ -90,7 +90,8 @@ def audit(
     from ..audit._plan import PRESETS
     from ._cache import keep_programs
     from ._inputs import DEFAULT_EPS, DIGITS_EPS, Source, threat_of
-    from ._show import audit_summary
+    from ._interrupt import interruptible
+    from ._show import audit_summary, going_on
     from ._subject import model_and_data
 
     if preset is not None and preset not in PRESETS:
@@ -115,28 +116,31 @@ def audit(
         std=std,
         limit=limit,
     )
-    net, rows = model_and_data(model, source, start)
-    norm, radius = run.get("threat", "linf") if threat is None else threat, run.get("eps") if eps is None else eps
-    names = [f"{plan}: {key}" if given is None and key in run else f"--{key}" for key, given in (("threat", threat), ("eps", eps))]
-    ball = threat_of(norm, radius, rows, DIGITS_EPS if model is None else DEFAULT_EPS, (names[0], names[1]))
     state = out / ".state"
-    report = run_audit(
-        net,
-        rows,
-        threat=ball,
-        key=jax.random.key(start),
-        plan=chosen,
-        progress=False if quiet else None,
-        state=state,
-        context={
+    with interruptible(state):
+        net, rows = model_and_data(model, source, start)
+        norm, radius = run.get("threat", "linf") if threat is None else threat, run.get("eps") if eps is None else eps
+        names = [f"{plan}: {key}" if given is None and key in run else f"--{key}" for key, given in (("threat", threat), ("eps", eps))]
+        ball = threat_of(norm, radius, rows, DIGITS_EPS if model is None else DEFAULT_EPS, (names[0], names[1]))
+        context = {
             "seed": start,
             "eps": "default" if radius is None else str(radius),
             "model": model or "embedded digits model",
             "data": data or "embedded digits",
             "plan file": str(plan or ""),
-        },
-    )
-    report.save(out)
+        }
+        report = run_audit(
+            net,
+            rows,
+            threat=ball,
+            key=jax.random.key(start),
+            plan=chosen,
+            progress=False if quiet else None,
+            state=state,
+            resumed=None if quiet else going_on,
+            context=context,
+        )
+        report.save(out)
     shutil.rmtree(state, ignore_errors=True)
     if not quiet:
         audit_summary(report, out)

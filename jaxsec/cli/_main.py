@@ -6,10 +6,10 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 
+from ._interrupt import Interrupted
 from ._words import in_options, usage
 
 OK, NOT_WITHIN_LIMITS, USAGE, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 130
-GO_ON = "interrupted; an audit goes on where it was when the same command runs again, an attack begins anew."
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -28,18 +28,20 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         words = list(sys.argv[1:] if args is None else args)
         code = app(args=words or ["--help"], prog_name="jaxsec", standalone_mode=False)
+        if code == INTERRUPTED:  # how typer reports an interrupt that no command expected
+            return _say("interrupted.", INTERRUPTED)
         return code if isinstance(code, int) else OK
+    except Interrupted as error:
+        return _say(str(error), INTERRUPTED)
     except KeyboardInterrupt:
-        return _say(GO_ON, INTERRUPTED)
+        return _say("interrupted.", INTERRUPTED)
     except SystemExit as error:
-        if error.code == INTERRUPTED:  # how typer reports an interrupt
-            return _say(GO_ON, INTERRUPTED)
         return error.code if isinstance(error.code, int) else USAGE
     except (ValueError, FileNotFoundError, NotImplementedError, OSError, ImportError) as error:
         return _say(_line(error), USAGE)
     except Exception as error:
         if type(error).__name__ == "Abort":
-            return _say(GO_ON, INTERRUPTED)
+            return _say("interrupted.", INTERRUPTED)
         if message := getattr(error, "format_message", None):  # a usage error of the parser, whose class typer does not export
             return _say(
                 usage(message(), words, [str(c.name or getattr(c.callback, "__name__", "")) for c in app.registered_commands]), USAGE

@@ -1,5 +1,6 @@
 """What the commands print when they are done."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..audit import Report
+from ..audit._text import resumed_said
 from ..core import AttackResult
 
 _COLOURS = {"high": "red", "medium": "yellow", "low": "blue", "info": "dim", "pass": "green", "fail": "red", "none": "bold"}
+
+
+def going_on(done: Sequence[str]) -> None:
+    """Said before an audit goes on: which probes a former run has finished."""
+    kept = "no probe is done yet" if not done else f"{', '.join(done)} {'is' if len(done) == 1 else 'are'} done"
+    Console(highlight=False).print(f"going on where the last run stopped: {kept}", soft_wrap=True)
 
 
 def audit_summary(report: Report, out: Path) -> None:
@@ -40,7 +48,7 @@ def audit_summary(report: Report, out: Path) -> None:
         said = f"{len(low)} low{' (' + ', '.join(low) + ')' if low else ''}, {len(info)} info"
         console.print(f"also {escape(said)}: see Findings in {escape(str(out / 'report.md'))}", soft_wrap=True)
     untested = sum(c["status"] == "NOT TESTED" for c in data["coverage"])
-    console.print(f"{untested} of {len(data['coverage'])} families of attacks NOT TESTED; {data['wall_s']:.1f} s")
+    console.print(f"{untested} of {len(data['coverage'])} families of attacks NOT TESTED; {data['wall_s']:.1f} s{resumed_said(data)}")
     console.print(f"report: {escape(str(out / 'report.html'))}", soft_wrap=True)
 
 

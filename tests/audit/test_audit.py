@@ -18,7 +18,7 @@ from .conftest import CLASSES, ROWS, THREAT, TRACES, subject_of, tiny_plan
 def timeless(report: Report) -> dict[str, Any]:
     """The report without times, environment and command."""
     data = copy.deepcopy(report.data)
-    for name in ("started", "wall_s", "environment", "command_line", "context"):
+    for name in ("started", "wall_s", "resumed", "environment", "command_line", "context"):
         data.pop(name)
     for probe in data["probes"].values():
         if isinstance(probe, dict):

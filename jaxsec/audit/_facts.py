@@ -25,6 +25,7 @@ def data_facts(data: Any, x: np.ndarray, y: np.ndarray, subject: Subject) -> dic
     name = getattr(data, "name", "") or "arrays"
     return {
         "name": str(name),
+        "labels": str(getattr(data, "labels", "")),
         "rows": len(y),
         "audited": len(subject.ids),
         "shape": list(x.shape[1:]),

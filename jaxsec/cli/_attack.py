@@ -144,5 +144,5 @@ def attack(
         arrays: dict[str, Any] = {name: np.asarray(getattr(found, name)) for name in fields}
         np.savez_compressed(out, x_clean=x, y=y, row=kept, **arrays)
     if not quiet:
-        attack_summary(found, out, goal_class)
+        attack_summary(found, out, goal_class, rows.labels)
     return 0

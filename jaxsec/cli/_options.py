@@ -17,7 +17,12 @@ Data = Annotated[
     ),
 ]
 Labels = Annotated[
-    str | None, typer.Option("--labels", metavar="FILE", help="Labels of .npy and IDX inputs: one class number (0, 1, 2, ...) per row.")
+    str | None,
+    typer.Option(
+        "--labels",
+        metavar="FILE",
+        help="Labels of .npy and IDX inputs, or of an .npz without labels: one class number (0, 1, 2, ...) per row.",
+    ),
 ]
 LabelColumn = Annotated[
     str | None,

@@ -49,10 +49,12 @@ def audit_summary(report: Report, out: Path) -> None:
         console.print(f"also {escape(said)}: see Findings in {escape(str(out / 'report.md'))}", soft_wrap=True)
     untested = sum(c["status"] == "NOT TESTED" for c in data["coverage"])
     console.print(f"{untested} of {len(data['coverage'])} families of attacks NOT TESTED; {data['wall_s']:.1f} s{resumed_said(data)}")
+    if labels := data.get("data", {}).get("labels"):
+        console.print(f"labels: {escape(labels)}", soft_wrap=True)
     console.print(f"report: {escape(str(out / 'report.html'))}", soft_wrap=True)
 
 
-def attack_summary(found: AttackResult, out: Path, target: int | None = None) -> None:
+def attack_summary(found: AttackResult, out: Path, target: int | None = None, labels: str = "") -> None:
     """How many rows fell, and what the run says about itself."""
     console = Console(highlight=False)
     success: Any = found.success
@@ -66,4 +68,6 @@ def attack_summary(found: AttackResult, out: Path, target: int | None = None) ->
                 f"[{'red' if flag.severity == 'error' else 'yellow'}]{flag.severity}[/] {escape(flag.name)}: {escape(flag.message)}",
                 soft_wrap=True,
             )
+    if labels:
+        console.print(f"labels: {escape(labels)}", soft_wrap=True)
     console.print(f"saved: {escape(str(out))}", soft_wrap=True)

@@ -23,6 +23,7 @@ class Dataset:
 
     `layout` is flat, NCHW or NHWC (empty if unknown). `value_range` is the box of valid inputs: two numbers, or two arrays that broadcast
     against a row where channels were normalised differently. `sha256` names the arrays as they are here. `notes` say what was done.
+    `labels` is the file of the labels where they have one; `range_measured` is true where the range is no more than what the values span.
     """
 
     x: np.ndarray
@@ -34,6 +35,13 @@ class Dataset:
     source: str
     sha256: str
     notes: tuple[str, ...] = ()
+    labels: str = ""
+    range_measured: bool = False
+
+    @property
+    def subject(self) -> str:
+        """What messages call the data: as they were asked for."""
+        return self.source or self.name
 
     def __len__(self) -> int:
         return len(self.x)
@@ -74,7 +82,7 @@ def load_data(
     Args:
       spec: `"digits"` (scikit-learn's, embedded), or a path: `.npz` with keys x and y, `.npy` with `labels`, IDX images (also gzipped,
         labels found by name), a CIFAR-10 binary file or folder, `.csv`/`.tsv` (also gzipped) with `label_column`.
-      labels: the label file of `.npy` and IDX inputs.
+      labels: the label file of `.npy` and IDX inputs, and of an `.npz` without labels: an `.npy`, an `.npz`, or IDX for IDX.
       layout: the arrangement wanted: "flat", "NCHW" or "NHWC". Default: as stored; NCHW for IDX and CIFAR, flat for digits.
       stored_layout: the arrangement in an NPZ or NPY file, where the sizes do not tell.
       value_range: lowest and highest valid value, after `divide_by` and before normalisation. Default: [0, 1] if the values
@@ -110,29 +118,32 @@ def load_data(
         if value not in (None, "flat", "NCHW", "NHWC"):
             raise DataError(f"{option} is {value!r}; allowed: 'flat', 'NCHW', 'NHWC' or None.")
     raw, name = _read(spec, labels, label_column, split, x_key, y_key)
+    typed = str(spec)
     y, label_notes = values.classes(raw.y, n_classes)
     if len(raw.x) != len(y) or not len(y):
         raise DataError(
-            f"{name} has {len(raw.x)} inputs and {len(y)} labels; both numbers must be equal and above 0. Are they of the same split?"
+            f"{typed} has {len(raw.x)} inputs and {len(y)} labels; both numbers must be equal and above 0. Are they of the same split?"
         )
     if raw.x.dtype.kind not in "fiub":
-        raise DataError(f"the inputs of {name} are of type {raw.x.dtype}; allowed are numbers.")
+        raise DataError(f"the inputs of {typed} are of type {raw.x.dtype}; allowed are numbers.")
     if raw.x.ndim < 2 or not raw.x[0].size:
-        raise DataError(f"the inputs of {name} have shape {raw.x.shape}; each row needs at least one number: [N, D] or [N, C, H, W].")
+        raise DataError(f"the inputs of {typed} have shape {raw.x.shape}; each row needs at least one number: [N, D] or [N, C, H, W].")
     classes = n_classes or int(y.max()) + 1  # counted before `limit`, which may cut a class off
     x, y = raw.x[:limit], y[:limit]
     x, notes = values.scaled(x, raw, divide_by)
     if not np.isfinite(x).all():
         row = int(np.argwhere(~np.isfinite(x))[0][0])
-        raise DataError(f"{name} has NaN or infinite inputs, first in row {row}; fill or drop such rows before loading.")
-    bounds, range_notes = values.box(x, value_range, raw.top if divide_by is None else None, name)
+        raise DataError(f"{typed} has NaN or infinite inputs, first in row {row}; fill or drop such rows before loading.")
+    bounds, range_notes = values.box(x, value_range, raw.top if divide_by is None else None, typed)
     stored = raw.layout or stored_layout or guessed(x.shape)
     default = "flat" if spec == "digits" else "NCHW" if stored == "NHW" else stored
-    x = arranged(x, stored, layout or default, name)
+    x = arranged(x, stored, layout or default, typed)
     final = layout or default
     x, bounds, norm_notes = values.normalised(x, final, bounds, mean, std)
     x = np.ascontiguousarray(x, np.float32)
-    data = Dataset(x, y, name, classes, final, bounds, str(spec), "", raw.notes + notes + label_notes + range_notes + norm_notes)
+    said = raw.notes + notes + label_notes + range_notes + norm_notes
+    measured = any(note.startswith(values.MEASURED) for note in range_notes)
+    data = Dataset(x, y, name, classes, final, bounds, typed, "", said, raw.labels, measured)
     if spec == "digits" and split is not None:
         return train_test(data)[split == "test"]
     return dataclasses.replace(data, sha256=_sha256(x, y))
@@ -175,7 +186,7 @@ def train_test(data: Dataset, *, test: float = 0.25, seed: int = 0) -> tuple[Dat
 
 def _read(spec: Any, labels: Any, label_column: str | int | None, split: str | None, x_key: str, y_key: str) -> tuple[formats.Raw, str]:
     path, kind = Path(spec), _kind(spec)
-    if labels is not None and kind not in ("npy", "idx"):
+    if labels is not None and kind not in ("npz", "npy", "idx"):
         raise DataError(f"labels={str(labels)!r} was given, but {path.name} holds its own labels; leave it out.")
     if label_column is not None and kind != "table":
         raise DataError(f"label_column={label_column!r} is for tables, and {path.name} is none; leave it out.")
@@ -185,11 +196,11 @@ def _read(spec: Any, labels: Any, label_column: str | int | None, split: str | N
     if kind == "table":
         return table(path, label_column), stem.rpartition(".")[0]
     if kind == "npz":
-        return formats.npz(path, x_key, y_key), stem[:-4]
+        return formats.npz(path, x_key, y_key, other), stem[:-4]
     if kind == "npy":
         if other is None:
             raise DataError(f"{path} holds inputs only; pass labels=<the .npy file of the labels>.")
-        return formats.Raw(formats.npy(path), formats.npy(other), "", None), stem[:-4]
+        return formats.Raw(formats.npy(path), formats.label_file(other, y_key), "", None, (), str(other)), stem[:-4]
     if kind == "idx":
         return formats.idx(path, other), stem.partition("-images")[0]
     return formats.cifar(path, split or "test"), stem.removesuffix(".bin")

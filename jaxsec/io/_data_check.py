@@ -34,7 +34,7 @@ def check_data(data: Dataset, model: Model | None = None, *, accuracy: float | N
       'accuracy 12.0 % on 200 rows'
     """
     if not len(data) or len(data.x) != len(data.y):
-        raise DataError(f"{data.name} has {len(data.x)} inputs and {len(data.y)} labels; both numbers must be equal and above 0.")
+        raise DataError(f"{data.subject} has {len(data.x)} inputs and {len(data.y)} labels; both numbers must be equal and above 0.")
     _values(data)
     if model is not None:
         classes = _fits(data, model)
@@ -47,7 +47,7 @@ def check_data(data: Dataset, model: Model | None = None, *, accuracy: float | N
 def _values(data: Dataset) -> None:
     if not np.isfinite(data.x).all():
         rows = np.flatnonzero(~np.isfinite(data.x.reshape(len(data), -1)).all(1))
-        raise DataError(f"{data.name} has NaN or infinite inputs in {len(rows)} rows, first in row {rows[0]}; fill or drop them.")
+        raise DataError(f"{data.subject} has NaN or infinite inputs in {len(rows)} rows, first in row {rows[0]}; fill or drop them.")
     lo, hi = data.value_range
     slack = 1e-6 * np.maximum(np.abs(lo), np.abs(hi))
     low, high = data.x < lo - slack, data.x > hi + slack
@@ -55,7 +55,7 @@ def _values(data: Dataset) -> None:
         rows = np.flatnonzero((low | high).reshape(len(data), -1).any(1))
         found = f"{float(data.x.min()):.6g} to {float(data.x.max()):.6g}"
         raise DataError(
-            f"{data.name} has values {found}, outside its value_range {data.value_range}, in {len(rows)} rows, first in row {rows[0]}; "
+            f"{data.subject} has values {found}, outside its value_range {data.value_range}, in {len(rows)} rows, first in row {rows[0]}; "
             "divide by 255, or state the range the data have."
         )
 
@@ -66,7 +66,7 @@ def _labels(data: Dataset, classes: int) -> None:
         return
     hint = " They look 1-based: subtract 1." if low == 1 and high == classes else " Is this the right model for the data?"
     raise DataError(
-        f"labels of {data.name} range from {low} to {high}; the model has {classes} classes, so 0 to {classes - 1} are allowed.{hint}"
+        f"labels of {data.subject} range from {low} to {high}; the model has {classes} classes, so 0 to {classes - 1} are allowed.{hint}"
     )
 
 
@@ -75,7 +75,7 @@ def _fits(data: Dataset, model: Model) -> int:
     row, wanted = tuple(data.x.shape[1:]), model.info.input_shape
     if wanted is not None and row != tuple(wanted):
         raise DataError(
-            f"rows of {data.name} have shape {row}, the model takes {tuple(wanted)}. {_remedy(row, tuple(wanted), data.layout)}"
+            f"rows of {data.subject} have shape {row}, the model takes {tuple(wanted)}. {_remedy(row, tuple(wanted), data.layout)}"
         )
     if model.info.n_classes is not None:
         return model.info.n_classes

@@ -14,13 +14,17 @@ from ._data_error import DataError
 
 @dataclasses.dataclass(frozen=True)
 class Raw:
-    """Arrays as a file has them: `layout` is flat, NHW, NCHW, NHWC, or empty where the file does not say; `top` is the value of white."""
+    """Arrays as a file has them: `layout` is flat, NHW, NCHW, NHWC, or empty where the file does not say; `top` is the value of white.
+
+    `labels` is the file of the labels where they have one of their own.
+    """
 
     x: np.ndarray
     y: np.ndarray
     layout: str
     top: float | None
     notes: tuple[str, ...] = ()
+    labels: str = ""
 
 
 def present(path: Path) -> None:
@@ -45,8 +49,8 @@ def content(path: Path) -> bytes:
         raise DataError(f"{path} is gzipped, but damaged: {str(error).rstrip('.')}. Copy or pack it again.") from None
 
 
-def npz(path: Path, x_key: str, y_key: str) -> Raw:
-    """Two arrays of an NPZ file."""
+def npz(path: Path, x_key: str, y_key: str, labels: Path | None = None) -> Raw:
+    """Inputs and labels of an NPZ file; the labels from a file of their own where the NPZ has none."""
     present(path)
     try:
         # Opened here: NumPy leaves the file open when it is no archive.
@@ -55,8 +59,13 @@ def npz(path: Path, x_key: str, y_key: str) -> Raw:
             if isinstance(file, np.ndarray):
                 raise DataError(f"{path} holds a single array; name it .npy, and pass labels=<the .npy file of the labels>.")
             with file:
-                _keys(path, {"x_key": x_key, "y_key": y_key}, file.files)
-                return Raw(file[x_key], file[y_key], "", None)
+                if labels is None:
+                    _keys(path, {"x_key": x_key, "y_key": y_key}, file.files)
+                    return Raw(file[x_key], file[y_key], "", None)
+                if y_key in file.files:
+                    raise DataError(f"labels={str(labels)!r} was given, but {path} (key {y_key!r}) holds its own labels; leave it out.")
+                _keys(path, {"x_key": x_key}, file.files)
+                return Raw(file[x_key], label_file(labels, y_key), "", None, (), str(labels))
     except DataError:
         raise
     except Exception as error:  # zip, header and pickle faults: all mean that this is no NPZ of plain arrays
@@ -69,11 +78,30 @@ def _keys(path: Path, wanted: dict[str, str], found: list[str]) -> None:
     if not missing:
         return
     names = ", ".join(repr(key) for key in missing.values())
-    if len(found) < 2:
-        raise DataError(f"{path} has no key {names}; it has {found}. Two arrays are needed, the inputs and their labels.")
+    if len(found) < len(wanted):
+        raise DataError(
+            f"{path} has no key {names}; it has {found}. Two arrays are needed, the inputs and their labels; labels of another file are "
+            "given with labels=<the .npy or .npz file of the labels>."
+        )
     free = [key for key in found if key not in wanted.values()]
     chosen = " and ".join(f"{option}={key!r}" for option, key in zip(missing, free, strict=False)) or "x_key and y_key"
     raise DataError(f"{path} has no key {names}; it has {listed(found)}. Say which holds what, e.g. {chosen}.")
+
+
+def label_file(path: Path, y_key: str) -> np.ndarray:
+    """The labels in a file of their own: NPY, or NPZ with `y_key` or a single array."""
+    if path.suffix != ".npz":
+        return npy(path)
+    present(path)
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            if len(file.files) > 1 or not file.files:
+                _keys(path, {"y_key": y_key}, file.files)
+            return file[y_key if y_key in file.files else file.files[0]]
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f"{path} is no NPZ file of plain arrays: {_plain(error)}") from None
 
 
 def _plain(error: Exception) -> str:
@@ -120,13 +148,16 @@ def idx_array(path: Path) -> np.ndarray:
 
 def idx(path: Path, labels: Path | None) -> Raw:
     """Images and labels; the label file is found by its usual name."""
+    found = labels is None
     if labels is None:
         labels = path.with_name(path.name.replace("images", "labels").replace("idx3", "idx1"))
         if labels == path or not labels.is_file():
             raise DataError(f"{path} holds images only; pass labels=<the IDX file of the labels> (looked for {labels.name}).")
     x, y = idx_array(path), idx_array(labels)
     top = 255.0 if x.dtype == np.uint8 else None
-    return Raw(x, y, "NHW" if x.ndim == 3 else "", top, ("IDX bytes 0..255 divided by 255",) if top else ())
+    notes = ("IDX bytes 0..255 divided by 255",) if top else ()
+    notes += (f"labels from {labels.name}, found beside the images",) if found else ()
+    return Raw(x, y, "NHW" if x.ndim == 3 else "", top, notes, str(labels))
 
 
 _CIFAR_RECORD = 1 + 3 * 32 * 32

@@ -7,6 +7,8 @@ import numpy as np
 from ._data_error import DataError
 from ._data_formats import Raw
 
+MEASURED = "value range measured on the data"
+
 
 def classes(y: np.ndarray, n_classes: int | None) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels as class numbers; one-hot rows are read as the class they mark."""
@@ -64,7 +66,7 @@ def box(x: np.ndarray, given: tuple[float, float] | None, top: float | None, nam
         return (0.0, 1.0), ("value range assumed to be [0, 1], in which all values lie",)
     if x.min() >= 0 and 1 < high <= 255 and np.array_equal(x, np.round(x)):
         return (0.0, 255.0), ("value range assumed to be [0, 255]: all values are whole and lie in it",)
-    return (low, high), (f"value range measured on the data: [{low:.6g}, {high:.6g}]; pass value_range=(lo, hi) if you know it",)
+    return (low, high), (f"{MEASURED}: [{low:.6g}, {high:.6g}]; pass value_range=(lo, hi) if you know it",)
 
 
 def normalised(

@@ -71,7 +71,7 @@ X, Y = np.full((3, 6, 6, 1), 0.5, np.float32), np.array([0, 1, 2])
         (["audit", "{f}/net.py:model", "--data", "{t}/x.npy"], "pass --labels <the .npy file of the labels>"),
         (
             ["audit", "{f}/net.py:model", "--data", "{t}/ok.npz", "--labels", "{t}/x.npy"],
-            "x.npy was given, but ok.npz holds its own labels",
+            "ok.npz (key 'y') holds its own labels",
         ),
         (["audit", "{f}/net.py:model", "--data", "{t}/bytes.npz", "--range", "0,1"], "outside --range 0,1; give the range"),
         (["audit", "{f}/net.py:model", "--data", "{t}/bytes.npz", "--range", "0,1"], "or --divide-by 255, which"),

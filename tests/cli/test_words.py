@@ -88,3 +88,19 @@ def test_notes_on_the_data_name_options(run: Run, files: pathlib.Path, tmp_path:
     words = ("--plan", tmp_path / "plan.toml", "--eps", "0.1", "--out", tmp_path / "r", "-q")
     assert run("audit", f"{files}/net.py:model", "--data", tmp_path / "d.npz", *words)[0] == 0
     assert "pass --range lo,hi if you know it" in (tmp_path / "r" / "report.html").read_text()
+
+
+def test_the_label_file_is_named(run: Run, files: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    with np.load(files / "data.npz") as file:
+        x, y = file["x"], file["y"]
+    np.savez(tmp_path / "in.npz", a=x)
+    np.save(tmp_path / "labels.npy", y)
+    (tmp_path / "plan.toml").write_text('probes = ["clean", "noise"]\nnoise_draws = 1\n')
+    words = (f"{files}/net.py:model", "--data", tmp_path / "in.npz", "--x-key", "a", "--labels", tmp_path / "labels.npy")
+    code, out, err = run("audit", *words, "--plan", tmp_path / "plan.toml", "--out", tmp_path / "r")
+    assert code == 0, err
+    assert f"labels: {tmp_path / 'labels.npy'}" in out
+    assert json.loads((tmp_path / "r" / "report.json").read_text())["data"]["labels"] == str(tmp_path / "labels.npy")
+    assert "labels.npy" in (tmp_path / "r" / "report.html").read_text()
+    code, out, _ = run("attack", *words, "--method", "fgsm", "--out", tmp_path / "adv.npz")
+    assert code == 0 and f"labels: {tmp_path / 'labels.npy'}" in out

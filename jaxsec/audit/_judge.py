@@ -1,6 +1,7 @@
 """From numbers to findings: each rule states its threshold in the message, so that a reader can disagree with it."""
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 from ._finding import Finding, ordered
@@ -26,10 +27,19 @@ _SHARES = {
 _FLAG_SEVERITY = {"error": "high", "warning": "medium", "info": "info"}
 
 
-def findings_of(numbers: dict[str, Any], flags: list[dict[str, Any]], *, eps: float, norm: str, plan: Any, n_classes: int) -> list[Finding]:
-    """All findings, worst first. `flags` are those of the attack, as dicts."""
+def findings_of(
+    numbers: dict[str, Any],
+    flags: list[dict[str, Any]],
+    *,
+    eps: float,
+    norm: str,
+    plan: Any,
+    n_classes: int,
+    more: Sequence[Finding] = (),
+) -> list[Finding]:
+    """All findings, worst first. `flags` are those of the attack, as dicts; `more` are findings that no number gave."""
     found = [*_evasion(numbers, eps, norm), *_control(numbers), *_curve(numbers), *_uneven(numbers), *_ordinary(numbers, n_classes)]
-    found += [_flag(f) for f in flags]
+    found += [*more, *(_flag(f) for f in flags)]
     if plan.reduced and "attack" in numbers:
         text = (
             f"AutoAttack ran with {plan.attack_steps} steps, {plan.attack_targets} targets and, on images, "

@@ -27,6 +27,7 @@ from ._numbers import numbers_of
 from ._plan import PROBES, Plan
 from ._probes import PROBE_FUNCTIONS, Outcome, Subject
 from ._report import SCHEMA_NAME, SCHEMA_VERSION, Report
+from ._scale import scale_findings
 
 # Share of the whole run's time, for the progress bar only.
 _WEIGHTS = {"clean": 1, "noise": 2, "sweep": 25, "attack": 50, "blackbox": 15, "distance": 15}
@@ -117,7 +118,8 @@ def audit(
             done += _WEIGHTS[name]
     numbers = numbers_of(subject, outcomes)
     flags = [f for o in outcomes.values() for f in o.flags]
-    findings = findings_of(numbers, flags, eps=subject.eps, norm=subject.threat.norm, plan=plan, n_classes=subject.n_classes)
+    more = scale_findings(subject.threat, subject.x.shape[1:], data)
+    findings = findings_of(numbers, flags, eps=subject.eps, norm=subject.threat.norm, plan=plan, n_classes=subject.n_classes, more=more)
     for name, wall in walls.items():
         numbers[name]["wall_s"] = round(wall, 3)
         numbers[name]["settings"] = outcomes[name].settings

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..attack import APGD, BIM, FAB, FGSM, PGD, AutoAttack, Square
 from ..attack._square import NoImage, image_axes
+from ..audit._scale import measured, too_small
 from ..core import Model
 from ..io import Dataset, load, load_data
 from ..threat import Ball
@@ -31,6 +32,7 @@ def threat_of(
     which = str(norm).lower()
     if which not in ("linf", "l2", "l1"):
         raise ValueError(f"{names[0]} is {norm!r}; allowed: linf, l2, l1.")
+    given = eps is not None
     eps = defaults.get(which) if eps is None else eps
     if eps is None:
         raise ValueError("--eps is missing; for l1 there is no usual budget, so give one, e.g. --eps 12.")
@@ -39,11 +41,17 @@ def threat_of(
     if radius < 0:
         raise ValueError(f"{names[1]} is {eps!r}; {wanted}.")
     lo, hi = data.value_range
-    width = float(np.max(np.asarray(hi) - np.asarray(lo)))
-    if which == "linf" and 0 < radius < 1e-3 * width < np.inf:
-        said = f"{names[1]} {radius:g} is {radius / width:.2g} of the valid range [{np.min(lo):g}, {np.max(hi):g}]"
-        print(f"jaxsec: warning: {said}: give eps in the units of the data (8 of 255, not 8/255), or data in [0, 1].", file=sys.stderr)
-    return named(which, eps=radius, lo=lo, hi=hi)
+    ball = named(which, eps=radius, lo=lo, hi=hi)
+    if said := too_small(ball, data.x.shape[1:]):
+        said = f"{names[1]} {said.removeprefix('eps ')}" if given else f"the default {said}"
+        _warn(f"{said}: give {names[1]} in the units of the data (8 of 255, not 8/255), or data in [0, 1].")
+    if not given and (said := measured(data)):
+        _warn(f"{said}, and eps is the default {eps}, meant for [0, 1]: give --eps in the units of the data, and --range LO,HI.")
+    return ball
+
+
+def _warn(text: str) -> None:
+    print(f"jaxsec: warning: {text}", file=sys.stderr)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,7 @@
 """Messages of the library as a user of the command line reads them, and what the help says."""
 
 import dataclasses
+import json
 import pathlib
 
 import numpy as np
@@ -104,3 +105,15 @@ def test_the_label_file_is_named(run: Run, files: pathlib.Path, tmp_path: pathli
     assert "labels.npy" in (tmp_path / "r" / "report.html").read_text()
     code, out, _ = run("attack", *words, "--method", "fgsm", "--out", tmp_path / "adv.npz")
     assert code == 0 and f"labels: {tmp_path / 'labels.npy'}" in out
+
+
+def test_a_range_that_nobody_stated_is_said(run: Run, files: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    with np.load(files / "data.npz") as file:
+        x, y = file["x"], file["y"]
+    np.savez(tmp_path / "n.npz", x=(x - 0.5) / 0.25, y=y)
+    words = ("attack", f"{files}/net.py:model", "--data", tmp_path / "n.npz", "--method", "fgsm", "--out", tmp_path / "a.npz")
+    _, _, err = run(*words)
+    assert "was measured on the data" in err and "give --eps in the units of the data, and --range LO,HI" in err
+    assert run(*words, "--eps", "0.1")[2] == "" and run(*words, "--range", "-2,2")[2] == ""
+    np.savez(tmp_path / "n.npz", x=np.round(x * 255), y=y)
+    assert "the default eps 0.0313725 is 0.00012 of the valid range [0, 255]: give --eps in" in run(*words)[2]

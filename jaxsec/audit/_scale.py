@@ -1,0 +1,52 @@
+"""Does eps fit the scale of the data, and is the valid range known? What `audit` files as findings the command line also warns of."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..threat import Ball
+from ._finding import Finding
+
+# A budget that spread over a row moves each value by less than this share of the valid range tests nothing: half a grey level of 255 is
+# 2e-3 for linf; published l2 budgets start at 3e-4 (ImageNet, eps 0.1). l1 budgets move few values far, so their share says nothing.
+_LEAST = {"linf": 1e-3, "l2": 1e-4}
+
+
+def too_small(threat: Ball, row: tuple[int, ...]) -> str:
+    """Says how small eps is beside the valid range, in one clause; "" where it is not, or where the range is open."""
+    lo, hi = (np.asarray(v, np.float64) for v in (threat.lo, threat.hi))
+    width, eps = float(np.max(hi - lo)), float(np.max(np.asarray(threat.eps)))
+    per_value = eps / {"l2": math.sqrt(math.prod(row))}.get(threat.norm, 1.0)
+    if threat.norm not in _LEAST or not 0 < per_value < _LEAST[threat.norm] * width < np.inf:
+        return ""
+    spread = "" if threat.norm == "linf" else ", spread over a row,"
+    return f"eps {eps:g}{spread} is {per_value / width:.2g} of the valid range [{lo.min():g}, {hi.max():g}]"
+
+
+def measured(data: Any) -> str:
+    """Says that the valid range was measured on the data, in one clause; "" where it was not, or where [0, 1] or bytes were recognised."""
+    if not getattr(data, "range_measured", False):
+        return ""
+    lo, hi = (np.asarray(v) for v in data.value_range)
+    return f"the valid range [{lo.min():.6g}, {hi.max():.6g}] was measured on the data, as nobody stated it"
+
+
+def scale_findings(threat: Ball, row: tuple[int, ...], data: Any) -> list[Finding]:
+    """A medium finding each for an eps far below the data's scale and for a range that was only measured."""
+    found = []
+    if said := too_small(threat, row):
+        text = f"{said[0].upper()}{said[1:]} (medium below {_LEAST[threat.norm]:g}): such a change is hardly any, so the robust accuracy "
+        text += "says little."
+        remedy = "Give eps in the units of the data (8 of 255, not 8/255), or data in [0, 1]."
+        found.append(_finding("JSX-VAL-004", "eps far below the scale of the data", text, remedy))
+    if said := measured(data):
+        text = f"{said[0].upper()}{said[1:]}. Attacks stay inside it, and eps counts in its units: an eps meant for [0, 1] (such as 8/255) "
+        text += "means something else here, as with data normalised by mean and std."
+        remedy = "State --range, give --eps in the same units, and normalise in front of the model with --mean and --std."
+        found.append(_finding("JSX-VAL-005", "Range measured, not stated", text, remedy))
+    return found
+
+
+def _finding(id: str, title: str, text: str, remedy: str) -> Finding:
+    return Finding(id=id, family="evaluation", severity="medium", title=title, message=text, remedy=remedy)

@@ -8,6 +8,7 @@ import numpy as np
 from ..audit._default import default_audit
 from ..io import check_data
 from ._inputs import Source, data_of, model_of
+from ._rows import for_images
 from ._values import deviations, numbers, whole
 
 
@@ -24,6 +25,7 @@ def model_and_data(model: str | None, source: Source, seed: int) -> tuple[Any, A
     mean, std = numbers(source.mean, "--mean"), deviations(source.std)
     net = model_of(model)
     rows = data_of(source, net)
+    net = for_images(net, rows)
     if mean is not None or std is not None:
         net = _normalising(net, mean, std, rows.layout, rows.x.shape[1:])
     for warning in check_data(rows, net):

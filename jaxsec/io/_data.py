@@ -137,6 +137,8 @@ def load_data(
     bounds, range_notes = values.box(x, value_range, raw.top if divide_by is None else None, typed)
     stored = raw.layout or stored_layout or guessed(x.shape)
     default = "flat" if spec == "digits" else "NCHW" if stored == "NHW" else stored
+    if layout == "flat" and x.ndim > 2:
+        notes += (f"images of shape {x.shape[1:]} are read as flat rows; layout='NCHW' or layout='NHWC' keeps them images",)
     x = arranged(x, stored, layout or default, typed)
     final = layout or default
     x, bounds, norm_notes = values.normalised(x, final, bounds, mean, std)

@@ -102,7 +102,7 @@ def _remedy(row: tuple[int, ...], wanted: tuple[int, ...], layout: str) -> str:
     if len(row) == 3 and row[1:] + row[:1] == wanted:
         return "The data are channels-first: load them with layout='NHWC'."
     if np.prod(row) == np.prod(wanted):
-        kind = "flat" if len(wanted) == 1 else "NCHW" if layout == "NHWC" else "NHWC"
+        kind = "flat" if sum(d != 1 for d in wanted) <= 1 else "NCHW" if layout == "NHWC" else "NHWC"
         return f"The sizes agree, so only the arrangement differs: load with layout={kind!r}, or reshape the inputs to {(-1, *wanted)}."
     return "The sizes differ, so these data were not made for this model."
 

@@ -8,7 +8,7 @@ import io
 from collections.abc import Callable
 from typing import Any
 
-from ._text import percent, sweep_said, sweep_table
+from ._text import CLASSES_SAID, answers_said, percent, sweep_said, sweep_table
 from ._theme import FIRST, INK, MUTED, SECOND, STYLE, themed
 
 # Inches: the page's whole width, and a phone's, where a letter of 10 points is about 10 pixels high.
@@ -127,7 +127,8 @@ def class_bars(data: dict[str, Any]) -> Chart | None:
     alt += f"{percent(worst['robust'])} under attack."
     rows = tuple((label(c), percent(c["clean"]), percent(c["robust"]), str(c["robust"]["n"])) for c in shown)
     title = "Accuracy of each class" if len(shown) == len(classes) else f"Accuracy of the {len(shown)} weakest of {len(classes)} classes"
-    return _chart("classes", title, alt, draw, (5.0, 4.3), ("class", "clean", "under attack", "rows"), rows)
+    chart = _chart("classes", title, alt, draw, (5.0, 4.3), ("class", "clean", "under attack", "rows"), rows)
+    return dataclasses.replace(chart, said=CLASSES_SAID)
 
 
 def confusion(data: dict[str, Any]) -> Chart | None:
@@ -159,7 +160,8 @@ def confusion(data: dict[str, Any]) -> Chart | None:
     alt = f"Confusion table of {k} classes under attack. Most frequent error: class {top[1]} answered as {top[2]}, {top[0]} rows."
     columns = ("true class", *(f"as {j}" for j in range(k)))
     rows = tuple((str(i), *(str(n) for n in row)) for i, row in enumerate(counts))
-    return _chart("confusion", "Answers under attack", alt, draw, (5.0, 4.3), columns, rows)
+    chart = _chart("confusion", "Answers under attack", alt, draw, (5.0, 4.3), columns, rows)
+    return dataclasses.replace(chart, said=answers_said(data))
 
 
 def distance_cdf(data: dict[str, Any]) -> Chart | None:

@@ -43,7 +43,7 @@ def findings_of(
     if plan.reduced and "attack" in numbers:
         text = (
             f"AutoAttack ran with {plan.attack_steps} steps, {plan.attack_targets} targets and, on images, "
-            f"{plan.attack_queries} Square queries; the field quotes 100, 9 and 5000. Robust accuracy may be overstated."
+            f"{plan.attack_queries} Square queries; AutoAttack as published has 100, 9 and 5000. Robust accuracy may be overstated."
         )
         found.append(
             Finding(

@@ -49,7 +49,7 @@ def markdown_of(data: dict[str, Any]) -> str:
 
 
 def _ids(standards: dict[str, Any]) -> str:
-    return ", ".join(i["id"] for key in ("atlas", "nist", "owasp") for i in standards[key])
+    return ", ".join(i["id"] for key in ("atlas", "nist", "owasp") for i in standards[key]) or "–"
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:

@@ -27,7 +27,7 @@ class Plan:
       noise_draws: uniform points of the threat set per row.
       sweep: budgets as multiples of eps, from 0 up. sweep_steps, sweep_restarts: of the PGD that draws the curve.
       attack: AutoAttack's version, "standard", "plus" or "rand". attack_steps, attack_queries, attack_targets: its settings; only
-        100, 5000 and 9 are what the field calls AutoAttack, anything less is reported as reduced.
+        100, 5000 and 9 are AutoAttack as published, anything less is reported as reduced.
       blackbox_queries: queries per row of Square on its own.
       distance_steps: steps of FAB, which measures how far the nearest adversarial input is.
       examples: worst inputs shown. layout: "auto", "chw", "hwc" or "hw", of image rows. max_rows: rows worked on at once.
@@ -99,7 +99,7 @@ class Plan:
 
     @property
     def reduced(self) -> bool:
-        """Whether the attack is weaker than what the field calls AutoAttack."""
+        """Whether the attack is weaker than AutoAttack as published."""
         return self.attack_steps < 100 or self.attack_queries < 5000 or self.attack_targets < 9
 
 

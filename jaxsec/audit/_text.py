@@ -3,6 +3,7 @@
 from typing import Any
 
 NOISE = "Accuracy at one random point per row"
+CLASSES_SAID = "Under attack: all attacks count, so a row is right if none of them broke it at the audited eps."
 
 
 def percent(share: dict[str, Any]) -> str:
@@ -30,6 +31,16 @@ def resumed_said(data: dict[str, Any]) -> str:
     return f", resumed {'once' if times == 1 else f'{times} times'}" if times else ""
 
 
+def answers_said(data: dict[str, Any]) -> str:
+    """Whose inputs the answers under attack are of, and how many rows fell to other attacks alone."""
+    probes = data["probes"]
+    counts = probes["confusion"]["attacked"]
+    right = sum(counts[k][k] for k in range(len(counts)))
+    more = right - probes["worst_case"]["robust"]["count"]
+    text = "Answers to AutoAttack's inputs alone; those of the other attacks are not kept."
+    return text if more <= 0 else f"{text} {more} of the {right} rows that it left right fell to another attack."
+
+
 def noise_said(noise: dict[str, Any]) -> str:
     """What the noise control counts, and the number for all draws."""
     text = "a control without an adversary; a row counts if it is right as it is and at one point drawn uniformly from the ball of eps "
@@ -41,7 +52,7 @@ def sweep_table(data: dict[str, Any]) -> tuple[tuple[str, ...], tuple[tuple[str,
     """Columns and rows of robust accuracy against the budget."""
     points, eps = data["probes"]["sweep"]["points"], data["threat"]["eps"]
     level = f"{100 * points[0]['robust']['confidence']:g} %"
-    columns = (f"eps ({data['threat']['norm']}, input units)", f"robust accuracy [{level} interval]", "this budget alone", "rows")
+    columns = (f"eps ({data['threat']['norm']}, input units)", f"robust accuracy [{level} interval]", "by PGD at this eps only", "rows")
     rows = tuple(
         (f"{p['eps']:.6g}{' (audited)' if p['eps'] == eps else ''}", percent(p["robust"]), percent(p["alone"]), str(p["robust"]["n"]))
         for p in points

@@ -1,6 +1,7 @@
 """`jaxsec audit`: measures a model's robustness and writes the report."""
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -142,6 +143,11 @@ def audit(
         )
         report.save(out)
     shutil.rmtree(state, ignore_errors=True)
+    if all(family["status"] == "NOT TESTED" for family in report.data["coverage"]):
+        print(
+            "jaxsec: warning: no attack ran, so nothing was tested: name sweep, attack, blackbox or distance in the plan's probes.",
+            file=sys.stderr,
+        )
     if not quiet:
         audit_summary(report, out)
     return 0 if report.passed else 1

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import inspect
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ METHODS: dict[str, Any] = {"apgd": APGD, "pgd": PGD, "fgsm": FGSM, "bim": BIM, "
 DEFAULT_EPS = {"linf": "8/255", "l2": "0.5"}
 # Digits have 17 grey levels, so 0.1 is under two of them; 8/255 would be half a level.
 DIGITS_EPS = {"linf": "0.1", "l2": "0.5"}
+
+
+_REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def threat_of(
@@ -97,7 +101,9 @@ def model_of(spec: str) -> Model:
     except (ValueError, NotImplementedError, ImportError, OSError):
         raise
     except Exception as error:  # the parser of a damaged file fails in its own classes
-        raise UserError(f"{path} cannot be read as ONNX: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(
+            f"{path} cannot be read as ONNX: {type(error).__name__}: {' '.join(str(error).split())[:300]}; export it again."
+        ) from error
 
 
 def _from_python(path: Path, attribute: str) -> Model:
@@ -110,7 +116,10 @@ def _from_python(path: Path, attribute: str) -> Model:
     try:
         spec.loader.exec_module(module)
         found = getattr(module, attribute, module)
+        _called_without_arguments(found, path, attribute)
         found = found() if callable(found) and not isinstance(found, Model) else found
+    except UserError:
+        raise
     except Exception as error:
         raise UserError(f"{path}:{attribute} raised {type(error).__name__}: {' '.join(str(error).split())}") from error
     if found is module:
@@ -122,6 +131,18 @@ def _from_python(path: Path, attribute: str) -> Model:
             f"{path}:{attribute} is {type(found).__name__}; a jaxsec.Model (see jaxsec.bind) or a function that returns one is needed."
         )
     return found if found.info.name not in ("", "function") else found.noted(name=f"{path.name}:{attribute}")
+
+
+def _called_without_arguments(found: Any, path: Path, attribute: str) -> None:
+    """Raises where a function wants arguments, as a network `f(params, x)` does; `jaxsec.bind` makes a model of one."""
+    if not inspect.isfunction(found):
+        return
+    needed = [p.name for p in inspect.signature(found).parameters.values() if p.default is p.empty and p.kind not in _REST]
+    if needed:
+        raise UserError(
+            f"{path}:{attribute} is a function of ({', '.join(needed)}); a jaxsec.Model, or a function without arguments that gives one, is "
+            f"needed. Write model = jaxsec.bind({attribute}, params) in the file, and give {path}:model."
+        )
 
 
 def data_of(source: Source, model: Model) -> Dataset:

@@ -152,12 +152,10 @@ def _refuse_unknown(graph: Graph, output: str) -> None:
             unknown.setdefault((node.domain, node.op), node.name)
     if unknown:
         listed = ", ".join(
-            f"{d + '.' if d else ''}{op} (node {name or 'without name'!r}, opset {graph.opsets.get(d, 1)})"
+            f"{d + '.' if d else ''}{op} ({f'node {name!r}' if name else 'a node without a name'}, opset {graph.opsets.get(d, 1)})"
             for (d, op), name in unknown.items()
         )
-        raise NotImplementedError(
-            f"ONNX ops outside jaxsec's table: {listed}. Export with simpler ops or another opset, or report this line."
-        )
+        raise NotImplementedError(f"ONNX ops outside jaxsec's table: {listed}. Export with simpler ops or with another opset.")
 
 
 __all__ = ["load"]

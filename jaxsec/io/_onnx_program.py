@@ -31,7 +31,7 @@ class Step:
         return self.attrs.get(name, default)
 
     def __str__(self) -> str:
-        return f"{self.domain + '.' if self.domain else ''}{self.op} (node {self.name or 'without name'!r}, opset {self.opset})"
+        return f"{self.domain + '.' if self.domain else ''}{self.op} ({f'node {self.name!r}' if self.name else 'a node without a name'}, opset {self.opset})"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+_AGAIN = "Export the model again, or copy the whole file again."
 _LIMIT = 2**31  # protobuf itself stops at 2 GiB; larger models keep their weights in external files
 
 
@@ -58,9 +59,9 @@ def read(path: str | os.PathLike[str]) -> Graph:
     try:
         model = onnx.load_model_from_string(data)
     except Exception as error:  # protobuf's DecodeError has no public home that is stable across versions
-        raise ValueError(f"{path} is not an ONNX file, or it is damaged: {error}.") from None
+        raise ValueError(f"{path} is not an ONNX file, or it is damaged: {error}. {_AGAIN}") from None
     if not model.graph.output or not model.opset_import:
-        raise ValueError(f"{path} is not an ONNX file, or it is damaged: it has no graph output or no opset.")
+        raise ValueError(f"{path} is not an ONNX file, or it is damaged: it has no graph output or no opset. {_AGAIN}")
     if model.functions:
         from onnx import inliner
 
@@ -85,11 +86,11 @@ def _content(path: Path) -> bytes:
             with gzip.open(path) as stream:
                 data = stream.read(_LIMIT + 1)
         except (OSError, EOFError) as error:
-            raise ValueError(f"{path} is gzipped, but damaged: {error}.") from None
+            raise ValueError(f"{path} is gzipped, but damaged: {error}. {_AGAIN}") from None
         if len(data) > _LIMIT:
             raise ValueError(f"{path} unpacks to more than {_LIMIT} bytes, the limit of the ONNX format; this is no model file.")
     if not data:
-        raise ValueError(f"{path} is empty.")
+        raise ValueError(f"{path} is empty. {_AGAIN}")
     return data
 
 

@@ -47,7 +47,9 @@ def test_what_was_not_tested_is_said(report: Report) -> None:
     status = {c["family"]: c["status"] for c in report.data["coverage"]}
     assert [k for k, v in status.items() if v == "TESTED"] == ["evasion-white-box", "evasion-black-box"]
     assert all(c["reason"] for c in report.data["coverage"] if c["status"] == "NOT TESTED")
-    assert all(f["standards"]["atlas"] and f["standards"]["nist"] and f["standards"]["owasp"] for f in report.data["findings"])
+    for f in report.data["findings"]:
+        filed = [bool(f["standards"][key]) for key in ("atlas", "nist", "owasp")]
+        assert filed == [f["family"] != "evaluation"] * 3, "ids are for attacks, not for clean accuracy or the noise control"
     assert "JSX-VAL-001" in [f["id"] for f in report.data["findings"]], "a reduced attack must be said"
 
 

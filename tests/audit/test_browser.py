@@ -103,3 +103,19 @@ const texts = [...document.querySelectorAll('svg.chart text')].map(e => getCompu
 const words = [...document.querySelectorAll('.tag, .id, small, summary, dd span, td, figcaption')].map(e => getComputedStyle(e).color);
 return Math.min(...[...texts, ...words].map(c => ratio(c, panel)));
 """
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_table_is_cut(driver: Any, saved: pathlib.Path, width: int) -> None:
+    mobile = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 720}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", mobile)
+    try:
+        driver.get((saved / "report.html").as_uri())
+        driver.execute_script("document.querySelectorAll('details').forEach(e => e.open = true)")
+        hidden = driver.execute_script(
+            "return [...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth)"
+            ".map(e => e.textContent.slice(0, 80))"
+        )
+    finally:
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert hidden == []

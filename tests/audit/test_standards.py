@@ -33,6 +33,8 @@ def test_findings_are_ordered_worst_first_and_carry_ids() -> None:
     base = {"family": "evaluation", "title": "t", "message": "m"}
     low, high = Finding(id="JSX-A", severity="low", **base), Finding(id="JSX-B", severity="high", **base)
     assert ordered([low, high]) == [high, low]
-    assert low.to_json()["standards"]["nist"][0]["id"] == "NISTAML.022"
+    assert low.to_json()["standards"]["nist"] == [], "a finding about the evaluation is no attack"
+    attack = Finding(id="JSX-D", severity="low", **(base | {"family": "evasion-white-box"}))
+    assert attack.to_json()["standards"]["nist"][0]["id"] == "NISTAML.022"
     with pytest.raises(ValueError, match="severity is 'bad'"):
         Finding(id="JSX-C", severity="bad", **base).to_json()

@@ -15,7 +15,7 @@ from jaxsec.audit._charts import charts_of
 from jaxsec.audit._html import LIMIT, html_of
 from jaxsec.audit._markdown import markdown_of
 from jaxsec.audit._sarif import sarif_of
-from jaxsec.audit._text import examples_said, valued
+from jaxsec.audit._text import CLASSES_SAID, answers_said, examples_said, valued
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_markdown_has_every_finding_and_family(report: Report) -> None:
 
 def test_the_sweep_is_labelled_alike_in_every_view(report: Report, page: str) -> None:
     text = markdown_of(report.data)
-    assert "| eps (linf, input units) | robust accuracy [95 % interval] | this budget alone | rows |" in text
+    assert "| eps (linf, input units) | robust accuracy [95 % interval] | by PGD at this eps only | rows |" in text
     assert '<th scope="col">eps (linf, input units)</th>' in page
     assert "\n| 0.1 (audited) | " in text and text.count("(audited)") == 1
     (curve,) = [c for c in charts_of(report.data) if c.key == "curve"]
@@ -199,10 +199,21 @@ def test_sarif_is_what_consumers_read(report: Report) -> None:
         assert (result["kind"] == "fail") == (result["level"] != "none"), "SARIF 3.27.9: another kind than fail has level none"
         assert result["message"]["text"] and result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
         assert len(result["partialFingerprints"]["jaxsecFinding/v1"]) == 64
-        assert result["taxa"]
+        assert bool(result["taxa"]) == (result["properties"]["family"] != "evaluation")
         for taxon in result["taxa"]:
             taxonomy = taxonomies[taxon["toolComponent"]["index"]]
             assert taxonomy["name"] == taxon["toolComponent"]["name"]
             assert taxon["id"] in [t["id"] for t in taxonomy["taxa"]]
     notes = run["invocations"][0]["toolConfigurationNotifications"]
     assert len(notes) == 13 and all(n["message"]["text"].startswith("NOT TESTED") for n in notes)
+
+
+def test_charts_say_which_attacks_they_count(report: Report, page: str) -> None:
+    data: dict[str, Any] = json.loads(json.dumps(report.data))
+    assert CLASSES_SAID in page and "Answers to AutoAttack&#39;s inputs alone; those of the other attacks are not kept." in page
+    robust, counts = data["probes"]["worst_case"]["robust"], data["probes"]["confusion"]["attacked"]
+    right = sum(row[k] for k, row in enumerate(counts))
+    robust["count"] = right
+    assert "fell to another attack" not in answers_said(data)
+    robust["count"] -= 2
+    assert answers_said(data).endswith(f"2 of the {right} rows that it left right fell to another attack.")

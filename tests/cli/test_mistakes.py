@@ -35,6 +35,11 @@ X, Y = np.full((3, 6, 6, 1), 0.5, np.float32), np.array([0, 1, 2])
         (["audit", "{f}/net.py", "--data", "digits"], "net.py:model"),
         (["audit", "{f}/net.py:number", "--data", "digits"], "is int"),
         (["audit", "{f}/net.py:broken", "--data", "digits"], "raised RuntimeError: no weights"),
+        (["audit", "{f}/net.py:net", "--data", "digits"], "net.py:net is a function of (params, x); a jaxsec.Model"),
+        (["audit", "{f}/net.py:net", "--data", "digits"], "Write model = jaxsec.bind(net, params) in the file"),
+        (["audit", "{t}/empty.onnx", "--data", "digits"], "is empty. Export the model again"),
+        (["audit", "{t}/bad.onnx", "--data", "digits"], "Export the model again, or copy the whole file again."),
+        (["audit", "{f}/net.py:model", "--data", "{t}/zero.npz"], "zero.npz has 0 inputs"),
         (["audit", "{f}/net.py:model"], "--data is missing"),
         (["audit", "--data", "digits"], "without MODEL"),
         (["audit", "{f}/net.py:model", "--data", "{t}/none.npz"], "none.npz"),
@@ -110,6 +115,8 @@ def test_mistakes(run: Run, files: pathlib.Path, tmp_path: pathlib.Path, args: l
     (tmp_path / "net.pkl").write_bytes(b"x")
     (tmp_path / "file").write_text("a file where a folder is needed")
     (tmp_path / "plan.toml").write_text("row = 3\n")
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    write(tmp_path, "zero.npz", x=X[:0], y=Y[:0])
     write(tmp_path, "ok.npz", x=X, y=Y)
     write(tmp_path, "shape.npz", x=X[:, :5, :5], y=Y)
     write(tmp_path, "nan.npz", x=np.where(X == 0.5, np.nan, X), y=Y)
@@ -138,3 +145,22 @@ def test_a_folder_that_is_read_only(run: Run, tmp_path: pathlib.Path) -> None:
     (tmp_path / "locked").mkdir(mode=0o500)
     code, _, err = run("audit", "--out", tmp_path / "locked")
     assert code == 2 and "Permission denied" in err
+
+
+def test_a_plan_that_attacks_nothing_is_said(run: Run, files: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    words = (
+        "audit",
+        f"{files}/net.py:model",
+        "--data",
+        files / "data.npz",
+        "--plan",
+        tmp_path / "plan.toml",
+        "--out",
+        tmp_path / "r",
+        "-q",
+    )
+    (tmp_path / "plan.toml").write_text('probes = ["clean"]\n')
+    code, _, err = run(*words)
+    assert code == 0 and "warning: no attack ran, so nothing was tested" in err
+    (tmp_path / "plan.toml").write_text('probes = ["clean", "sweep"]\nsweep = [1]\nsweep_steps = 2\n')
+    assert run(*words)[::2] == (0, "")

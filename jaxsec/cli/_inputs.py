@@ -140,8 +140,8 @@ def _called_without_arguments(found: Any, path: Path, attribute: str) -> None:
     needed = [p.name for p in inspect.signature(found).parameters.values() if p.default is p.empty and p.kind not in _REST]
     if needed:
         raise UserError(
-            f"{path}:{attribute} is a function of ({', '.join(needed)}); a jaxsec.Model, or a function without arguments that gives one, is "
-            f"needed. Write model = jaxsec.bind({attribute}, params) in the file, and give {path}:model."
+            f"{path}:{attribute} is a function of ({', '.join(needed)}); a jaxsec.Model, or a function without arguments that gives one, "
+            f"is needed. Write model = jaxsec.bind({attribute}, params) in the file, and give {path}:model."
         )
 
 

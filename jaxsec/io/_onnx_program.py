@@ -31,7 +31,8 @@ class Step:
         return self.attrs.get(name, default)
 
     def __str__(self) -> str:
-        return f"{self.domain + '.' if self.domain else ''}{self.op} ({f'node {self.name!r}' if self.name else 'a node without a name'}, opset {self.opset})"
+        node = f"node {self.name!r}" if self.name else "a node without a name"
+        return f"{self.domain + '.' if self.domain else ''}{self.op} ({node}, opset {self.opset})"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,7 +59,7 @@ def read(path: str | os.PathLike[str]) -> Graph:
     try:
         model = onnx.load_model_from_string(data)
     except Exception as error:  # protobuf's DecodeError has no public home that is stable across versions
-        raise ValueError(f"{path} is not an ONNX file, or it is damaged: {error}. {_AGAIN}") from None
+        raise ValueError(f"{path} is not an ONNX file, or it is damaged: {str(error).rstrip('.')}. {_AGAIN}") from None
     if not model.graph.output or not model.opset_import:
         raise ValueError(f"{path} is not an ONNX file, or it is damaged: it has no graph output or no opset. {_AGAIN}")
     if model.functions:

@@ -3,12 +3,18 @@
 import json
 import pathlib
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from jaxsec.cli._inputs import model_of
+from jaxsec.cli._rows import for_images
+from jaxsec.io import load_data
 
 from .conftest import Run
 
 MODEL = """
+import jax.numpy as jnp
 import jax.numpy as jnp
 import numpy as np
 
@@ -66,3 +72,13 @@ def test_without_a_layout_the_remedy_works(run: Run, folder: pathlib.Path) -> No
     code, _, err = run("audit", *words[1:4], "--plan", folder / "plan.toml", "--out", folder / "r", "-q")
     notes = json.loads((folder / "r" / "report.json").read_text())["data"]["notes"]
     assert "images of shape (6, 6) are read as flat rows; --layout NCHW or --layout NHWC keeps them images" in notes
+
+
+def test_an_equal_model_compiles_nothing_anew(folder: pathlib.Path) -> None:
+    (folder / "net.py").write_text(f"SHAPE = (36,)\n{MODEL}")
+    net, rows = model_of(f"{folder}/net.py:model"), load_data(folder / "chw.npz")
+    first, second = for_images(net, rows), for_images(net, rows)
+    assert first.apply == second.apply and hash(first.apply) == hash(second.apply) and first.apply is not second.apply
+    np.testing.assert_array_equal(first(jnp.asarray(rows.x)), net(jnp.asarray(rows.x.reshape(8, 36))))
+    flat = load_data(folder / "chw.npz", layout="flat")
+    assert for_images(net, flat) is net, "flat rows need nothing"

@@ -25,6 +25,8 @@ def test_unknown_op_names_itself(tmp_path):
     model.opset_import.append(helper.make_opsetid("my.ops", 3))
     with pytest.raises(NotImplementedError, match=r"Bernoulli \(node 'dice', opset 17\), my\.ops\.Frob \(node 'f', opset 3\)"):
         jaxsec.io.load(write(tmp_path / "u.onnx", model))
+    with pytest.raises(NotImplementedError, match=r"Bernoulli \(a node without a name, opset 17\). Export with simpler ops"):
+        jaxsec.io.load(write(tmp_path / "u.onnx", plain([helper.make_node("Bernoulli", ["y"], ["q"])], "q")))
 
 
 def test_missing_folder_empty_and_garbage(tmp_path):
@@ -39,7 +41,7 @@ def test_missing_folder_empty_and_garbage(tmp_path):
         (gzip.compress(b"abc" * 100)[:-9], "gzipped, but damaged"),
         (gzip.compress(b"not a model at all"), "not an ONNX file"),
     ]:
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=f"{message}.*Export the model again"):
             jaxsec.io.load(write(tmp_path / "bad.onnx", content))
 
 

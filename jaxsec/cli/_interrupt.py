@@ -1,8 +1,13 @@
 """What an interrupt (Ctrl-C) leaves: one line says whether the work is kept, and how to go on."""
 
+import _thread
+import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 NOTHING_KEPT = "interrupted; nothing is kept: the same command begins anew."
 
@@ -20,3 +25,30 @@ def interruptible(state: Path | None = None) -> Iterator[None]:
         if state is not None and state.is_dir() and any(state.iterdir()):
             raise Interrupted(f"interrupted; what was done is kept in {state}: run the same command again to go on.") from None
         raise Interrupted(NOTHING_KEPT) from None
+
+
+@contextmanager
+def never_lost() -> Iterator[None]:
+    """Repeats an interrupt that fell where Python ignores exceptions, such as the garbage collector's callback that JAX installs."""
+    before = sys.unraisablehook
+
+    def hook(found: Any) -> None:
+        if issubclass(found.exc_type, KeyboardInterrupt):
+            # a moment later: at once, it would be raised in this hook and be ignored again
+            threading.Timer(0.05, _press_again).start()
+        else:
+            before(found)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+def _press_again() -> None:
+    main = threading.main_thread().ident
+    if main is not None and hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(main, signal.SIGINT)  # wakes a sleeping main thread, which interrupt_main does not
+    else:
+        _thread.interrupt_main()

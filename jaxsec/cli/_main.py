@@ -6,7 +6,7 @@ import tempfile
 import traceback
 from collections.abc import Sequence
 
-from ._interrupt import Interrupted
+from ._interrupt import Interrupted, never_lost
 from ._words import in_options, usage
 
 OK, NOT_WITHIN_LIMITS, USAGE, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 130
@@ -27,7 +27,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
     try:
         words = list(sys.argv[1:] if args is None else args)
-        code = app(args=words or ["--help"], prog_name="jaxsec", standalone_mode=False)
+        with never_lost():
+            code = app(args=words or ["--help"], prog_name="jaxsec", standalone_mode=False)
         if code == INTERRUPTED:  # how typer reports an interrupt that no command expected
             return _say("interrupted.", INTERRUPTED)
         return code if isinstance(code, int) else OK

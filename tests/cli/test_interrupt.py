@@ -57,7 +57,7 @@ def words(tmp_path: pathlib.Path) -> tuple[object, ...]:
 
 
 def test_an_interrupted_audit_says_what_is_kept_and_goes_on(words: tuple[object, ...], tmp_path: pathlib.Path) -> None:
-    (tmp_path / "plan.toml").write_text('probes = ["clean", "noise"]\nnoise_draws = 60\n')
+    (tmp_path / "plan.toml").write_text('probes = ["clean", "noise"]\nnoise_draws = 2000\n')
     state = tmp_path / "r" / ".state"
     run = started("audit", *words, "--plan", tmp_path / "plan.toml", "--out", tmp_path / "r")
     end = time.monotonic() + 120
@@ -89,3 +89,11 @@ def test_an_interrupt_before_the_work_is_one_line(words: tuple[object, ...], tmp
     (tmp_path / "slow.py").write_text(f"import pathlib, time\npathlib.Path({str(tmp_path / 'loaded')!r}).touch()\ntime.sleep(60)\n")
     code, _, err = pressed(started("audit", *words, "--out", tmp_path / "r"), when=tmp_path / "loaded")
     assert (code, err) == (130, "jaxsec: interrupted; nothing is kept: the same command begins anew.\n")
+
+
+def test_an_interrupt_that_python_ignores_is_repeated(words: tuple[object, ...], tmp_path: pathlib.Path) -> None:
+    text = "import os, signal, time\n\n\nclass Gone:\n    def __del__(self):\n        os.kill(os.getpid(), signal.SIGINT)\n"
+    (tmp_path / "slow.py").write_text(f"{text}        time.sleep(1)\n\n\nGone()\ntime.sleep(60)\n")
+    run = started("audit", *words, "--out", tmp_path / "r")
+    _, err = run.communicate(timeout=50)
+    assert (run.returncode, err) == (130, "jaxsec: interrupted; nothing is kept: the same command begins anew.\n")

@@ -46,9 +46,9 @@ def attack(
 
     Guarantee: where `result.success`, the returned input is inside the set and wrong, both recomputed here on the returned
     array. A row's result depends on the model, the row, the threat, the method, the key and the row's id, and on nothing
-    else: not on its neighbours, `max_rows`, restarts from disk, or earlier calls (XLA's own operations may
-    round differently on other batch sizes, and the sign of a tiny gradient may magnify that). A second call with another eps, key, or weights traces nothing, except where so many rows fall that a
-    batch shrinks to a size never met before; `min_rows=max_rows` rules that out too.
+    else: not on its neighbours, `max_rows`, restarts from disk, or earlier calls (XLA's own operations may round differently on other
+    batch sizes, and the sign of a tiny gradient may magnify that). A second call with another eps, key, or weights traces
+    nothing, except where so many rows fall that a batch shrinks to a size never met before; `min_rows=max_rows` rules that out too.
 
     Args:
       model: `jaxsec.bind` or `jaxsec.load` makes one.

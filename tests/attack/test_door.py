@@ -328,6 +328,6 @@ def test_resume_knows_arrays_that_a_program_holds(small, tmp_path):
         return jaxsec.bind(centred, model.params)
 
     arguments = {"threat": ball(0.05), "method": PGD(steps=2), "key": KEY, "state": tmp_path, "progress": False}
-    jaxsec.attack(make([[0.5]]), x, y, **arguments)
+    jaxsec.attack(make([[[[0.5]]]]), x, y, **arguments)
     with pytest.raises(ValueError, match="another run"):
-        jaxsec.attack(make([[0.75]]), x, y, **arguments)
+        jaxsec.attack(make([[[[0.75]]]]), x, y, **arguments)

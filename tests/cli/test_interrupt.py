@@ -27,7 +27,8 @@ def model():
     a, b = (jax.random.normal(jax.random.key(i), s) * 0.2 for i, s in enumerate(((36, 192), (192, 192))))
     return jaxsec.bind(net, {"a": a, "b": b})
 """
-PROGRAM = "import sys; from jaxsec.cli import main; sys.exit(main())"
+# a process started in the background inherits that the signal is ignored; at a terminal it is not
+PROGRAM = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from jaxsec.cli import main; sys.exit(main())"
 
 
 def started(*words: object) -> subprocess.Popen[str]:

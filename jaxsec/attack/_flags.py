@@ -3,12 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend import core as jex
 
 from ..core._check import program_of
 from ..core._model import Model
 from ..core._result import Flag, Status
 from ..core._rewrite import untuned
+from ..core._walk import equations
 from ._masking import ROWS, masking_probes
 from ._problem import Problem
 from ._record import Record
@@ -103,20 +103,7 @@ def _from_outputs(run: Run) -> list[Flag]:
 
 def primitives_of(model: Model, x: np.ndarray) -> set[str]:
     """Names of all primitives in the model's program, inner ones included."""
-    closed = program_of(model, x)
-    names: set[str] = set()
-
-    def walk(jaxpr: jex.Jaxpr) -> None:
-        for eqn in jaxpr.eqns:
-            names.add(eqn.primitive.name)
-            for leaf in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda v: isinstance(v, jex.Jaxpr | jex.ClosedJaxpr)):
-                if isinstance(leaf, jex.ClosedJaxpr):
-                    walk(leaf.jaxpr)
-                elif isinstance(leaf, jex.Jaxpr):
-                    walk(leaf)
-
-    walk(closed.jaxpr)
-    return names
+    return {eqn.primitive.name for eqn in equations(program_of(model, x).jaxpr)}
 
 
 def _from_program(model: Model, x: np.ndarray) -> list[Flag]:

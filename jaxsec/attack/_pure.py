@@ -13,7 +13,7 @@ from ..core._result import AttackResult, Status
 from ..threat import Threat
 from ._method import Method
 from ._problem import Problem, expand
-from ._verdict import judge, judging, rounding_of
+from ._verdict import door_verdict, judge, judging, rounding_of
 
 
 def pure(
@@ -74,9 +74,7 @@ def _round(problem: Problem, method: Method, old: AttackResult, stage: int, roun
     state = marked_like(method.init(problem, round), problem.x0)
     state = jax.lax.fori_loop(0, method.total_steps, lambda i, s: method.step(problem, s, i), state)
     track = method.finish(problem, state)
-    inside = problem.threat.contains(problem.x0, track.x)
-    seen = judge(problem, track.x)
-    wrong = jnp.where(track.success, seen.again, seen.alone)
+    inside, wrong, _ = door_verdict(problem, track)
     live = ~old.success & (old.status != int(Status.NONFINITE))
     good = live & (track.success | track.candidate) & inside & wrong
     claimed = live & track.success

@@ -22,7 +22,7 @@ from ._method import Method, Track
 from ._problem import Problem
 from ._progress import Report, progress
 from ._record import Record
-from ._verdict import Opinion, judge, judging, rounding_of
+from ._verdict import Opinion, door_verdict, judge, judging, rounding_of
 
 # The compiled programs, shared by every call: everything that may change without a retrace is a traced argument.
 
@@ -43,11 +43,7 @@ def finish(method: Method, problem: Problem, state: Any) -> Track:
     return method.finish(problem, state)
 
 
-@jax.jit
-def opinion(problem: Problem, track: Track) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """The front door's own of what a round found: [B] each, inside the set? wrong? wrong on the whole, be it by luck?"""
-    seen = judge(problem, track.x)
-    return problem.threat.contains(problem.x0, track.x), jnp.where(track.success, seen.again, seen.alone), seen.wrong
+opinion = jax.jit(door_verdict)
 
 
 @jax.jit

@@ -80,6 +80,12 @@ def judge(problem: Problem, x: jax.Array) -> Opinion:
     return Opinion(wrong, wrong, wrong, finite, jnp.where(finite, problem.deciding(logits), 0.0))
 
 
+def door_verdict(problem: Problem, track: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """The front door on what a round found: [B] each, inside the set? wrong? wrong on the whole, be it by luck?"""
+    seen = judge(problem, track.x)
+    return problem.threat.contains(problem.x0, track.x), jnp.where(track.success, seen.again, seen.alone), seen.wrong
+
+
 def judging(stochastic: bool, draws: int) -> int:
     """Queries that one `judge` costs per row."""
     return max(draws * JUDGE, LEAST) if stochastic else draws

@@ -19,12 +19,10 @@ def main(args: Sequence[str] | None = None) -> int:
     defect of jaxsec, whose traceback is saved and named; 130: interrupted.
     """
     try:
-        import typer  # noqa: F401
-    except ImportError as error:
+        from ._app import app
+    except ModuleNotFoundError as error:
         print(f"jaxsec: the command line needs {error.name}; install jaxsec with its dependencies.", file=sys.stderr)
         return USAGE
-    from ._app import app
-
     try:
         words = list(sys.argv[1:] if args is None else args)
         with never_lost():
@@ -38,7 +36,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return _say("interrupted.", INTERRUPTED)
     except SystemExit as error:
         return error.code if isinstance(error.code, int) else USAGE
-    except (ValueError, FileNotFoundError, NotImplementedError, OSError, ImportError) as error:
+    except (ValueError, NotImplementedError, OSError, ImportError) as error:
         return _say(_line(error), USAGE)
     except Exception as error:
         if type(error).__name__ == "Abort":

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
+from ._walk import equations, inner_programs
+
 
 @jax.jit
 def _program(model: Any, x: jax.Array, keys: jax.Array) -> jax.Array:
@@ -29,20 +31,11 @@ def program_of(model: Any, x: Any) -> Any:
 
 def constants_of(closed: Any) -> list[np.ndarray]:
     """Every array that a closed jaxpr holds besides its arguments, inner programs included: printing shows only their shapes."""
-    found = [np.asarray(c) for c in closed.consts]
-
-    def walk(jaxpr: jex.Jaxpr) -> None:
-        for eqn in jaxpr.eqns:
-            found.extend(np.asarray(a.val) for a in eqn.invars if isinstance(a, jex.Literal) and np.ndim(a.val))
-            for leaf in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda v: isinstance(v, jex.Jaxpr | jex.ClosedJaxpr)):
-                if isinstance(leaf, jex.ClosedJaxpr):
-                    found.extend(np.asarray(c) for c in leaf.consts)
-                    walk(leaf.jaxpr)
-                elif isinstance(leaf, jex.Jaxpr):
-                    walk(leaf)
-
-    walk(closed.jaxpr)
-    return found
+    found = list(closed.consts)
+    for eqn in equations(closed.jaxpr):
+        found += [a.val for a in eqn.invars if isinstance(a, jex.Literal) and np.ndim(a.val)]
+        found += [c for inner in inner_programs(eqn) if isinstance(inner, jex.ClosedJaxpr) for c in inner.consts]
+    return [np.asarray(c) for c in found]
 
 
 def n_classes_of(model: Any, x: Any) -> int:

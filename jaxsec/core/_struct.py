@@ -2,14 +2,14 @@
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any, Self, TypeVar, dataclass_transform
+from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-_T = TypeVar("_T")
+_T = TypeVar("_T", bound="Struct")
 _STATIC = "jaxsec_static"
 
 
@@ -19,14 +19,16 @@ def static(**kwargs: Any) -> Any:
 
 
 class Struct:
-    """Base of every noun: gives `replace` and nothing else."""
+    """Base of every noun: gives `replace`, and a `repr` that shows arrays by their shapes."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
     def replace(self, **changes: Any) -> Self:
         """A copy with the named fields changed; an unknown name raises `TypeError`."""
-        return dataclasses.replace(self, **changes)  # type: ignore[type-var]
+        return dataclasses.replace(self, **changes)
 
     def __repr__(self) -> str:
-        shown = (f"{f.name}={_shown(getattr(self, f.name))}" for f in dataclasses.fields(self))  # type: ignore[arg-type]
+        shown = (f"{f.name}={_shown(getattr(self, f.name))}" for f in dataclasses.fields(self))
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
@@ -60,7 +62,7 @@ def struct(cls: type[_T]) -> type[_T]:
     agree (jaxlib 0.10), and a program compiled for `L2` then answers for `L1` whenever their hashes meet in a table.
     """
     cls = dataclasses.dataclass(frozen=True, kw_only=True, eq=False, repr=False)(cls)
-    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    fields = dataclasses.fields(cls)
     data = tuple(f.name for f in fields if not f.metadata.get(_STATIC))
     meta = tuple(f.name for f in fields if f.metadata.get(_STATIC))
     paths = tuple(jax.tree_util.GetAttrKey(name) for name in data)

@@ -8,6 +8,7 @@ import numpy as np
 from jax.extend import core as jex
 
 from ._check import program_of
+from ._walk import equations
 
 # What a batch's inputs and activations may take. Measured on an attack step of a small convolutional net, 32 MiB of shared cache:
 # 18.2 us a row at 11.5 MB, 15.0 at 5.7 MB, 14.9 at 2.9 MB, 15.7 at 1.4 MB, where the steps' own overhead shows.
@@ -30,14 +31,7 @@ def rows_in_cache(model: Any, x: Any) -> int:
 
 def bytes_per_row(jaxpr: jex.Jaxpr) -> float:
     """Bytes that one row keeps in memory, of a program traced on two rows: results with the batch axis first (loops count once)."""
-    total = 0.0
-    for eqn in jaxpr.eqns:
-        inner = [q for q in eqn.params.values() if isinstance(q, jex.Jaxpr | jex.ClosedJaxpr)]
-        if inner:
-            total += sum(bytes_per_row(q.jaxpr if isinstance(q, jex.ClosedJaxpr) else q) for q in inner)
-        elif eqn.primitive.name in _KEPT:
-            total += sum(_batched(v) for v in eqn.outvars)
-    return total
+    return sum(_batched(v) for eqn in equations(jaxpr) if eqn.primitive.name in _KEPT for v in eqn.outvars)
 
 
 def _batched(v: Any) -> float:

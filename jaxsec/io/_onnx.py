@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 
 from ..core import Model, ModelInfo
-from . import _onnx_ops as _ops  # noqa: F401  importing it fills the op table
 from ._onnx_classic import choose_output, lifted
 from ._onnx_cut import cut, trimmed
 from ._onnx_fold import FOLDABLE, fold, needed
-from ._onnx_program import TABLE, Program, digest_of
+from ._onnx_ops import TABLE
+from ._onnx_program import Program, digest_of
 from ._onnx_read import Graph, Port, read
 
 

@@ -6,6 +6,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 
 import pytest
@@ -117,6 +118,13 @@ def test_import_starts_no_backend() -> None:
     assert in_fresh_process(f"import os; os.environ.pop('XLA_FLAGS', None); {code}").strip() == "3"
     with pytest.raises(subprocess.CalledProcessError):
         in_fresh_process(f"import os; os.environ.pop('XLA_FLAGS', None); import jax.numpy as jnp; jnp.zeros(1); {code}")
+
+
+def test_the_build_takes_the_headers_of_the_oldest_jax() -> None:
+    # XLA refuses handlers that were built with newer headers than its own, so newer ones at build time shut out older jax.
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())
+    oldest = next(r for r in project["project"]["dependencies"] if re.match(r"jax\b", r)).removeprefix("jax>=")
+    assert f"jax=={oldest}.*" in project["build-system"]["requires"]
 
 
 def test_the_typing_marker_is_there() -> None:

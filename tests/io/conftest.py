@@ -4,3 +4,5 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
+
+collect_ignore = ["exported/make_keras.py"]  # run by hand: it imports Keras

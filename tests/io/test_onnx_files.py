@@ -1,6 +1,7 @@
-"""Whole files: published networks, the exporters of torch and scikit-learn, the pattern of tf2onnx, and the promises of `load`."""
+"""Whole files: published networks, the exporters of torch, Keras and scikit-learn, and the promises of `load`."""
 
 import gzip
+import pathlib
 import warnings
 
 import jax
@@ -146,6 +147,34 @@ def test_torch_batch_norm_unfolded_and_fixed_batch(tmp_path):
     with torch.no_grad():
         want = net(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(jax.nn.softmax(jax.jit(model.apply)(model.params, x)), want, atol=1e-5)
+
+
+EXPORTED = pathlib.Path(__file__).parent / "exported"  # how they were made: make_keras.py, beside them
+KERAS = sorted(p.stem for p in EXPORTED.glob("keras_*.onnx"))
+
+
+def test_keras_files_are_there():
+    assert len(KERAS) == 9
+
+
+@pytest.mark.parametrize("name", KERAS)
+def test_keras_exports(name):
+    """Files of Keras' own exporters: the answers of Keras and of onnxruntime, and a gradient that is a slope of the answers."""
+    answers = np.load(EXPORTED / "keras.npz")
+    x, want = answers[f"{name}.x"], answers[f"{name}.y"]
+    file = EXPORTED / f"{name}.onnx"
+    whole = jax.jit(jaxsec.io.load(file, keep_softmax=True))(x)
+    assert relative(whole, want) < 1e-4 and relative(whole, run_rows(file, x)) < 1e-4
+    model = jaxsec.io.load(file)
+    logits = jax.jit(model)(x)
+    if cut := [n for n in model.info.notes if n == "final Softmax removed: the model returns logits"]:
+        np.testing.assert_allclose(jax.nn.softmax(logits), want, atol=1e-5)
+    assert bool(cut) == name.endswith(("mlp", "cnn", "attention"))
+    slope = jax.jit(jax.grad(lambda v: jnp.sum(model(v)[:, 0])))(x)
+    step = RNG.normal(size=x.shape).astype(np.float32)
+    ahead, behind = model(x + 1e-3 * step)[:, 0], model(x - 1e-3 * step)[:, 0]
+    rises = np.sum(np.asarray(slope) * step, axis=tuple(range(1, x.ndim)))
+    np.testing.assert_allclose((ahead - behind) / 2e-3, rises, rtol=0.05, atol=0.02 * np.abs(rises).max())
 
 
 def test_tf2onnx_pattern(tmp_path):

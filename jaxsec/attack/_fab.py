@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from .._native import Move
 from ..core._manual import marked_like
 from ..core._struct import Struct, static, struct
-from ..threat._rows import flat
+from ..threat._rows import flat, working_dtype
 from ._apgd import pick_target
 from ._hyperplane import boundary_move
 from ._method import Method, Track, start_track
@@ -100,7 +100,7 @@ class FAB(Method):
         track = self._count(start_track(problem), rows, rows, normal, problem)
         if self.targets:
             track = track.replace(queries=track.queries + problem.draws)
-        far = jnp.full(problem.y.shape, jnp.inf, jnp.float32)
+        far = jnp.full(problem.y.shape, jnp.inf, working_dtype(x0))
         return _State(x=start, value=value, normal=normal, best=x0, best_distance=far, target=target, track=track)
 
     def _count(self, track: Track, live: jax.Array, near: jax.Array, normal: jax.Array, problem: Problem) -> Track:
@@ -135,7 +135,7 @@ class FAB(Method):
 
         if self.targets or problem.targeted:
             g, (f, z) = jax.grad(one, has_aux=True)(x)
-            return f - self._rounding(problem, z), flat(g), z
+            return (f - self._rounding(problem, z)).astype(working_dtype(x)), flat(g), z
         d, pull, z = jax.vjp(differences, x, has_aux=True)
         k = d.shape[1]
         basis = jnp.broadcast_to(jnp.eye(k, dtype=d.dtype)[:, None, :], (k, *d.shape))
@@ -148,8 +148,8 @@ class FAB(Method):
         far = jnp.abs(d.T) / (dual[problem.threat.norm](g) + 1e-12)
         nearest = jnp.argmin(jnp.where(jax.nn.one_hot(problem.y, k, dtype=bool).T, jnp.inf, far), axis=0)
         chosen = jax.nn.one_hot(nearest, k, dtype=bool)  # a mask, not a gather, so that sharded rows stay where they are
-        value = jnp.sum(jnp.where(chosen, d, 0.0), axis=1)
-        return value - self._rounding(problem, z), jnp.sum(jnp.where(chosen.T[:, :, None], g, 0.0), axis=0), z
+        value = (jnp.sum(jnp.where(chosen, d, 0.0), axis=1) - self._rounding(problem, z)).astype(working_dtype(x))
+        return value, jnp.sum(jnp.where(chosen.T[:, :, None], g, 0.0), axis=0), z
 
     def _rounding(self, problem: Problem, logits: jax.Array) -> jax.Array | float:
         return 0.0 if self.reference else problem.unsure(logits)
@@ -205,7 +205,7 @@ class FAB(Method):
         if self.minimise:
             state = self._final_search(problem, state)
         found = jnp.isfinite(state.best_distance)
-        loss = jnp.where(found, -state.best_distance, -jnp.inf)  # higher is worse: closer
+        loss = jnp.where(found, -state.best_distance, -jnp.inf).astype(state.track.loss.dtype)  # higher is worse: closer
         return state.track.replace(x=jnp.where(expand(found, state.x), state.best, problem.x0), loss=loss, late=loss)
 
     def _final_search(self, problem: Problem, state: _State) -> _State:

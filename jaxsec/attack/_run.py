@@ -17,6 +17,7 @@ from ..core._result import Status
 from ..core._rewrite import untuned
 from ..core._working_set import rows_in_cache
 from ..threat import Threat
+from ..threat._rows import working_dtype
 from ._checkpoint import Checkpoint, Cursor, fingerprint
 from ._method import Method, Track
 from ._problem import Problem
@@ -188,7 +189,7 @@ class Run:
         record.merge(rows[which], track, stage, inside, wrong, method, self.judging)
 
     def distances(self, record: Record) -> np.ndarray:
-        out = np.zeros(len(self.y), np.float32)
+        out = np.zeros(len(self.y), working_dtype(self.x))
         for rows in self.chunks(np.arange(len(self.y))):
             p = self.problem(rows)
             x = jnp.asarray(record.x[pad_rows(rows, p.y.shape[0])])

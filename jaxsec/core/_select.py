@@ -1,5 +1,8 @@
 """Order statistics of rows without a sort: XLA's CPU sort is an order of magnitude slower than a few passes of counting."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -7,39 +10,47 @@ from jax import lax
 from ._manual import marked_like
 
 
+def highest(a: jax.Array, enough: Callable[[jax.Array], jax.Array], like: Any) -> jax.Array:
+    """[B] the highest level of each row of non-negative numbers at which the elements that reach it are enough; 0 where none is.
+
+    Args: a: [B, D] floating >= 0, no NaN. enough: from a mask [B, D], the elements at or above a level, to [B] bool; it may turn
+      from True to False once as levels rise. like: arrays whose sharding under `shard_map` the result has.
+    Returns: [B] in float32, or in a's dtype if that is wider.
+    Cost: one pass over `a` per bit but the sign's (31 for float32): bisection on the bit pattern, whose order is that of the numbers.
+    """
+    dtype = jnp.promote_types(a.dtype, jnp.float32)
+    integer, top = (jnp.int64, 62) if dtype == jnp.float64 else (jnp.int32, 30)
+    bits = lax.bitcast_convert_type(a.astype(dtype), integer)
+
+    def body(i: jax.Array, found: jax.Array) -> jax.Array:
+        trial = found | (jnp.ones((), integer) << (top - i).astype(integer))
+        return jnp.where(enough(bits >= trial[:, None]), trial, found)
+
+    none = marked_like(jnp.zeros(a.shape[0], integer), like)
+    return lax.bitcast_convert_type(lax.fori_loop(jnp.int32(0), jnp.int32(top + 1), body, none), dtype)
+
+
 def kth_largest(a: jax.Array, k: jax.Array) -> jax.Array:
     """The k-th largest value of each row of non-negative numbers, exactly.
 
     Guarantee: `sum(a >= result, 1) >= k`, and no larger value of `a` has that property.
-    Args: a: [B, D] float32, no NaN, entries >= 0. k: [B] int32, 1 <= k <= D (clipped).
-    Cost: 31 passes of compare-and-count over `a`: bisection on the bit pattern, whose order is that of non-negative floats.
+    Args: a: [B, D] floating, no NaN, entries >= 0. k: [B] int32, 1 <= k <= D (clipped).
+    Cost: 31 passes of compare-and-count over `a`, 63 for float64.
     """
-    bits = lax.bitcast_convert_type(a.astype(jnp.float32), jnp.int32)
     k = jnp.clip(k, 1, a.shape[1])
-
-    def body(i: jax.Array, found: jax.Array) -> jax.Array:
-        trial = found | (jnp.int32(1) << (30 - i))
-        enough = jnp.sum(bits >= trial[:, None], axis=1, dtype=jnp.int32) >= k
-        return jnp.where(enough, trial, found)
-
-    return lax.bitcast_convert_type(lax.fori_loop(0, 31, body, marked_like(jnp.zeros(a.shape[0], jnp.int32), a)), jnp.float32)
+    return highest(a, lambda above: jnp.sum(above, axis=1, dtype=jnp.int32) >= k, a)
 
 
 def threshold(score: jax.Array, weight: jax.Array, budget: jax.Array) -> jax.Array:
     """Largest `t` of each row with `sum(weight[score >= t]) >= budget`: where a fractional knapsack is full; 0 if it never is.
 
-    Args: score, weight: [B, D] float32 >= 0. budget: [B]. Cost: 31 passes, as `kth_largest`.
+    Args: score, weight: [B, D] floating >= 0. budget: [B]. Cost: 31 passes, as `kth_largest`.
     """
-    bits = lax.bitcast_convert_type(score.astype(jnp.float32), jnp.int32)
 
-    def body(i: jax.Array, found: jax.Array) -> jax.Array:
-        trial = found | (jnp.int32(1) << (30 - i))
-        full = jnp.sum(jnp.where(bits >= trial[:, None], weight, 0.0), axis=1) >= budget
-        return jnp.where(full, trial, found)
+    def full(above: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.where(above, weight, 0.0), axis=1) >= budget
 
-    return lax.bitcast_convert_type(
-        lax.fori_loop(0, 31, body, marked_like(jnp.zeros(score.shape[0], jnp.int32), (score, weight, budget))), jnp.float32
-    )
+    return highest(score, full, (score, weight, budget))
 
 
 def fill_knapsack(score: jax.Array, room: jax.Array, budget: jax.Array, worth: jax.Array | None = None) -> jax.Array:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..core._manual import marked_like
+from ..core._select import highest
 from ._rows import flat
 
 # Newton from the left of a concave piecewise linear function at least quarters (residual x slope) in a pass, so 64 passes are more
@@ -181,22 +181,12 @@ def greedy(a: jax.Array, c: jax.Array, eps: jax.Array) -> jax.Array:
 
     Guarantee: elements with a = 0 get nothing; elements tied at the last price share what is left in proportion to c.
     Args: a, c: [B, D] non-negative, c finite. eps: [B].
-    Cost: one pass per bit of a's dtype (31 for float32): bisection on the bit pattern, whose order is that of non-negative
-      floats, for the lowest price that the budget still reaches.
+    Cost: that of `highest`, for the lowest price that the budget still reaches.
     """
-    integer = jnp.int64 if jnp.finfo(a.dtype).bits == 64 else jnp.int32
-    top = jnp.finfo(a.dtype).bits - 2
-    bits = lax.stop_gradient(lax.bitcast_convert_type(lax.stop_gradient(a), integer))
-    c = jnp.where(bits > 0, c, 0)
+    c = jnp.where(a > 0, c, 0)
     held, budget = lax.stop_gradient(c), lax.stop_gradient(eps)
-
-    def body(i: jax.Array, price: jax.Array) -> jax.Array:
-        trial = price | (jnp.ones((), integer) << (top - i).astype(integer))
-        spent = jnp.sum(jnp.where(bits >= trial[:, None], held, 0), axis=1)
-        return jnp.where(spent >= budget, trial, price)
-
-    price = lax.fori_loop(0, top + 1, body, marked_like(jnp.zeros(a.shape[0], integer), (a, c, eps)))[:, None]
-    full, last = bits > price, bits == price
+    price = highest(lax.stop_gradient(a), lambda above: jnp.sum(jnp.where(above, held, 0), axis=1) >= budget, (a, c, eps))[:, None]
+    full, last = a > price, a == price
     left = eps - jnp.sum(jnp.where(full, c, 0), axis=1)
     tied = jnp.sum(jnp.where(last, c, 0), axis=1)
     share = jnp.clip(jnp.where(tied > 0, left / jnp.where(tied > 0, tied, 1), 0), 0, 1)

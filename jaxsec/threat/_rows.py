@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 
-def working_dtype(x: jax.Array) -> Any:
+def working_dtype(x: Any) -> Any:
     """float32, or x's dtype where that is wider: norms of half-precision rows are never summed in half precision."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(f"x has dtype {x.dtype}; a threat needs floating point rows, e.g. x.astype(jnp.float32) / 255.")

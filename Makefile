@@ -23,8 +23,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 
 help:
 	@echo "make audit   install and run 'jaxsec audit', report in $(OUT)/"
-	@echo "make test    install for development; C++ tests, lint, types, Python tests, the wheel"
-	@echo "make bench   install the peers and run bench/"
+	@echo "make test    install for development; C++ tests, lint, types, Python tests, each bench once and small, the wheel"
+	@echo "make bench   install the peers and run bench/ (about an hour; one part: pytest bench/test_pgd.py)"
 	@echo "make lint    ruff and pyright only"
 	@echo "make wheel   build the wheel, install it elsewhere and check that copy"
 	@echo "make clean   remove $(VENV), build/ and caches"
@@ -54,6 +54,7 @@ audit: $(VENV)/.audit
 
 test: $(VENV)/.dev ctest lint
 	JAXSEC_REQUIRE_DEVICES=1 JAXSEC_REQUIRE_NATIVE=1 $(BIN)/python -m pytest -q -n $(JOBS)
+	$(BIN)/python -m pytest -q bench -n $(JOBS) --benchmark-disable
 	$(MAKE) wheel
 
 .PHONY: ctest
@@ -88,7 +89,7 @@ endef
 export WHEEL_CHECK
 
 bench: $(VENV)/.bench
-	$(BIN)/python -m pytest -q bench
+	$(BIN)/python -m pytest -q bench --benchmark-autosave
 
 clean:
 	rm -rf $(VENV) build dist .cache .pytest_cache .ruff_cache .hypothesis .benchmarks

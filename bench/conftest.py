@@ -1,15 +1,21 @@
-"""Benches: one process with one CPU device, the peers interleaved with us, quality stored beside every time."""
+"""Benches: one process with one device, the peers interleaved with us, quality stored beside every time.
+
+Three tiers. `test_gates.py`: numbers without a clock. Ratios to a peer in the same run: `test_pgd.py`, `test_autoattack.py`,
+`test_published.py`. Absolute times, for a trend on one machine and never a gate: `test_trend.py`, through pytest-benchmark.
+With `--benchmark-disable` every bench runs once, small, and no ratio is asserted: so CI keeps them from rotting.
+"""
 
 import json
 import os
 import pathlib
 import platform
-import statistics
 import time
 from collections.abc import Callable
 
 import jax
+import numpy as np
 import pytest
+from scipy import stats
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 
@@ -27,16 +33,28 @@ def interleaved(candidates: dict[str, Callable[[], object]], rounds: int) -> dic
     return seconds
 
 
-def ratio(seconds: dict[str, list[float]], peer: str, ours: str) -> float:
-    """Median over rounds of the peer's time over ours."""
-    return statistics.median(a / b for a, b in zip(seconds[peer], seconds[ours], strict=True))
+def ratio(seconds: dict[str, list[float]], peer: str, ours: str) -> tuple[float, float, float]:
+    """Median over rounds of the peer's time over ours, and its bootstrap interval of 95 %; a gate looks at the lower end."""
+    pairs = np.asarray(seconds[peer]) / np.asarray(seconds[ours])
+    if len(pairs) < 3:
+        return float(np.median(pairs)), float(pairs.min()), float(pairs.max())
+    interval = stats.bootstrap((pairs,), np.median, method="percentile", rng=np.random.default_rng(0)).confidence_interval
+    return float(np.median(pairs)), float(interval.low), float(interval.high)
 
 
 @pytest.fixture
-def store(request: pytest.FixtureRequest):
-    """Writes one JSON file per bench into bench/results."""
+def smoke(request: pytest.FixtureRequest) -> bool:
+    """Whether the bench should only show that it still runs."""
+    return bool(request.config.getoption("benchmark_disable"))
+
+
+@pytest.fixture
+def store(request: pytest.FixtureRequest, smoke: bool):
+    """Writes one JSON file per bench into bench/results, except in a smoke run."""
 
     def write(**numbers: object) -> None:
+        if smoke:
+            return
         RESULTS.mkdir(exist_ok=True)
         about = {
             "jax": jax.__version__,

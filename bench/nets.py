@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+import jaxsec
+
 SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -57,6 +59,12 @@ def four_weights() -> list[np.ndarray]:
     r = np.random.default_rng(0)
     shapes = ((32, 1, 3, 3), (32, 32, 3, 3), (64, 32, 3, 3), (64, 64, 3, 3), (200, 1024), (10, 200))
     return [(r.normal(size=s) * np.sqrt(2 / np.prod(s[1:]))).astype(np.float32) for s in shapes]
+
+
+def both(name: str) -> tuple[jaxsec.Model, Any]:
+    """`wong` or `four` for jaxsec and for torch, with the same weights."""
+    arrays = weights("mnist_wong") if name == "wong" else four_weights()
+    return jaxsec.bind(wong if name == "wong" else four, [jnp.asarray(a) for a in arrays]), torch_net(name, arrays)
 
 
 def torch_net(name: str, arrays: list[np.ndarray]) -> Any:

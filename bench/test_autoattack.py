@@ -7,7 +7,6 @@ FAB and Square are the recipe, which its own AutoAttack, with 10 steps, is not.
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,17 +17,17 @@ from . import nets
 torch = pytest.importorskip("torch")
 torchattacks = pytest.importorskip("torchattacks")
 pytestmark = pytest.mark.skipif(not nets.SHARED.is_dir(), reason="no ../shared/data beside the repository")
-ROWS, EPS = 500, 0.1
+EPS = 0.1
 
 
-def published(net, x, y):
+def published(net, x, y, steps, queries):
     """(error, seconds per stage): each stage on the rows that the earlier ones left."""
     tx, ty = torch.tensor(x), torch.tensor(y).long()
     stages = {
-        "apgd-ce": torchattacks.APGD(net, norm="Linf", eps=EPS, steps=100, n_restarts=1, loss="ce"),
-        "apgd-t": torchattacks.APGDT(net, norm="Linf", eps=EPS, steps=100, n_restarts=1, n_classes=10),
-        "fab-t": torchattacks.FAB(net, norm="Linf", eps=EPS, steps=100, n_restarts=1, multi_targeted=True, n_classes=10),
-        "square": torchattacks.Square(net, norm="Linf", eps=EPS, n_queries=5000, n_restarts=1, resc_schedule=False),
+        "apgd-ce": torchattacks.APGD(net, norm="Linf", eps=EPS, steps=steps, n_restarts=1, loss="ce"),
+        "apgd-t": torchattacks.APGDT(net, norm="Linf", eps=EPS, steps=steps, n_restarts=1, n_classes=10),
+        "fab-t": torchattacks.FAB(net, norm="Linf", eps=EPS, steps=steps, n_restarts=1, multi_targeted=True, n_classes=10),
+        "square": torchattacks.Square(net, norm="Linf", eps=EPS, n_queries=queries, n_restarts=1, resc_schedule=False),
     }
     with torch.no_grad():
         standing = net(tx).argmax(1) == ty
@@ -44,31 +43,32 @@ def published(net, x, y):
     return 1 - float(standing.float().mean()), seconds
 
 
-def ours(model, x, y, key):
+def ours(model, x, y, steps, queries):
     begin, stages = time.perf_counter(), []
 
     def watch(stage, fraction, live):
         if not stages or stages[-1][0] != stage:
             stages.append((stage, time.perf_counter() - begin))
 
+    method = jaxsec.AutoAttack(steps=steps, queries=queries)
     threat = jaxsec.LInf(eps=EPS, lo=0.0, hi=1.0)
-    r = jaxsec.attack(model, x, y, threat=threat, method=jaxsec.AutoAttack(), key=key, checks=False, progress=watch)
+    r = jaxsec.attack(model, x, y, threat=threat, method=method, key=jax.random.key(0), checks=False, progress=watch)
     total = time.perf_counter() - begin
     return float(np.asarray(r.success).mean()), total, stages
 
 
-def test_autoattack_standard(store):
-    arrays = nets.weights("mnist_wong")
-    x, y = nets.mnist(ROWS)
-    model, net = jaxsec.bind(nets.wong, [jnp.asarray(a) for a in arrays]), nets.torch_net("wong", arrays)
-    _, first, _ = ours(model, x, y, jax.random.key(0))
-    error, again, stages = ours(model, x, y, jax.random.key(0))
-    peer_error, seconds = published(net, x, y)
+def test_autoattack_standard(store, smoke):
+    rows, steps, queries = (16, 5, 20) if smoke else (500, 100, 5000)
+    x, y = nets.mnist(rows)
+    model, net = nets.both("wong")
+    _, first, _ = ours(model, x, y, steps, queries)
+    error, again, stages = ours(model, x, y, steps, queries)
+    peer_error, seconds = published(net, x, y, steps, queries)
     total = sum(seconds.values())
     store(
-        rows=ROWS, seconds=again, first_call_seconds=first, compile_seconds=first - again, stages_begin=stages, error=error,
+        rows=rows, seconds=again, first_call_seconds=first, compile_seconds=first - again, stages_begin=stages, error=error,
         published_seconds=seconds, published_total=total, published_error=peer_error, ratio=total / again,
     )  # fmt: skip
-    assert error >= peer_error - 0.002
-    assert first - again < 60
-    assert total / again >= 5, f"AutoAttack is {total / again:.2f} times the published recipe, and was 5.1 to 5.25"
+    assert smoke or error >= peer_error - 0.002
+    assert smoke or first - again < 60
+    assert smoke or total / again >= 5, f"AutoAttack is {total / again:.2f} times the published recipe"

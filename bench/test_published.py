@@ -25,12 +25,12 @@ TABLE = {
 
 
 @pytest.mark.parametrize("name", TABLE)
-def test_error_lies_between_the_published_bounds(name, store):
+def test_error_lies_between_the_published_bounds(name, store, smoke):
     file, eps, low, high = TABLE[name]
-    x, y = nets.mnist(10_000)
+    x, y = nets.mnist(64 if smoke else 10_000)
     model = jaxsec.bind(nets.wong if name == "wong" else nets.mlp, [jnp.asarray(a) for a in nets.weights(file)])
     begin = time.perf_counter()
-    method = jaxsec.AutoAttack()
+    method = jaxsec.AutoAttack(steps=5, queries=20) if smoke else jaxsec.AutoAttack()
     r = jaxsec.attack(model, x, y, threat=jaxsec.LInf(eps=eps, lo=0.0, hi=1.0), method=method, key=jax.random.key(0), checks=False)
     error = 100 * float(np.asarray(r.success).mean())
     by_stage = {s: int(np.sum(np.asarray(r.stage) == i)) for i, s in enumerate(r.stages)}
@@ -44,6 +44,7 @@ def test_error_lies_between_the_published_bounds(name, store):
         by_stage=by_stage,
         seconds=time.perf_counter() - begin,
     )
-    assert low <= error <= high
-    if name == "lpd":
+    assert error <= high or smoke
+    assert error >= low or smoke
+    if name == "lpd" and not smoke:
         assert error >= 14.45 - 0.3

@@ -64,7 +64,8 @@ class APGD(Method):
         point, as algorithm 1 reads literally; the default starts it anew.
 
     Cost: `steps + 1` forwards and backwards per round; state of 6 times `x`.
-    Edge cases: DLR with two classes becomes the margin loss; targeted DLR is defined for any number of classes. Both are noted.
+    Edge cases: DLR with two classes becomes the margin loss, targeted DLR with fewer than four the difference of the two logits; both are
+      noted. With a class to reach, DLR is `dlr_towards`, and the rounds of `targets` are restarts.
     Source: Croce and Hein 2020, algorithm 1; L1: Croce and Hein 2021 ("Mind the box"), algorithm 1.
 
     Example:
@@ -99,8 +100,7 @@ class APGD(Method):
         if self.targets > n_classes - 1:
             notes.append(f"APGD-T: {self.targets} targets asked, the model has {n_classes} classes; {n_classes - 1} used")
         if self.targets and n_classes < 4:
-            instead = "z_t - z_y" if n_classes < 3 else "(z_t - z_y) / (z_(1) - z_(3))"
-            notes.append(f"APGD-T: the targeted DLR needs 4 classes, the model has {n_classes}; {instead} was used")
+            notes.append(f"APGD-T: the targeted DLR needs 4 classes, the model has {n_classes}; z_t - z_y was used")
         if not self.targets and self.loss == "dlr" and n_classes < 3:
             notes.append(f"APGD: DLR needs 3 classes, the model has {n_classes}; the margin loss was used")
             method = self.replace(loss="margin")
@@ -112,10 +112,10 @@ class APGD(Method):
         return method, tuple(notes)
 
     def init(self, problem: Problem, round: jax.Array | int) -> _State:
-        start = problem.threat.sample_boundary(problem.keys, problem.x0)
+        start = problem.threat.sample_boundary(problem.keys, problem.wide)
         target = pick_target(problem, round) if self.targets else problem.y
         logits, loss, gradient = ask(self, problem, start, 0, target)
-        track = observe(start_track(problem), problem, start, logits, loss, 0, gradient=gradient, counts=not self.reference)
+        track = observe(start_track(problem), problem, problem.at(start), logits, loss, 0, gradient=gradient, counts=not self.reference)
         return _State(
             x=start,
             previous=start,
@@ -127,15 +127,15 @@ class APGD(Method):
             rises=jnp.zeros(loss.shape, jnp.int32),
             halved=jnp.full(loss.shape, self.reference),
             best_at_check=loss,
-            last=seen(start_last(problem), start, problem.wrong(logits), 0) if self.reference else None,
+            last=seen(start_last(problem), problem.at(start), problem.wrong(logits), 0) if self.reference else None,
             track=track,
         )
 
     def _project(self, problem: Problem, x: jax.Array) -> jax.Array:
         threat = problem.threat
         if self.reference and threat.norm == "l2":
-            return threat.project_radially(problem.x0, x)
-        return threat.project(problem.x0, x)
+            return threat.project_radially(problem.wide, x)
+        return threat.project(problem.wide, x)
 
     def step(self, problem: Problem, state: _State, i: jax.Array) -> _State:
         x = state.x
@@ -145,7 +145,7 @@ class APGD(Method):
         logits, loss, gradient = ask(self, problem, moved, i + 1, state.target)
         old = state.track
         closing = i + 1 <= self.steps - max(1, self.steps // 10)
-        track = observe(old, problem, moved, logits, loss, i + 1, gradient=gradient, closing=closing, counts=not self.reference)
+        track = observe(old, problem, problem.at(moved), logits, loss, i + 1, gradient=gradient, closing=closing, counts=not self.reference)
         improved = loss > old.loss
         best_gradient = jnp.where(expand(improved, x), gradient, state.best_gradient)
         rises = state.rises + (loss > state.last_loss)
@@ -156,10 +156,10 @@ class APGD(Method):
         stuck = ~state.halved & (state.best_at_check >= track.loss)
         check = window > 0
         reset = check & (few | stuck)
-        back = expand(reset, x)
+        back, best = expand(reset, x), track.x.astype(x.dtype)
         return _State(
-            x=jnp.where(back, track.x, moved),
-            previous=x if self.reference else jnp.where(back, track.x, x),
+            x=jnp.where(back, best, moved),
+            previous=x if self.reference else jnp.where(back, best, x),
             gradient=jnp.where(back, best_gradient, gradient),
             best_gradient=best_gradient,
             target=state.target,
@@ -168,7 +168,7 @@ class APGD(Method):
             rises=jnp.where(check, 0, rises),
             halved=jnp.where(check, reset, state.halved),
             best_at_check=jnp.where(check, track.loss, state.best_at_check),
-            last=None if state.last is None else seen(state.last, moved, problem.wrong(logits), i + 1),
+            last=None if state.last is None else seen(state.last, problem.at(moved), problem.wrong(logits), i + 1),
             track=track,
         )
 

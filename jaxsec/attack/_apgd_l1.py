@@ -78,15 +78,17 @@ class APGDL1(Method):
     def init(self, problem: Problem, round: jax.Array | int) -> _State:
         factor, _, _ = self._plan()
         threat = problem.threat.scaled(float(factor[0]))
-        start = threat.sample_boundary(problem.keys, problem.x0)
+        start = threat.sample_boundary(problem.keys, problem.wide)
         target = pick_target(problem, round) if self.targets else problem.y
         logits, loss, gradient = ask(self, problem, start, 0, target)
         counts = bool(factor[0] == 1.0)
-        track = observe(start_track(problem), problem, start, logits, loss, 0, gradient=gradient, counts=counts and not self.reference)
+        track = observe(
+            start_track(problem), problem, problem.at(start), logits, loss, 0, gradient=gradient, counts=counts and not self.reference
+        )
         d = flat(start).shape[1]
         nonzero, density = jnp.full(loss.shape, float(d), jnp.float32), jnp.full(loss.shape, 0.2, jnp.float32)
         if self.reference and self.large_eps:
-            nonzero = _moved_elements(start, problem.x0)
+            nonzero = _moved_elements(problem.at(start), problem.x0)
             density = _next_density(nonzero, d)
         return _State(
             x=start,
@@ -98,14 +100,14 @@ class APGDL1(Method):
             density=density,
             nonzero=nonzero,
             target=target,
-            last=seen(start_last(problem), start, problem.wrong(logits) & counts, 0) if self.reference else None,
+            last=seen(start_last(problem), problem.at(start), problem.wrong(logits) & counts, 0) if self.reference else None,
             track=track,
         )
 
     def step(self, problem: Problem, state: _State, i: jax.Array) -> _State:
         factors, enters, checks = (jnp.asarray(v)[i] for v in self._plan())
         threat = problem.threat.scaled(factors)
-        x0, x = problem.x0, state.x
+        x0, x = problem.wide, state.x
         d = flat(x).shape[1]
         g = flat(state.gradient)
         # step along the signs of the largest entries, in unit L1 length; rounded down (published: up), else two entries never become one
@@ -120,13 +122,13 @@ class APGDL1(Method):
         old = state.track.replace(loss=jnp.where(enters, -jnp.inf, state.track.loss))
         final = factors == 1.0
         counts = final & (not self.reference)
-        track = observe(old, problem, moved, logits, loss, i + 1, gradient=gradient, closing=closing, counts=counts)
+        track = observe(old, problem, problem.at(moved), logits, loss, i + 1, gradient=gradient, closing=closing, counts=counts)
         better = enters | (loss > state.best_loss)
         row = expand(better, x)
         best, best_gradient = jnp.where(row, moved, state.best), jnp.where(row, gradient, state.best_gradient)
         best_loss = jnp.where(better, loss, state.best_loss)
         # a window ends: a clearly sparser best point restarts the search there with the full step, else the step shrinks
-        nonzero = _moved_elements(best, x0)
+        nonzero = _moved_elements(problem.at(best), problem.x0)
         sparser = nonzero < 0.95 * state.nonzero
         full = threat.radius(x)
         size = jnp.clip(jnp.where(sparser, full, state.size / 1.5), full / 10, full)
@@ -142,7 +144,7 @@ class APGDL1(Method):
             density=jnp.where(checks | enters, fresh, state.density),
             nonzero=jnp.where(enters, nonzero if self.reference else float(d), jnp.where(checks, nonzero, state.nonzero)),
             target=state.target,
-            last=None if state.last is None else seen(state.last, moved, problem.wrong(logits) & final, i + 1),
+            last=None if state.last is None else seen(state.last, problem.at(moved), problem.wrong(logits) & final, i + 1),
             track=track,
         )
 

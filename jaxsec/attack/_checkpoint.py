@@ -1,15 +1,18 @@
 """Resumable state on disk: after a kill at any moment the run starts again where it was and ends with the same numbers."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from filelock import FileLock, Timeout
 
 from ._record import Record
 
@@ -48,6 +51,27 @@ class Cursor:
     rows: np.ndarray
 
 
+@contextlib.contextmanager
+def held(folder: str | os.PathLike[str] | None) -> Iterator[None]:
+    """Keeps other processes out of a folder of state while it is in use; `ValueError` where one is in it."""
+    if folder is None:
+        yield
+        return
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(Path(folder) / ".lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ValueError(f"{folder} is in use by another run; wait until that ends, or give another folder.") from error
+    except NotImplementedError:  # a file system of a cluster without locks: better to run than to refuse
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class Checkpoint:
     """One file `attack.npz` in a folder, replaced atomically."""
 
@@ -78,7 +102,7 @@ class Checkpoint:
                 meta = json.loads(str(file["meta"]))
                 record = Record(**{f.name: file[f.name] for f in dataclasses.fields(Record)})
                 rows = file["rows"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise ValueError(f"{self.path} is no readable attack state ({error}); delete it to start again.") from error
         if meta["version"] != VERSION or meta["identity"] != self.identity:
             raise ValueError(

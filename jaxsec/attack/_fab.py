@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from .._native import Move
 from ..core._manual import marked_like
 from ..core._struct import Struct, static, struct
-from ..threat._rows import flat, working_dtype
+from ..threat._rows import flat
 from ._apgd import pick_target
 from ._hyperplane import boundary_move
 from ._method import Method, Track, start_track
@@ -87,7 +87,7 @@ class FAB(Method):
         return jnp.zeros_like(state.track.success) if self.minimise else state.track.success
 
     def init(self, problem: Problem, round: jax.Array | int) -> _State:
-        x0 = problem.x0
+        x0 = problem.wide
         target = pick_target(problem, round) if self.targets else problem.y
         start = x0
         if (self.restarts > 1 and not self.targets) or (problem.targeted and self.targets):
@@ -100,8 +100,8 @@ class FAB(Method):
         track = self._count(start_track(problem), rows, rows, normal, problem)
         if self.targets:
             track = track.replace(queries=track.queries + problem.draws)
-        far = jnp.full(problem.y.shape, jnp.inf, working_dtype(x0))
-        return _State(x=start, value=value, normal=normal, best=x0, best_distance=far, target=target, track=track)
+        far = jnp.full(problem.y.shape, jnp.inf, x0.dtype)
+        return _State(x=start, value=value, normal=normal, best=problem.x0, best_distance=far, target=target, track=track)
 
     def _count(self, track: Track, live: jax.Array, near: jax.Array, normal: jax.Array, problem: Problem) -> Track:
         """Enters one `_boundary` call; `near` [B]: it was inside the ball."""
@@ -119,6 +119,7 @@ class FAB(Method):
 
         The boundary is where the class changes by more than rounding (`Problem.rounding`); in reference mode, where it changes.
         """
+        wide, x = x.dtype, problem.at(x)
 
         def differences(v: jax.Array) -> tuple[jax.Array, jax.Array]:
             z = problem.logits(v, i)
@@ -135,7 +136,7 @@ class FAB(Method):
 
         if self.targets or problem.targeted:
             g, (f, z) = jax.grad(one, has_aux=True)(x)
-            return (f - self._rounding(problem, z)).astype(working_dtype(x)), flat(g), z
+            return (f - self._rounding(problem, z)).astype(wide), flat(g).astype(wide), z
         d, pull, z = jax.vjp(differences, x, has_aux=True)
         k = d.shape[1]
         basis = jnp.broadcast_to(jnp.eye(k, dtype=d.dtype)[:, None, :], (k, *d.shape))
@@ -148,20 +149,21 @@ class FAB(Method):
         far = jnp.abs(d.T) / (dual[problem.threat.norm](g) + 1e-12)
         nearest = jnp.argmin(jnp.where(jax.nn.one_hot(problem.y, k, dtype=bool).T, jnp.inf, far), axis=0)
         chosen = jax.nn.one_hot(nearest, k, dtype=bool)  # a mask, not a gather, so that sharded rows stay where they are
-        value = (jnp.sum(jnp.where(chosen, d, 0.0), axis=1) - self._rounding(problem, z)).astype(working_dtype(x))
-        return value, jnp.sum(jnp.where(chosen.T[:, :, None], g, 0.0), axis=0), z
+        value = jnp.sum(jnp.where(chosen, d, 0.0), axis=1) - self._rounding(problem, z)
+        return value.astype(wide), jnp.sum(jnp.where(chosen.T[:, :, None], g, 0.0), axis=0).astype(wide), z
 
     def _rounding(self, problem: Problem, logits: jax.Array) -> jax.Array | float:
         return 0.0 if self.reference else problem.unsure(logits)
 
     def step(self, problem: Problem, state: _State, i: jax.Array) -> _State:
-        threat, x0, x = problem.threat, problem.x0, state.x
+        threat, x0, x = problem.threat, problem.wide, state.x
         lo, hi = (_bound(v, x0) for v in (threat.lo, threat.hi))
         beta = jnp.asarray(self.beta, x.dtype)
         move = Move(flat(x), flat(x0), state.normal, state.value, lo, hi, jnp.asarray(self.alpha_max), jnp.asarray(self.eta))
         moved = boundary_move(threat.norm, move).reshape(x.shape)
+        point = problem.at(moved)
         if self.reference:
-            logits = problem.logits(moved, 2 * i + 2)
+            logits = problem.logits(point, 2 * i + 2)
             wrong = problem.wrong(logits)
             pulled = jnp.where(expand(wrong, x), x0 + beta * (moved - x0), moved)
             value, normal, _ = self._boundary(problem, pulled, 2 * i + 1, state.target)
@@ -171,8 +173,8 @@ class FAB(Method):
             pulled = jnp.where(expand(wrong, x), x0 + beta * (moved - x0), moved)
             # the same plane seen from the pulled point: pulled - moved = (beta - 1) (moved - x0)
             value = value + jnp.where(wrong, (self.beta - 1) * jnp.sum(normal * flat(moved - x0), axis=1), 0.0)
-        distance = threat.distance(x0, moved)
-        sure, more = confirmed(problem, moved, logits, i + 1)
+        distance = threat.distance(x0, point)
+        sure, more = confirmed(problem, point, logits, i + 1)
         old = state.track
         live = jnp.ones_like(wrong) if self.minimise else ~old.success
         # the box holds by the clip; the front door asks `contains`, which costs more, once at the end
@@ -195,7 +197,7 @@ class FAB(Method):
             x=jnp.where(expand(live, x), pulled, x),
             value=jnp.where(live, value, state.value),
             normal=jnp.where(live[:, None], normal, state.normal),
-            best=jnp.where(expand(closer, x), moved, state.best),
+            best=jnp.where(expand(closer, x), point, state.best),
             best_distance=jnp.where(closer, distance, state.best_distance),
             target=state.target,
             track=track,
@@ -210,18 +212,18 @@ class FAB(Method):
 
     def _final_search(self, problem: Problem, state: _State) -> _State:
         """Secant steps on the segment from the clean to the best input, towards the point where the margin exceeds rounding."""
-        x0, best = problem.x0, state.best
+        x0, best = problem.wide, state.best
         found = jnp.isfinite(state.best_distance)
 
         def at(t: jax.Array) -> jax.Array:
-            return x0 + expand(t, x0).astype(x0.dtype) * (best - x0)
+            return problem.at(x0 + expand(t, x0).astype(x0.dtype) * (best.astype(x0.dtype) - x0))
 
         def margin(x: jax.Array, draw: int) -> tuple[jax.Array, jax.Array, jax.Array]:
             z = problem.logits(x, 2 * self.steps + draw)
             return problem.loss("margin", z) - self._rounding(problem, z), *confirmed(problem, x, z, 2 * self.steps + draw)
 
         low, high = jnp.zeros_like(state.best_distance), jnp.ones_like(state.best_distance)
-        (f_low, _, spent), (f_high, _, more) = margin(x0, 0), margin(best, 1)
+        (f_low, _, spent), (f_high, _, more) = margin(problem.x0, 0), margin(best, 1)
         spent = spent + more + 5 * problem.draws
         for draw in range(2, 5):
             gap = f_high - f_low

@@ -89,9 +89,9 @@ class PGD(Method):
         return method, ()
 
     def init(self, problem: Problem, round: jax.Array | int) -> _State:
-        start = problem.threat.sample(problem.keys, problem.x0) if self.random_start else problem.x0
+        start = problem.threat.sample(problem.keys, problem.wide) if self.random_start else problem.wide
         logits, loss, gradient = problem.evaluate(start, 0, self.loss)
-        track = observe(start_track(problem), problem, start, logits, loss, 0, gradient=gradient, closing=self.steps <= 1)
+        track = observe(start_track(problem), problem, problem.at(start), logits, loss, 0, gradient=gradient, closing=self.steps <= 1)
         return _State(
             x=start,
             gradient=gradient,
@@ -112,10 +112,10 @@ class PGD(Method):
         else:
             update, rule = jax.vmap(self.rule.update)(-direction, rule, x)  # optax descends
             moved = x + scale.astype(x.dtype) * update
-        x = threat.project(problem.x0, moved)
+        x = threat.project(problem.wide, moved)
         logits, loss, gradient = problem.evaluate(x, i + 1, self.loss)
         closing = i + 1 <= self.steps - max(1, self.steps // 10)
-        track = observe(state.track, problem, x, logits, loss, i + 1, gradient=gradient, closing=closing)
+        track = observe(state.track, problem, problem.at(x), logits, loss, i + 1, gradient=gradient, closing=closing)
         velocity = None if state.velocity is None else jnp.asarray(self.momentum, x.dtype) * state.velocity + _unit_l1(gradient)
         return _State(x=x, gradient=gradient, velocity=velocity, rule=rule, track=track)
 
@@ -141,6 +141,7 @@ class FGSM(Method):
     """
 
     name: ClassVar[str] = "fgsm"
+    ascends: ClassVar[bool] = False  # one step is all it has
 
     loss: str = static(default="ce")
 

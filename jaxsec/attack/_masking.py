@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.stats import binomtest
 
 from ..core._keys import fold
 from ..core._result import Flag, Status
@@ -59,17 +60,17 @@ def _unbounded(run: Run, rows: np.ndarray) -> list[Flag]:
         return []
     left = len(rows) - int(broken.sum())
     severity = "error" if rate < 0.95 and left > 2 else "warning" if left > 2 else "info"
-    text = f"with a budget that covers the whole input range only {broken.sum()} of {len(rows)} rows fall; all must: "
-    text += "gradients are flat far from the data on so few" if left <= 2 else "gradients are masked, or flat far from the data"
+    text = f"with a budget that covers the whole input range only {broken.sum()} of {len(rows)} rows fall, and all must: "
+    text += "flat gradients far from the data explain so few" if left <= 2 else "gradients are masked, or flat far from the data"
     return [Flag("unbounded-attack-fails", severity, text, rate, len(rows))]
 
 
 def _more_steps(run: Run, rows: np.ndarray) -> list[Flag]:
     """Five times the steps must not find much more."""
     few, many = _attack(run, rows, PGD(steps=SHORT)), _attack(run, rows, PGD(steps=LONG))
-    gain = float(many.mean() - few.mean())
-    # 64 rows: a gain of 5 points is 3 rows; below that the difference says nothing
-    if gain <= 0.05:
+    gain, won, lost = float(many.mean() - few.mean()), int(np.sum(many & ~few)), int(np.sum(few & ~many))
+    # a sign test over the rows on which the two differ: five against none is the least that chance does not explain
+    if gain <= 0.05 or binomtest(won, won + lost, alternative="greater").pvalue >= 0.05:
         return []
     text = f"PGD with {LONG} steps breaks {many.sum()} of {len(rows)} rows, with {SHORT} steps {few.sum()}: the surface is rough"
     return [Flag("more-steps-help", "warning", text, gain, len(rows))]

@@ -91,7 +91,7 @@ def observe(
         queries=track.queries + (problem.draws + more) * count,
         gradients=track.gradients + problem.draws * count,
         first_step=jnp.where(won, step, track.first_step),
-        zero_gradients=track.zero_gradients + (live & (largest == 0)),
+        zero_gradients=track.zero_gradients + (live & (largest == 0) & ~problem.wrong(logits)),  # nothing to climb where it is wrong
         bad_gradients=track.bad_gradients + (live & ~jnp.isfinite(largest)),
     )
 

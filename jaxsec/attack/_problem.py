@@ -11,6 +11,7 @@ from ..core._manual import marked_like
 from ..core._model import Model
 from ..core._struct import Struct, static, struct
 from ..threat import Targeted, Untargeted
+from ..threat._rows import inward, working_dtype
 
 
 @struct
@@ -39,6 +40,15 @@ class Problem(Struct):
     draws: int = static(default=1)
     n_classes: int = static(default=0)
     rounding: float = static(default=0.0)
+
+    @property
+    def wide(self) -> jax.Array:
+        """`x0` in the dtype that iterates have: at least float32, or a small step from a half-precision row would round back to it."""
+        return self.x0.astype(working_dtype(self.x0))
+
+    def at(self, x: jax.Array) -> jax.Array:
+        """The point that is asked and returned for an iterate: in the rows' dtype, rounded towards `x0` and so inside the set."""
+        return inward(self.x0, x)
 
     def logits(self, x: jax.Array, step: jax.Array | int) -> jax.Array:
         """[B, ...] -> [B, K] in float32; for a stochastic model, the log of the mean softmax over the draws of this `step`."""
@@ -77,7 +87,7 @@ class Problem(Struct):
     def evaluate(
         self, x: jax.Array, step: jax.Array | int, loss: str, target: jax.Array | None = None, *, last: bool = False
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """One query with gradient: (logits [B, K], objective [B], its gradient [B, ...] in x's dtype).
+        """One query with gradient at an iterate: (logits [B, K], objective [B], its gradient [B, ...] in the iterate's dtype).
 
         Cost: one forward and one backward to the input per draw. With several draws the gradient is the mean of the draws'
         gradients, and logits and objective belong to the mean prediction of the same draws (`last`: to the last draw alone).
@@ -92,12 +102,13 @@ class Problem(Struct):
             g, z = jax.grad(total, has_aux=True)(x, d)
             return gradient + g / self.draws, z
 
+        wide, x = x.dtype, self.at(x)
         if self.draws == 1:
             gradient, z = jax.grad(total, has_aux=True)(x, 0)
         else:  # a loop, so that the program holds the model once
             gradient, draws = jax.lax.scan(add, marked_like(jnp.zeros_like(x), x), jnp.arange(self.draws))
             z = draws[-1] if last else self._mean(draws)
-        return z, self.loss(loss, z, target), gradient
+        return z, self.loss(loss, z, target), gradient.astype(wide)
 
 
 def expand(v: jax.Array, like: jax.Array) -> jax.Array:

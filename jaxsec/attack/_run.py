@@ -18,7 +18,7 @@ from ..core._rewrite import untuned
 from ..core._working_set import rows_in_cache
 from ..threat import Threat
 from ..threat._rows import working_dtype
-from ._checkpoint import Checkpoint, Cursor, fingerprint
+from ._checkpoint import Checkpoint, Cursor, fingerprint, held
 from ._method import Method, Track
 from ._problem import Problem
 from ._progress import Report, progress
@@ -129,6 +129,10 @@ class Run:
         return Record.start(self.x, wrong, finite, self.judging)
 
     def go(self, choice: bool | Report | None, folder: str | os.PathLike[str] | None) -> Record:
+        with held(folder):
+            return self._go(choice, folder)
+
+    def _go(self, choice: bool | Report | None, folder: str | os.PathLike[str] | None) -> Record:
         disk = None if folder is None else Checkpoint(folder, self.identity())
         saved = disk.load() if disk else None
         clean = self.clean()

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class ProbeCache:
             with np.load(path, allow_pickle=False) as file:
                 meta = json.loads(str(file["meta"]))
                 arrays = {k: file[k] for k in file.files if k != "meta"}
-        except (OSError, ValueError, KeyError, EOFError):
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
             return None  # a kill while writing cannot cause this, a full disk can: measure again
         flags = tuple(dict(f, value=float(f["value"])) for f in meta["flags"])
         return Outcome(arrays, meta["settings"], flags), float(meta["wall_s"])

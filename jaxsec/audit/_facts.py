@@ -26,6 +26,7 @@ def data_facts(data: Any, x: np.ndarray, y: np.ndarray, subject: Subject) -> dic
     return {
         "name": str(name),
         "labels": str(getattr(data, "labels", "")),
+        "available": max(getattr(data, "available", 0), len(y)),
         "rows": len(y),
         "audited": len(subject.ids),
         "shape": list(x.shape[1:]),
@@ -38,13 +39,15 @@ def data_facts(data: Any, x: np.ndarray, y: np.ndarray, subject: Subject) -> dic
     }
 
 
-def threat_facts(subject: Subject) -> dict[str, Any]:
-    def bound(v: Any) -> float | str:
-        a = np.asarray(v, np.float64)
-        if a.size == 1:
-            return float(a.reshape(())) if np.isfinite(a).all() else str(float(a.reshape(())))
-        return f"array of shape {a.shape}, {a.min():.6g} to {a.max():.6g}"
+def bound(v: Any) -> float | str:
+    """A side of the box: a number, or words for one that is infinite or differs by value."""
+    a = np.asarray(v, np.float64)
+    if a.size == 1:
+        return float(a.reshape(())) if np.isfinite(a).all() else str(float(a.reshape(())))
+    return f"array of shape {a.shape}, {a.min():.6g} to {a.max():.6g}"
 
+
+def threat_facts(subject: Subject) -> dict[str, Any]:
     return {"norm": subject.threat.norm, "eps": subject.eps, "lo": bound(subject.threat.lo), "hi": bound(subject.threat.hi)}
 
 
@@ -52,8 +55,8 @@ def plan_facts(plan: Plan) -> dict[str, Any]:
     return dataclasses.asdict(plan) | {"reduced": plan.reduced}
 
 
-def coverage(names: list[str], skipped: dict[str, str], findings: list[Finding]) -> list[dict[str, Any]]:
-    """Every family of the standards table, tested or not; no family is ever passed by silence."""
+def coverage(names: list[str], skipped: dict[str, str], findings: list[Finding], nothing: str = "") -> list[dict[str, Any]]:
+    """Every family of the standards table, tested or not; no family is ever passed by silence. `nothing`: why no row was attacked."""
     tested = {
         "evasion-white-box": [n for n in ("attack", "sweep", "distance") if n in names],
         "evasion-black-box": [n for n in ("blackbox",) if n in names],
@@ -64,7 +67,8 @@ def coverage(names: list[str], skipped: dict[str, str], findings: list[Finding])
     }
     out = []
     for family in FAMILIES:
-        probes = tested.get(family.key, [])
+        ran = tested.get(family.key, [])
+        probes = [] if nothing else ran
         hits = [f for f in findings if f.family == family.key]
         out.append(
             {
@@ -72,7 +76,7 @@ def coverage(names: list[str], skipped: dict[str, str], findings: list[Finding])
                 "title": family.title,
                 "status": "TESTED" if probes else "NOT TESTED",
                 "probes": probes,
-                "reason": "" if probes else reasons.get(family.key, "this version has no probe for it"),
+                "reason": "" if probes else nothing if ran else reasons.get(family.key, "this version has no probe for it"),
                 "worst": hits[0].severity if hits and probes else None,
                 "ai_act": family.ai_act,
                 "standards": family.ids(),

@@ -38,7 +38,11 @@ def findings_of(
     more: Sequence[Finding] = (),
 ) -> list[Finding]:
     """All findings, worst first. `flags` are those of the attack, as dicts; `more` are findings that no number gave."""
-    found = [*_evasion(numbers, eps, norm), *_control(numbers), *_curve(numbers), *_uneven(numbers), *_ordinary(numbers, n_classes)]
+    if nothing := nothing_attacked(numbers, eps):
+        found = [_nothing(nothing)]
+    else:
+        found = [*_evasion(numbers, eps, norm), *_control(numbers), *_curve(numbers), *_uneven(numbers)]
+    found += _ordinary(numbers, n_classes)
     found += [*more, *(_flag(f) for f in flags)]
     if plan.reduced and "attack" in numbers:
         text = (
@@ -199,7 +203,19 @@ def _ordinary(numbers: dict[str, Any], n_classes: int) -> list[Finding]:
     text += ": no better than guessing" if chance else ": no better than always answering the most frequent class" if constant else ""
     text += "; check labels, normalisation and layout." if chance or constant else "."
     severity = "high" if chance else "medium" if constant else "info"
-    return [Finding(id="JSX-MDL-001", family="evaluation", severity=severity, title="Clean accuracy", message=text, **_rate(clean))]
+    found = [Finding(id="JSX-MDL-001", family="evaluation", severity=severity, title="Clean accuracy", message=text, **_rate(clean))]
+    present = numbers["clean"]["classes_present"]
+    if present < n_classes:
+        text = f"Rows of {present} of the model's {n_classes} classes occur among the {clean['n']}; of the others nothing is said here."
+        remedy = "Audit rows of every class: more of them, or drawn at random where the file is sorted by class."
+        severity = "medium" if present == 1 else "low" if clean["n"] >= 5 * n_classes else "info"
+        found.append(
+            Finding(
+                id="JSX-VAL-007", family="evaluation", severity=severity, title="Classes without rows", message=text, remedy=remedy,
+                value=float(present), unit="classes", n=clean["n"],
+            )
+        )  # fmt: skip
+    return found
 
 
 def _flag(flag: dict[str, Any]) -> Finding:
@@ -217,8 +233,27 @@ def _flag(flag: dict[str, Any]) -> Finding:
     )
 
 
-def verdict_of(numbers: dict[str, Any], findings: list[Finding], fail_under: float | None) -> dict[str, Any]:
-    """Within the limit, or not, or no limit given. An evaluation that must not be quoted cannot pass (fails closed), but it can fail."""
+def nothing_attacked(numbers: dict[str, Any], eps: float) -> str:
+    """Why no row was attacked although attacks ran; "" where some were."""
+    if eps == 0:
+        return "eps is 0, so no input could be changed"
+    if "worst_case" in numbers and numbers["worst_case"]["success_rate"]["n"] == 0:
+        return "no row was right as it is, so there was none to attack"
+    return ""
+
+
+def _nothing(why: str) -> Finding:
+    text = f"{why[0].upper()}{why[1:]}: the robust accuracy is no measurement."
+    return Finding(id="JSX-VAL-008", family="evaluation", severity="high", title="Nothing was attacked", message=text)
+
+
+def verdict_of(
+    numbers: dict[str, Any], findings: list[Finding], fail_under: float | None, *, nothing: str = "", reduced: bool = False
+) -> dict[str, Any]:
+    """Within the limit, or not, or no limit given. An evaluation that must not be quoted cannot pass (fails closed), but it can fail.
+
+    `nothing` says why no row was attacked; `reduced` that the attack was weaker than AutoAttack as published.
+    """
     robust = numbers.get("worst_case", {}).get("robust")
     measured = None if robust is None else robust["value"]
     broken = [f.id for f in findings if f.family == "evaluation" and f.severity == "high"]
@@ -229,9 +264,12 @@ def verdict_of(numbers: dict[str, Any], findings: list[Finding], fail_under: flo
         return base | {"state": "fail", "reason": "no attack ran, so the limit cannot be checked"}
     if measured < fail_under:  # an attack gives an upper bound, so this holds however weak it was
         return base | {"state": "fail", "reason": f"robust accuracy {measured:.1%} is below the limit {fail_under:.1%}"}
+    if nothing:
+        return base | {"state": "fail", "reason": f"{nothing}: the limit cannot be checked"}
     if broken:
         return base | {
             "state": "fail",
             "reason": f"the evaluation is unreliable ({', '.join(broken)}), so its {measured:.1%} cannot show that the limit is kept",
         }
-    return base | {"state": "pass", "reason": f"robust accuracy {measured:.1%} is at or above the limit {fail_under:.1%}"}
+    weak = ", measured by a reduced attack, which may overstate it" if reduced else ""
+    return base | {"state": "pass", "reason": f"robust accuracy {measured:.1%} is at or above the limit {fail_under:.1%}{weak}"}

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from ._text import NOISE, noise_said, percent, resumed_said, sweep_said, sweep_table, valued
+from ._text import NOISE, noise_said, percent, resumed_said, rows_said, seed_said, sweep_said, sweep_table, valued
 
 
 def markdown_of(data: dict[str, Any]) -> str:
@@ -16,9 +16,9 @@ def markdown_of(data: dict[str, Any]) -> str:
         f"**{word}**: {_cell(verdict['reason'])}.",
         "",
         f"Threat {threat['norm']}, eps {threat['eps']:.6g}, inputs in [{threat['lo']}, {threat['hi']}]. "
-        f"Data {_cell(data['data']['name'])}: {data['data']['audited']} of {data['data']['rows']} rows. "
+        f"Data {_cell(data['data']['name'])}: {rows_said(data)}. "
         f"Preset {_cell(data['plan']['preset'])}, {data['started']}, {data['wall_s']:.1f} s{resumed_said(data)}, "
-        f"jaxsec {data['tool']['version']}.",
+        f"jaxsec {data['tool']['version']}. {seed_said(data)} Settings, versions and hashes: report.json.",
         "",
     ]
     shares = [("Clean accuracy", probes["clean"]["accuracy"])]

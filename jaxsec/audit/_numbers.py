@@ -18,6 +18,7 @@ def numbers_of(subject: Subject, outcomes: Mapping[str, Outcome]) -> dict[str, A
     wrong = wrong_clean(subject, outcomes["clean"])
     out: dict[str, Any] = {"clean": {"accuracy": share(~wrong, c), "nonfinite_rows": int((~outcomes["clean"].arrays["finite"]).sum())}}
     out["clean"]["majority_share"] = float(np.bincount(subject.y).max() / len(subject.y))
+    out["clean"]["classes_present"] = len(np.unique(subject.y))
     broken, by = broken_at_eps(subject, outcomes)
     if "noise" in outcomes:
         hits = outcomes["noise"].arrays["wrong"]

@@ -140,7 +140,8 @@ def read_plan(path: str | os.PathLike[str], *, preset: str | None = None) -> tup
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no plan file {path}.")
+        said = f"the plan {path} is a folder; a TOML file is needed." if path.is_dir() else f"there is no plan file {path}."
+        raise FileNotFoundError(said)
     try:
         given = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

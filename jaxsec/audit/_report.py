@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,36 @@ class Report:
             raise ValueError(f"{path} holds a {type(data).__name__}; a report is a JSON object.")
         report = cls(data)
         report.check()
+        _valid(data, path)
         return report
+
+
+def _valid(data: dict[str, Any], path: Path) -> None:
+    """Raises `ValueError` where the file does not follow its schema or a share is not its count over its n: edited, or cut."""
+    try:
+        import jsonschema
+        from jsonschema.exceptions import best_match
+    except ImportError as error:
+        raise ImportError("reading a report needs jsonschema; install jaxsec[report].") from error
+    schema = json.loads((Path(__file__).parent / "schema" / f"report-{SCHEMA_VERSION}.schema.json").read_text(encoding="utf-8"))
+    wrong = best_match(jsonschema.Draft202012Validator(schema).iter_errors(data))
+    if wrong is not None:
+        place = ".".join(str(p) for p in wrong.absolute_path) or "the whole"
+        raise ValueError(
+            f"{path} is no report of schema {SCHEMA_VERSION}: {place}: {wrong.message[:200]}. Take the file as it was written."
+        )
+    for place, share in _shares(data["probes"], "probes"):
+        if share["n"] and abs(share["value"] - share["count"] / share["n"]) > 1e-9:
+            said = f"{place} has the value {share['value']!r}, and {share['count']} of {share['n']} is {share['count'] / share['n']!r}"
+            raise ValueError(f"{path}: {said}: the file was edited. Take it as it was written.")
+
+
+def _shares(value: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(value, dict) and {"value", "count", "n"} <= set(value):
+        yield place, value
+    elif isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _shares(inner, f"{place}.{key}")
 
 
 def write(path: Path, text: str) -> None:

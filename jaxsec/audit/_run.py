@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from .. import __version__
-from ..attack._checkpoint import fingerprint
+from ..attack._checkpoint import fingerprint, held
 from ..attack._progress import Report as ProgressReport
 from ..attack._progress import progress as progress_bar
 from ..attack._square import NoImage, image_axes
@@ -22,7 +22,7 @@ from ._clock import Clock
 from ._environment import command_line, environment, model_facts
 from ._examples import examples_of
 from ._facts import LIMITS, coverage, data_facts, plain, plan_facts, threat_facts
-from ._judge import findings_of, verdict_of
+from ._judge import findings_of, nothing_attacked, verdict_of
 from ._numbers import numbers_of
 from ._plan import PROBES, Plan
 from ._probes import PROBE_FUNCTIONS, Outcome, Subject
@@ -93,7 +93,52 @@ def audit(
         skipped["blackbox"] = (
             f"Square needs images; rows of shape {subject.x.shape[1:]} with layout {plan.layout!r} are none that it can read"
         )
-    folder, identity = None if state is None else Path(state), _identity(subject)
+    folder = None if state is None else Path(state)
+    with held(folder):
+        outcomes, walls, clock = _measured(subject, names, folder, progress, resumed)
+    numbers = numbers_of(subject, outcomes)
+    flags = [f for o in outcomes.values() for f in o.flags]
+    more = scale_findings(subject.threat, subject.x.shape[1:], data)
+    findings = findings_of(numbers, flags, eps=subject.eps, norm=subject.threat.norm, plan=plan, n_classes=subject.n_classes, more=more)
+    nothing = nothing_attacked(numbers, subject.eps)
+    for name, wall in walls.items():
+        numbers[name]["wall_s"] = round(wall, 3)
+        numbers[name]["settings"] = outcomes[name].settings
+    record = {
+        "schema": SCHEMA_NAME,
+        "schema_version": SCHEMA_VERSION,
+        "tool": {"name": "jaxsec", "version": __version__},
+        "started": clock.started,
+        "resumed": clock.resumed,
+        "command_line": command_line(),
+        "context": dict(context or {}),
+        "environment": environment(),
+        "model": model_facts(model, subject.n_classes),
+        "data": facts,
+        "threat": threat_facts(subject),
+        "key": {"impl": str(jax.random.key_impl(key)), "data": np.asarray(jax.random.key_data(as_key(key))).tolist()},
+        "plan": plan_facts(plan),
+        "verdict": verdict_of(numbers, findings, plan.fail_under, nothing=nothing, reduced=plan.reduced),
+        "probes": numbers,
+        "skipped": skipped,
+        "findings": [f.to_json() for f in findings],
+        "coverage": coverage(names, skipped, findings, nothing),
+        "examples": examples_of(subject, outcomes),
+        "limits": list(LIMITS),
+        "wall_s": round(clock.wall_s, 3),
+    }
+    return Report(plain(record))
+
+
+def _measured(
+    subject: Subject,
+    names: Sequence[str],
+    folder: Path | None,
+    progress: bool | ProgressReport | None,
+    resumed: Callable[[Sequence[str]], None] | None,
+) -> tuple[dict[str, Outcome], dict[str, float], Clock]:
+    """Each probe's outcome and seconds, taken from `folder` where a former run has finished it."""
+    identity = _identity(subject)
     cache, clock = ProbeCache(folder, identity), Clock(folder, identity)
     if clock.resumed and resumed is not None:
         resumed([name for name in names if cache.load(name) is not None])
@@ -116,37 +161,7 @@ def audit(
                 cache.save(name, *saved)
             outcomes[name], walls[name] = saved
             done += _WEIGHTS[name]
-    numbers = numbers_of(subject, outcomes)
-    flags = [f for o in outcomes.values() for f in o.flags]
-    more = scale_findings(subject.threat, subject.x.shape[1:], data)
-    findings = findings_of(numbers, flags, eps=subject.eps, norm=subject.threat.norm, plan=plan, n_classes=subject.n_classes, more=more)
-    for name, wall in walls.items():
-        numbers[name]["wall_s"] = round(wall, 3)
-        numbers[name]["settings"] = outcomes[name].settings
-    record = {
-        "schema": SCHEMA_NAME,
-        "schema_version": SCHEMA_VERSION,
-        "tool": {"name": "jaxsec", "version": __version__},
-        "started": clock.started,
-        "resumed": clock.resumed,
-        "command_line": command_line(),
-        "context": dict(context or {}),
-        "environment": environment(),
-        "model": model_facts(model, subject.n_classes),
-        "data": facts,
-        "threat": threat_facts(subject),
-        "key": {"impl": str(jax.random.key_impl(key)), "data": np.asarray(jax.random.key_data(as_key(key))).tolist()},
-        "plan": plan_facts(plan),
-        "verdict": verdict_of(numbers, findings, plan.fail_under),
-        "probes": numbers,
-        "skipped": skipped,
-        "findings": [f.to_json() for f in findings],
-        "coverage": coverage(names, skipped, findings),
-        "examples": examples_of(subject, outcomes),
-        "limits": list(LIMITS),
-        "wall_s": round(clock.wall_s, 3),
-    }
-    return Report(plain(record))
+    return outcomes, walls, clock
 
 
 def _subject(model: Model, data: Any, threat: Ball, key: jax.Array, plan: Plan) -> tuple[Subject, dict[str, Any]]:

@@ -46,6 +46,8 @@ def sarif_of(data: dict[str, Any]) -> dict[str, Any]:
                         ],
                     }
                 ],
+                "properties": {k: data[k] for k in ("context", "key", "threat", "plan", "wall_s")}
+                | {"modelSha256": data["model"]["sha256"], "dataSha256": data["data"]["audited_sha256"]},
                 "results": [_result(f, order.index(f["id"]), data) for f in findings],
                 "columnKind": "utf16CodeUnits",
             }

@@ -6,6 +6,14 @@ NOISE = "Accuracy at one random point per row"
 CLASSES_SAID = "Under attack: all attacks count, so a row is right if none of them broke it at the audited eps."
 
 
+def rows_said(data: dict[str, Any]) -> str:
+    """Which rows were audited, of how many: `1000 rows drawn at random from the first 2000 of 10000`."""
+    facts = data["data"]
+    audited, rows, available = facts["audited"], facts["rows"], facts.get("available", facts["rows"])
+    source = f"{rows} rows" if rows == available else f"the first {rows} of {available} rows"
+    return (f"all {source}" if rows == available else source) if audited == rows else f"{audited} rows drawn at random from {source}"
+
+
 def percent(share: dict[str, Any]) -> str:
     """`62.0 % [58.1, 65.8]`, the interval in brackets."""
     if share["value"] is None:
@@ -29,6 +37,12 @@ def resumed_said(data: dict[str, Any]) -> str:
     """`, resumed once` where a killed audit went on; "" where one process did it all."""
     times = data.get("resumed", 0)
     return f", resumed {'once' if times == 1 else f'{times} times'}" if times else ""
+
+
+def seed_said(data: dict[str, Any]) -> str:
+    """`Seed 0.`, or the key where no seed was told."""
+    seed = data["context"].get("seed")
+    return f"Seed {seed}." if seed is not None else f"Key {data['key']['impl']} {data['key']['data']}."
 
 
 def answers_said(data: dict[str, Any]) -> str:

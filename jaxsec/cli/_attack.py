@@ -7,9 +7,9 @@ import typer
 
 from ._options import (
     MODEL,
+    AttackEps,
     Data,
     DivideBy,
-    Eps,
     LabelColumn,
     Labels,
     Layout,
@@ -40,7 +40,7 @@ def attack(
         ),
     ] = "apgd",
     threat: Threat = None,
-    eps: Eps = None,
+    eps: AttackEps = None,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="An .npz file for the adversarial inputs.")] = Path("adv.npz"),
     steps: Annotated[
         str | None,
@@ -85,15 +85,19 @@ def attack(
 
     The .npz holds, for each row: x (the adversarial input, or the strongest attempt where none was found), x_clean, y (the label), row (its
     number in the data), success, distance (between x and x_clean in the norm of --threat), queries (evaluations of the model), gradients,
-    first_step, stage and status (see jaxsec.AttackResult).
+    first_step, stage and status (see jaxsec.AttackResult); and about, a JSON text: method, threat, seed, model, data, versions, what the
+    numbers of status and stage mean.
 
     Exit codes: 0 done, 2 a mistake in the call or the data, 3 a defect of jaxsec, 130 interrupted.
     """
+    import json
+
     import jax
     import numpy as np
 
     from ..attack import attack as run_attack
     from ..core._check import n_classes_of
+    from ._about import about_attack
     from ._cache import keep_programs
     from ._inputs import Source, away_from, method_of, threat_of
     from ._interrupt import interruptible
@@ -142,7 +146,8 @@ def attack(
         )
         fields = ("x", "success", "distance", "queries", "gradients", "first_step", "stage", "status")
         arrays: dict[str, Any] = {name: np.asarray(getattr(found, name)) for name in fields}
-        np.savez_compressed(out, x_clean=x, y=y, row=kept, **arrays)
+        about = about_attack(net, rows, chosen, ball, found, seed=start, target=goal_class)
+        np.savez_compressed(out, x_clean=x, y=y, row=kept, about=np.array(json.dumps(about)), **arrays)
     if not quiet:
-        attack_summary(found, out, goal_class, rows.labels)
+        attack_summary(found, out, about, goal_class, rows.labels)
     return 0

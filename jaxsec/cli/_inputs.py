@@ -11,7 +11,7 @@ import numpy as np
 
 from ..attack import APGD, BIM, FAB, FGSM, PGD, AutoAttack, Square
 from ..attack._square import NoImage, image_axes
-from ..audit._scale import measured, too_small
+from ..audit._scale import measured, too_large, too_small
 from ..core import Model
 from ..io import Dataset, load, load_data
 from ..threat import Ball
@@ -49,6 +49,10 @@ def threat_of(
     if said := too_small(ball, data.x.shape[1:]):
         said = f"{names[1]} {said.removeprefix('eps ')}" if given else f"the default {said}"
         _warn(f"{said}: give {names[1]} in the units of the data (8 of 255, not 8/255), or data in [0, 1].")
+    if radius == 0:
+        _warn(f"{names[1]} is 0: no input can be changed, so nothing is attacked.")
+    if said := too_large(ball, data.x.shape[1:]):
+        _warn(f"{names[1]} {said.removeprefix('eps ')}{'' if said[-1] == '?' else '.'}")
     if not given and (said := measured(data)):
         _warn(f"{said}, and eps is the default {eps}, meant for [0, 1]: give --eps in the units of the data, and --range LO,HI.")
     return ball
@@ -158,7 +162,7 @@ def data_of(source: Source, model: Model) -> Dataset:
         source.data or "",
         labels=source.labels,
         layout=layout,
-        stored_layout=_layout(source.stored_layout, "--stored-layout"),
+        stored_layout=_layout(source.stored_layout, "--stored-layout", flat=False),
         value_range=value_range(source.range),
         divide_by=divisor(source.divide_by),
         label_column=column,
@@ -174,14 +178,14 @@ def data_of(source: Source, model: Model) -> Dataset:
     return data
 
 
-def _layout(text: str | None, name: str) -> Any:
-    """A layout as `load_data` calls it."""
+def _layout(text: str | None, name: str, *, flat: bool = True) -> Any:
+    """A layout as `load_data` calls it; `flat`: whether flat rows are one."""
     if text is None:
         return None
-    found = {"flat": "flat", "nchw": "NCHW", "chw": "NCHW", "nhwc": "NHWC", "hwc": "NHWC"}.get(text.lower())
-    if found is None:
-        raise ValueError(f"{name} is {text!r}; allowed: flat, NCHW, NHWC.")
-    return found
+    known = {"nchw": "NCHW", "chw": "NCHW", "nhwc": "NHWC", "hwc": "NHWC"} | ({"flat": "flat"} if flat else {})
+    if text.lower() not in known:
+        raise ValueError(f"{name} is {text!r}; allowed: {'flat, ' if flat else ''}NCHW, NHWC.")
+    return known[text.lower()]
 
 
 def _fitting(shape: tuple[int, ...]) -> Any:

@@ -1,5 +1,6 @@
 """`main`: runs a command and turns what happens into an exit code; a user's mistake shows one line, never a traceback."""
 
+import errno
 import os
 import sys
 import tempfile
@@ -9,14 +10,14 @@ from collections.abc import Sequence
 from ._interrupt import Interrupted, never_lost
 from ._words import in_options, usage
 
-OK, NOT_WITHIN_LIMITS, USAGE, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 130
+OK, NOT_WITHIN_LIMITS, USAGE, INTERNAL, INTERRUPTED, CLOSED = 0, 1, 2, 3, 130, 141
 
 
 def main(args: Sequence[str] | None = None) -> int:
     """Runs `jaxsec ARGS` and gives the exit code.
 
     Returns: 0: done, and within `--fail-under` where given; 1: not within it; 2: a mistake in the command, a file or the data; 3: a
-    defect of jaxsec, whose traceback is saved and named; 130: interrupted.
+    defect of jaxsec, whose traceback is saved and named; 130: interrupted; 141: nobody reads the output any more.
     """
     try:
         from ._app import app
@@ -35,6 +36,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _say("interrupted.", INTERRUPTED)
     except SystemExit as error:
+        if isinstance(broken := error.__context__, OSError) and broken.errno == errno.EPIPE:
+            return CLOSED  # whoever read our output has stopped; click would say 1, which means below a limit here
         return error.code if isinstance(error.code, int) else USAGE
     except (ValueError, NotImplementedError, OSError, ImportError) as error:
         return _say(_line(error), USAGE)

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from ..audit import Report
-from ..audit._text import resumed_said
-from ..core import AttackResult
+from ..audit._text import resumed_said, rows_said
+from ..core import AttackResult, Status
 
 _COLOURS = {"high": "red", "medium": "yellow", "low": "blue", "info": "dim", "pass": "green", "fail": "red", "none": "bold"}
 
@@ -26,13 +27,16 @@ def audit_summary(report: Report, out: Path) -> None:
     console, data = Console(highlight=False), report.data
     verdict, probes = data["verdict"], data["probes"]
     word = {"pass": "within the limit", "fail": "NOT within the limit", "none": "no limit given"}[verdict["state"]]
-    console.print(f"[{_COLOURS[verdict['state']]}]{word}[/]: {escape(verdict['reason'])}")
+    console.print(f"[{_COLOURS[verdict['state']]}]{word}[/]: {escape(verdict['reason'])}", soft_wrap=True)
     shares = [("clean accuracy", probes["clean"]["accuracy"])]
     shares += [("accuracy at one random point per row", probes["noise"]["one_draw"])] if "noise" in probes else []
     shares += [("robust accuracy, at most", probes["worst_case"]["robust"])] if "worst_case" in probes else []
     threat, plan = data["threat"], data["plan"]
     what = f"{threat['norm']} eps {threat['eps']:.6g}, inputs in [{threat['lo']}, {threat['hi']}], preset {plan['preset'] or 'of the plan'}"
-    console.print(what, style="dim")
+    console.print(what, style="dim", soft_wrap=True)
+    console.print(escape(f"data {data['data']['name']}: {rows_said(data)}"), style="dim", soft_wrap=True)
+    for note in data["model"]["notes"]:
+        console.print(escape(note), style="dim", soft_wrap=True)
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, s in shares:
         low, high = s["interval"]
@@ -54,14 +58,21 @@ def audit_summary(report: Report, out: Path) -> None:
     console.print(f"report: {escape(str(out / 'report.html'))}", soft_wrap=True)
 
 
-def attack_summary(found: AttackResult, out: Path, target: int | None = None, labels: str = "") -> None:
-    """How many rows fell, and what the run says about itself."""
+def attack_summary(found: AttackResult, out: Path, about: dict[str, Any], target: int | None = None, labels: str = "") -> None:
+    """What ran, how many rows fell, and what the run says about itself."""
     console = Console(highlight=False)
     success: Any = found.success
+    threat, before = about["threat"], int(np.sum(np.asarray(found.status) == Status.WRONG_BEFORE))
+    what = f"{about['method']['method']}, {threat['norm']} eps {threat['eps']:.6g}, inputs in [{threat['lo']}, {threat['hi']}], "
+    console.print(f"{what}seed {about['seed']}", style="dim", soft_wrap=True)
+    for note in about["model"]["notes"]:
+        console.print(escape(note), style="dim", soft_wrap=True)
     if target is None:
-        console.print(f"wrong on {int(success.sum())} of {len(success)} rows; robust accuracy is at most {1 - float(success.mean()):.1%}")
+        said = f"wrong on {int(success.sum())} of {len(success)} rows, {before} of them before any attack; robust accuracy is at most "
+        console.print(f"{said}{1 - float(success.mean()):.1%}", soft_wrap=True)
     else:
-        console.print(f"class {target} reached on {int(success.sum())} of {len(success)} rows of other classes")
+        said = f"class {target} reached on {int(success.sum())} of {len(success)} rows of other classes"
+        console.print(f"{said}, {before} of them before any attack", soft_wrap=True)
     for flag in found.flags:
         if flag.severity != "info":
             console.print(

@@ -19,7 +19,7 @@ def model_and_data(model: str | None, source: Source, seed: int) -> tuple[Any, A
         if stray := source.given():
             raise ValueError(f"{stray[0]} was given without MODEL; name the model, or leave both out to audit the embedded one.")
         net, rows = default_audit(seed)
-        return net, rows if limit is None else rows.rows(slice(limit))
+        return net, rows.first(limit)
     if source.data is None:
         raise ValueError(f"--data is missing; MODEL {model!r} needs labelled inputs, e.g. --data test.npz with the keys x and y.")
     mean, std = numbers(source.mean, "--mean"), deviations(source.std)
@@ -50,4 +50,6 @@ def _normalising(net: Any, mean: Any, std: Any, layout: str, row: tuple[int, ...
 
 
 def _said(value: Any, default: int) -> str:
-    return str(default) if value is None else np.array2string(np.asarray(value), separator=", ")
+    if value is None:
+        return str(default)
+    return f"{value:g}" if np.ndim(value) == 0 else f"[{', '.join(f'{v:g}' for v in np.ravel(value))}]"

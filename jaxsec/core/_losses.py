@@ -50,17 +50,28 @@ def dlr(logits: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def dlr_targeted(logits: jax.Array, y: jax.Array, target: jax.Array) -> jax.Array:
-    """Targeted DLR, `-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2)`; below 4 classes the mean is over those that exist.
+    """Targeted DLR, `-(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2)`.
 
-    Edge cases: 3 classes: the denominator is `z_(1) - z_(3)`; 2 classes: there is no scale-free ratio, so `z_t - z_y`.
+    Edge cases: below 4 classes `z_t - z_y`. Every ratio of three logits is constant, or rises by lowering the second, where the target is
+      the third.
     Source: Croce and Hein 2020 (AutoAttack), eq. 7.
     """
-    difference = _pick(logits, target) - _pick(logits, y)
-    n = min(logits.shape[1], 4)
-    if n < 3:
+    return _over_spread(_pick(logits, target) - _pick(logits, y), logits)
+
+
+def dlr_towards(logits: jax.Array, target: jax.Array) -> jax.Array:
+    """`(z_t - max_{i != t} z_i) / (z_(1) - (z_(3) + z_(4)) / 2)`: targeted DLR without a class to leave; as `dlr_targeted` below 4 classes.
+
+    The denominator is the targeted one: over `z_(1) - z_(3)` the loss of a target ranked third would be -1 whatever the input.
+    """
+    return _over_spread(-margin(logits, target), logits)
+
+
+def _over_spread(difference: jax.Array, logits: jax.Array) -> jax.Array:
+    if logits.shape[1] < 4:
         return difference
-    tops = _top(logits, n)
-    return difference / (tops[0] - sum(tops[2:]) / (n - 2) + _TINY)
+    first, _, third, fourth = _top(logits, 4)
+    return difference / (first - (third + fourth) / 2 + _TINY)
 
 
 def untargeted(name: str, logits: jax.Array, y: jax.Array) -> jax.Array:
@@ -69,5 +80,5 @@ def untargeted(name: str, logits: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def targeted(name: str, logits: jax.Array, target: jax.Array) -> jax.Array:
-    """The loss `name` towards `target`: the negative of moving away from it, except DLR, which keeps its scale."""
-    return -untargeted(name, logits, target)
+    """The loss `name` towards `target`: the negative of moving away from it; DLR has a denominator of its own (`dlr_towards`)."""
+    return dlr_towards(logits, target) if name == "dlr" else -untargeted(name, logits, target)

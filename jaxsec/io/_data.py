@@ -24,6 +24,7 @@ class Dataset:
     `layout` is flat, NCHW or NHWC (empty if unknown). `value_range` is the box of valid inputs: two numbers, or two arrays that broadcast
     against a row where channels were normalised differently. `sha256` names the arrays as they are here. `notes` say what was done.
     `labels` is the file of the labels where they have one; `range_measured` is true where the range is no more than what the values span.
+    `available` is the number of rows before a limit cut them.
     """
 
     x: np.ndarray
@@ -37,6 +38,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     labels: str = ""
     range_measured: bool = False
+    available: int = 0
 
     @property
     def subject(self) -> str:
@@ -49,7 +51,11 @@ class Dataset:
     def rows(self, index: Any) -> "Dataset":
         """The rows that `index` selects (slice, integers or booleans), with their own hash."""
         x, y = self.x[index], self.y[index]
-        return dataclasses.replace(self, x=x, y=y, sha256=_sha256(x, y))
+        return dataclasses.replace(self, x=x, y=y, sha256=_sha256(x, y), available=len(x))
+
+    def first(self, limit: int | None) -> "Dataset":
+        """The first rows, all of them with None; `available` still counts those of this data set."""
+        return self if limit is None else dataclasses.replace(self.rows(slice(limit)), available=len(self))
 
     def shaped(self, row: tuple[int, ...]) -> "Dataset":
         """The same numbers in rows of shape `row`, with their own hash and a note."""
@@ -63,7 +69,7 @@ def load_data(
     *,
     labels: str | os.PathLike[str] | None = None,
     layout: Layout | None = None,
-    stored_layout: Layout | None = None,
+    stored_layout: Literal["NCHW", "NHWC"] | None = None,
     value_range: tuple[float, float] | None = None,
     divide_by: float | None = None,
     mean: Any = None,
@@ -114,12 +120,13 @@ def load_data(
         raise DataError(f"split is {split!r}; allowed: 'train', 'test' or None.")
     if limit is not None and limit < 1:
         raise DataError(f"limit is {limit}; give at least 1 row, or None for all.")
-    for option, value in (("layout", layout), ("stored_layout", stored_layout)):
-        if value not in (None, "flat", "NCHW", "NHWC"):
-            raise DataError(f"{option} is {value!r}; allowed: 'flat', 'NCHW', 'NHWC' or None.")
+    if layout not in (None, "flat", "NCHW", "NHWC"):
+        raise DataError(f"layout is {layout!r}; allowed: 'flat', 'NCHW', 'NHWC' or None.")
+    if stored_layout not in (None, "NCHW", "NHWC"):
+        raise DataError(f"stored_layout is {stored_layout!r}; allowed: 'NCHW', 'NHWC' or None: flat rows are known by their shape.")
     raw, name = _read(spec, labels, label_column, split, x_key, y_key)
     typed = str(spec)
-    y, label_notes = values.classes(raw.y, n_classes)
+    y, label_notes = values.classes(raw.y, n_classes, raw.labels or typed)
     if len(raw.x) != len(y) or not len(y):
         raise DataError(
             f"{typed} has {len(raw.x)} inputs and {len(y)} labels; both numbers must be equal and above 0. Are they of the same split?"
@@ -144,8 +151,9 @@ def load_data(
     x, bounds, norm_notes = values.normalised(x, final, bounds, mean, std)
     x = np.ascontiguousarray(x, np.float32)
     said = raw.notes + notes + label_notes + range_notes + norm_notes
+    available = len(raw.y)
     measured = any(note.startswith(values.MEASURED) for note in range_notes)
-    data = Dataset(x, y, name, classes, final, bounds, typed, "", said, raw.labels, measured)
+    data = Dataset(x, y, name, classes, final, bounds, typed, "", said, raw.labels, measured, available)
     if spec == "digits" and split is not None:
         return train_test(data)[split == "test"]
     return dataclasses.replace(data, sha256=_sha256(x, y))

@@ -102,7 +102,9 @@ def _remedy(row: tuple[int, ...], wanted: tuple[int, ...], layout: str) -> str:
     if len(row) == 3 and row[1:] + row[:1] == wanted:
         return "The data are channels-first: load them with layout='NHWC'."
     if np.prod(row) == np.prod(wanted):
-        kind = "flat" if sum(d != 1 for d in wanted) <= 1 else "NCHW" if layout == "NHWC" else "NHWC"
+        first, last = (len(wanted) == 3 and wanted[axis] in (1, 3, 4) for axis in (0, 2))
+        kind = "NCHW" if layout == "NHWC" or (first and not last) else "NHWC"
+        kind = "flat" if sum(d != 1 for d in wanted) <= 1 else kind
         return f"The sizes agree, so only the arrangement differs: load with layout={kind!r}, or reshape the inputs to {(-1, *wanted)}."
     return "The sizes differ, so these data were not made for this model."
 

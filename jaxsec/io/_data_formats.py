@@ -107,6 +107,8 @@ def label_file(path: Path, y_key: str) -> np.ndarray:
 def _plain(error: Exception) -> str:
     """NumPy's message; that about pickles, which no option of ours allows, in other words."""
     text = str(error).rstrip(".")
+    if "contains pickled" in text:  # what NumPy takes any file for that is neither a ZIP nor an NPY
+        return "it is no ZIP archive of arrays at all. Was it written by numpy.savez?"
     return "it holds Python objects, which are not read; save arrays of numbers." if "allow_pickle" in text else f"{text}. Save it again."
 
 
@@ -179,7 +181,8 @@ def cifar(path: Path, split: str) -> Raw:
     data = b"".join(content(f) for f in files)
     if not data or len(data) % _CIFAR_RECORD:
         raise DataError(
-            f"{path} has {len(data)} bytes, no multiple of {_CIFAR_RECORD}: not the CIFAR-10 binary version (one label byte, 3072 pixels)."
+            f"{path} has {len(data)} bytes, no multiple of {_CIFAR_RECORD}: not the CIFAR-10 binary version (one label byte, 3072 pixels), "
+            "or cut short: copy or download it again."
         )
     records = np.frombuffer(data, np.uint8).reshape(-1, _CIFAR_RECORD)
     return Raw(records[:, 1:].reshape(-1, 3, 32, 32), records[:, 0], "NCHW", 255.0, ("CIFAR bytes 0..255 divided by 255",))

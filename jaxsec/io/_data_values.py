@@ -10,7 +10,7 @@ from ._data_formats import Raw
 MEASURED = "value range measured on the data"
 
 
-def classes(y: np.ndarray, n_classes: int | None) -> tuple[np.ndarray, tuple[str, ...]]:
+def classes(y: np.ndarray, n_classes: int | None, name: str) -> tuple[np.ndarray, tuple[str, ...]]:
     """Labels as class numbers; one-hot rows are read as the class they mark."""
     notes: tuple[str, ...] = ()
     if y.ndim == 2 and y.shape[1] == 1:
@@ -18,18 +18,26 @@ def classes(y: np.ndarray, n_classes: int | None) -> tuple[np.ndarray, tuple[str
     if y.ndim == 2 and np.isin(y, (0, 1)).all() and (y.sum(1) == 1).all():
         y, notes = y.argmax(1), ("one-hot labels read as class numbers",)
     if y.ndim != 1 or y.dtype.kind not in "fiub":
-        raise DataError(f"labels have shape {y.shape} and type {y.dtype}; allowed: one class number per row, or one-hot rows.")
+        raise DataError(
+            f"labels of {name} have shape {y.shape} and type {y.dtype}; allowed: one class number per row, or one-hot rows. Names of "
+            "classes are numbered with numpy.unique(y, return_inverse=True)[1], in the order that the model was trained with."
+        )
     if not len(y):
         return y.astype(np.int32), notes
     if not np.isfinite(y).all() or not np.array_equal(y, np.round(y)):
         wrong = y[np.argmax(~np.isfinite(y) | (y != np.round(y)))]
-        raise DataError(f"labels such as {wrong:.6g} are no class numbers; allowed: 0, 1, 2, ... Is this a measured quantity?")
+        raise DataError(f"labels of {name} such as {wrong:.6g} are no class numbers; allowed: 0, 1, 2, ... Is this a measured quantity?")
     low, high = int(y.min()), int(y.max())
     if low < 0 or (n_classes is not None and high >= n_classes):
         hint = f" They look 1-based: subtract 1 (now {low}..{high})." if low == 1 and high == n_classes else ""
         hint = " Are the two classes marked -1 and 1? Map them to 0 and 1." if low == -1 and high == 1 else hint
         most = "K - 1 for K classes" if n_classes is None else n_classes - 1
-        raise DataError(f"labels range from {low} to {high}; allowed: 0 to {most}.{hint}")
+        beyond = (y < 0) if n_classes is None else (y < 0) | (y >= n_classes)
+        hint = hint or " Drop such rows, or take the model that these labels belong to."
+        raise DataError(
+            f"labels of {name} range from {low} to {high}; allowed: 0 to {most}. First in row {int(np.argmax(beyond))}, in "
+            f"{int(beyond.sum())} of {len(y)} rows.{hint}"
+        )
     if high > 10_000_000:
         raise DataError(f"the highest label is {high}; class numbers are expected, is this a measured quantity?")
     return y.astype(np.int32), notes

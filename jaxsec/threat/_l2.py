@@ -10,7 +10,7 @@ from ..core._struct import struct
 from . import _sample
 from ._ball import Ball, displacement, lengths, positive, room_to
 from ._project import l2_multiplier, spread
-from ._rows import add_inward, column, flat, working_dtype
+from ._rows import add_inward, column, flat, rounded, working_dtype
 
 # Keep squares finite in float32: lengths beyond _FAR eps count as that, and eps below _NEAR is solved at _NEAR and scaled down.
 _FAR = 1e15
@@ -43,6 +43,7 @@ class L2(Ball):
     hi: Any = math.inf
 
     def project(self, x0: jax.Array, x: jax.Array) -> jax.Array:
+        x = rounded(x)  # what is measured must be what is returned
         args = (x0, x, *self._leaves(x0))
         eps = column(args[-1], x0)
         s = l2_multiplier(_projection_squares, True, *args)
@@ -56,6 +57,7 @@ class L2(Ball):
 
     def project_radially(self, x0: jax.Array, x: jax.Array) -> jax.Array:
         """AutoAttack's projection: scale the displacement to length eps if it is longer, then clip to the box. Feasible, two passes."""
+        x = rounded(x)
         eps = self.radius(x0)
         v = x.astype(eps.dtype) - x0.astype(eps.dtype)
         length = self._length(v)

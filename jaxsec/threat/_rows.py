@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 
 def working_dtype(x: Any) -> Any:
@@ -48,6 +49,19 @@ def aligned(name: str, v: Any, x: jax.Array) -> jax.Array:
     return v.reshape(shape)
 
 
+def rounded(x: jax.Array) -> jax.Array:
+    """Half-precision `x` as it is stored: inside a program XLA may otherwise go on with the wider number that it was rounded from."""
+    return lax.optimization_barrier(x) if jnp.finfo(x.dtype).bits < 32 else x
+
+
+def inward(x0: jax.Array, x: jax.Array) -> jax.Array:
+    """`x` in the dtype of `x0`, each element rounded towards `x0`: what is in a set around `x0` stays in it. Else the same array."""
+    if x.dtype == x0.dtype:
+        return x
+    centre = x0.astype(x.dtype)
+    return add_inward(centre, x - centre, x0.dtype)
+
+
 def _add_rounded(x0: jax.Array, d: jax.Array, dtype: Any, outward: bool) -> jax.Array:
     # Knuth's TwoSum: total + error is x0 + d without rounding, so the error's sign tells on which side the sum fell
     total = x0 + d
@@ -61,7 +75,7 @@ def _add_rounded(x0: jax.Array, d: jax.Array, dtype: Any, outward: bool) -> jax.
         total = jnp.where(error * side < 0, jnp.nextafter(total, x0), total)
     if dtype == total.dtype:
         return total
-    narrow = total.astype(dtype)
+    narrow = rounded(total.astype(dtype))
     beyond = (narrow.astype(total.dtype) - total) * side
     if outward:
         return jnp.where(beyond < 0, jnp.nextafter(narrow, jnp.where(side == 0, narrow, away.astype(dtype))), narrow)

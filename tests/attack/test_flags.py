@@ -6,6 +6,7 @@ import numpy as np
 
 import jaxsec
 from jaxsec import AutoAttack, LInf, Square
+from jaxsec.attack import _masking
 from tests.attack.conftest import mlp, weights
 
 KEY = jax.random.key(0)
@@ -80,3 +81,27 @@ def test_checks_keep_to_max_rows(small):
         max_rows=2, checks=True,
     )  # fmt: skip
     assert max(shapes) <= 2 and "returned-inputs" in {f.name for f in r.flags}
+
+
+def test_one_step_is_not_told_to_take_more(small):
+    model, x, y = small
+    r = jaxsec.attack(model, x, y, threat=LInf(eps=0.02, lo=0.0, hi=1.0), method=jaxsec.FGSM(), key=KEY)
+    assert "incomplete-optimisation" not in {f.name for f in r.flags} and not np.asarray(r.rising).any()
+
+
+def test_more_steps_help_only_where_chance_does_not_explain_it(monkeypatch):
+    """19 rows, 7 broken by few steps: two more say nothing, six more do, and so do six of sixty-four."""
+    for rows, many, flagged in ((19, 9, False), (19, 11, False), (19, 13, True), (64, 13, True)):
+        hits = {_masking.SHORT: np.arange(rows) < 7, _masking.LONG: np.arange(rows) < many}
+        monkeypatch.setattr(_masking, "_attack", lambda run, rows, method, hits=hits: hits[method.steps])
+        assert bool(_masking._more_steps(None, np.arange(rows))) == flagged, (rows, many)
+
+
+def test_reference_mode_counts_no_zero_gradient_where_a_row_is_wrong_already(small):
+    """It goes on after a success, where the untargeted DLR of a label ranked third is 1 whatever the input."""
+    _, x, y = small
+    r = jaxsec.attack(
+        jaxsec.bind(mlp, weights(0)), x, y, threat=LInf(eps=0.5, lo=0.0, hi=1.0), method=jaxsec.APGD(steps=20, loss="dlr", reference=True),
+        key=KEY, progress=False,
+    )  # fmt: skip
+    assert np.asarray(r.success).all() and not np.asarray(r.zero_gradients).any()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import jaxsec
+from jaxsec.attack._checkpoint import held
 from jaxsec.attack._square_windows import moved_mass
 from jaxsec.core import tuned
 
@@ -34,6 +35,41 @@ def test_targeted_rounds_go_towards_the_goal(small):
         np.testing.assert_array_equal(reached[np.asarray(r.success)], True)
         run[name] = float(np.mean(np.asarray(r.success)))
     assert run["ce"] > 0.3 and run["t"] >= run["ce"] - 0.05, run
+
+
+@pytest.mark.parametrize("classes", [3, 5])
+def test_targeted_dlr_moves_towards_a_class_that_ranks_low(small, classes):
+    """Over the spread of the three largest logits the loss of the third is -1 whatever the input; that looked like masked gradients."""
+    model, x, z = small
+    cut = jaxsec.bind(net, {"a": model.params["a"], "b": model.params["b"][:, :classes]})
+    order = np.argsort(-z[:, :classes], axis=1)
+    run = {"threat": jaxsec.LInf(eps=1.0, lo=0.0, hi=1.0), "key": jax.random.key(0), "progress": False}
+    towards = {}
+    for name, method in {
+        "ce": jaxsec.APGD(steps=30),
+        "dlr": jaxsec.APGD(steps=30, loss="dlr"),
+        "t": jaxsec.APGD(steps=30, targets=1),
+    }.items():
+        r = jaxsec.attack(cut, x, order[:, 2], targeted=True, method=method, **run)
+        assert not np.asarray(r.zero_gradients).any(), name
+        towards[name] = float(np.asarray(r.success).mean())
+    assert min(towards.values()) > 0.25, towards  # the ratio of the three largest reached 0 of 24 rows
+    # leaving the label by its second-likeliest other class alone: the first round of two is left out by a target beyond reach
+    r = jaxsec.attack(cut, x, order[:, 0], method=jaxsec.APGD(steps=10, targets=2), **(run | {"threat": jaxsec.LInf(eps=1e-4)}))
+    assert not np.asarray(r.zero_gradients).any()
+
+
+def test_one_process_at_a_time_in_a_folder_of_state(small, tmp_path):
+    model, x, z = small
+    run = {"threat": jaxsec.LInf(eps=0.1), "method": jaxsec.FGSM(), "key": jax.random.key(0), "state": tmp_path, "progress": False}
+    with held(tmp_path), pytest.raises(ValueError, match="in use by another run"):
+        jaxsec.attack(model, x, z.argmax(axis=1), **run)
+    first = jaxsec.attack(model, x, z.argmax(axis=1), **run)
+    np.testing.assert_array_equal(jaxsec.attack(model, x, z.argmax(axis=1), **run).x, first.x)
+    np.save(tmp_path / "attack.npy", np.zeros(3))
+    (tmp_path / "attack.npy").rename(tmp_path / "attack.npz")
+    with pytest.raises(ValueError, match="no readable attack state"):
+        jaxsec.attack(model, x, z.argmax(axis=1), **run)
 
 
 def test_a_run_resumes_with_another_batch_size(small, tmp_path):

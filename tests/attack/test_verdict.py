@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 import jaxsec
+from jaxsec.attack._method import observe, start_track
+from jaxsec.attack._problem import Problem
+from jaxsec.attack._record import Record
 
 
 def noisy(p, x, key):
@@ -116,6 +119,8 @@ def test_logits_of_any_kind_are_judged_by_argmax(noise_net, name):
     run = {"threat": threat, "method": jaxsec.APGD(steps=20, loss="margin"), "key": jax.random.key(0), "progress": False}
     inputs = jaxsec.attack(plain, x, np.asarray(plain(x)).argmax(axis=1), **run).x
     found = jaxsec.attack(changed, x, y, **run)
+    jitted = jax.jit(lambda x: jaxsec.attack(changed, x, y, **(run | {"progress": None})).success)(x)
+    np.testing.assert_array_equal(jitted, found.success)  # inside a program, too, an input that a method is not sure of is judged
     # every row that the plain net's inputs break in the changed net counts as broken, but for a few that its coarser numbers hide
     known = np.asarray(jax.jit(changed)(inputs)).argmax(axis=1) != y
     assert known.sum() > 10
@@ -137,3 +142,42 @@ def test_luck_does_not_add_up_over_rounds():
             model, x, y, threat=threat, method=jaxsec.PGD(steps=5, restarts=20), key=jax.random.key(0), draws=draws, progress=False
         )
         assert np.sum(np.asarray(r.status) == jaxsec.Status.ADVERSARIAL) <= (25 if draws == 1 else 3), draws
+
+
+def small_problem(noise_net, **changes):
+    params, x = noise_net[0].params, jnp.asarray(noise_net[1][:3])
+    model = jaxsec.bind(lambda p, x: jax.nn.relu(x @ p["a"]) @ p["b"], params)
+    threat = jaxsec.LInf(eps=0.1, lo=0.0, hi=1.0).canonical(x)
+    keys = jax.random.split(jax.random.key(0), 3)
+    return Problem(model=model, x0=x, y=jnp.zeros(3, jnp.int32), threat=threat, keys=keys, n_classes=5, rounding=1e-3, **changes)
+
+
+def test_the_margin_follows_the_clean_logits_where_those_at_hand_are_small(noise_net):
+    z = jnp.asarray([[1.0, 2.0, -9.0, 0.0, 0.0]] * 3)
+    np.testing.assert_allclose(small_problem(noise_net).unsure(z), 2e-3, rtol=1e-5)
+    np.testing.assert_allclose(small_problem(noise_net, scale=jnp.asarray([0.0, 1e3, 1.0])).unsure(z), [2e-3, 1.0, 2e-3], rtol=1e-5)
+
+
+def test_an_input_that_is_wrong_within_rounding_is_kept_before_a_larger_objective(noise_net):
+    """Row 0 is wrong by less than rounding, then right at a larger objective; row 1 the other way round; row 2 is wrong beyond doubt."""
+    problem = small_problem(noise_net)
+    near, right, sure = [1.0, 1.0001, 0, 0, 0], [1.0, 0.9, 0, 0, 0], [1.0, 2.0, 0, 0, 0]
+    first, second = problem.x0 + 0.01, problem.x0 + 0.02
+    g = jnp.ones_like(first)
+    track = observe(start_track(problem), problem, first, jnp.asarray([near, right, sure]), jnp.asarray([1.0, 5.0, 1.0]), 1, gradient=g)
+    track = observe(track, problem, second, jnp.asarray([right, near, right]), jnp.asarray([5.0, 1.0, 5.0]), 2, gradient=g)
+    np.testing.assert_array_equal(track.success, [False, False, True])
+    np.testing.assert_array_equal(track.candidate, [True, True, True])
+    np.testing.assert_array_equal(track.x, jnp.stack([first[0], second[1], first[2]]))
+
+
+def test_an_attempt_outside_the_set_is_not_shown(noise_net):
+    problem = small_problem(noise_net)
+    x = np.asarray(problem.x0)
+    record = Record.start(x, np.zeros(3, bool), np.ones(3, bool), 1)
+    track = start_track(problem).replace(x=problem.x0 + 1.0, success=jnp.asarray([True, False, True]))
+    inside, wrong = np.array([False, False, True]), np.array([True, False, True])
+    record.merge(np.arange(3), track, 0, inside, wrong, jaxsec.PGD(), 1)
+    np.testing.assert_array_equal(record.x, np.stack([x[0], x[1], x[2] + 1.0]))
+    assert record.status.tolist() == [jaxsec.Status.INFEASIBLE, jaxsec.Status.ROBUST, jaxsec.Status.ADVERSARIAL]
+    assert record.success.tolist() == [False, False, True]

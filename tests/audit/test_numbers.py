@@ -10,7 +10,7 @@ from scipy.stats import beta
 
 from jaxsec.audit import Plan
 from jaxsec.audit._examples import decode, encode
-from jaxsec.audit._judge import _SHARES, findings_of, verdict_of
+from jaxsec.audit._judge import _SHARES, findings_of, nothing_attacked, verdict_of
 from jaxsec.audit._numbers import cdf
 from jaxsec.audit._statistics import interval_of, share
 
@@ -50,7 +50,7 @@ def numbers(robust: int, noise: int, alone: tuple[int, ...] = (90, 50), majority
 
     points = [{"eps": float(i), "robust": of(c), "alone": of(c)} for i, c in enumerate(alone)]
     return {
-        "clean": {"accuracy": of(90), "majority_share": majority},
+        "clean": {"accuracy": of(90), "majority_share": majority, "classes_present": 10},
         "noise": {"one_draw": of(noise), "all_draws": of(noise), "draws": 5},
         "sweep": {"points": points},
         "worst_case": {"robust": of(robust), "success_rate": of(90 - robust, 90)},
@@ -83,6 +83,31 @@ def test_clean_accuracy_is_compared_with_a_constant_answer() -> None:
     assert judge(numbers(40, 88))["JSX-MDL-001"] == "info"
     assert judge(numbers(40, 88, majority=0.88))["JSX-MDL-001"] == "medium"
     assert judge(numbers(40, 88, majority=1.0))["JSX-MDL-001"] == "info", "one class alone says nothing"
+
+
+@pytest.mark.parametrize(("present", "severity"), [(1, "medium"), (9, "low")])
+def test_classes_without_rows_are_found(present: int, severity: str) -> None:
+    values = numbers(40, 88)
+    assert "JSX-VAL-007" not in judge(values)
+    values["clean"]["classes_present"] = present
+    assert judge(values)["JSX-VAL-007"] == severity
+
+
+def test_an_attack_on_nothing_cannot_pass() -> None:
+    values = numbers(90, 90)
+    assert nothing_attacked(values, 0.1) == ""
+    found = findings_of(values, [], eps=0.0, norm="linf", plan=Plan(), n_classes=10)
+    assert {f.id: f.severity for f in found}["JSX-VAL-008"] == "high" and not [f for f in found if f.family.startswith("evasion")]
+    verdict = verdict_of(values, found, 0.5, nothing=nothing_attacked(values, 0.0))
+    assert verdict["state"] == "fail" and "eps is 0" in verdict["reason"]
+    values["worst_case"]["success_rate"] = share(np.zeros(0, bool), 0.95)
+    assert "no row was right" in nothing_attacked(values, 0.1)
+
+
+def test_the_verdict_names_a_reduced_attack() -> None:
+    values = numbers(60, 88)
+    assert "reduced attack" in verdict_of(values, [], 0.5, reduced=True)["reason"]
+    assert "reduced" not in verdict_of(values, [], 0.5)["reason"]
 
 
 def test_reduced_attacks_and_flags_are_findings() -> None:

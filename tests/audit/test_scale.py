@@ -10,7 +10,9 @@ import pytest
 
 import jaxsec
 from jaxsec.audit import audit
-from jaxsec.audit._scale import scale_findings, too_small
+from jaxsec.audit._scale import scale_findings, too_large, too_small
+from jaxsec.audit._text import rows_said
+from jaxsec.io import load_data
 from jaxsec.threat import Ball
 
 from .conftest import subject_of, tiny_plan
@@ -31,6 +33,37 @@ from .conftest import subject_of, tiny_plan
 def test_eps_beside_the_scale(threat: Ball, row: tuple[int, ...], small: bool) -> None:
     assert bool(too_small(threat, row)) == small
     assert [(f.id, f.severity) for f in scale_findings(threat, row, None)] == ([("JSX-VAL-004", "medium")] if small else [])
+
+
+@pytest.mark.parametrize(
+    ("threat", "said"),
+    [
+        (jaxsec.LInf(eps=8.0, lo=0.0, hi=1.0), "was 8/255 meant?"),
+        (jaxsec.LInf(eps=0.5, lo=0.0, hi=1.0), "from 0.5 on"),
+        (jaxsec.LInf(eps=0.49, lo=0.0, hi=1.0), ""),
+        (jaxsec.LInf(eps=8.0, lo=0.0, hi=255.0), ""),
+        (jaxsec.L2(eps=14.0, lo=0.0, hi=1.0), "from 14 on"),
+        (jaxsec.L2(eps=13.9, lo=0.0, hi=1.0), ""),
+        (jaxsec.L1(eps=392.0, lo=0.0, hi=1.0), "from 392 on"),
+        (jaxsec.L1(eps=391.0, lo=0.0, hi=1.0), ""),
+        (jaxsec.LInf(eps=8.0), ""),
+    ],
+)
+def test_eps_beyond_any_robustness(threat: Ball, said: str) -> None:
+    """From half the range on every input of 28 x 28 can become the grey one in the middle."""
+    found = too_large(threat, (28, 28))
+    assert said in found and bool(said) == bool(found)
+    assert [(f.id, f.severity) for f in scale_findings(threat, (28, 28), None)] == ([("JSX-VAL-006", "medium")] if said else [])
+
+
+def test_which_rows_were_audited_is_said() -> None:
+    facts = {"audited": 150, "rows": 150, "available": 10_000}
+    assert rows_said({"data": facts}) == "the first 150 of 10000 rows"
+    assert rows_said({"data": facts | {"audited": 100}}) == "100 rows drawn at random from the first 150 of 10000 rows"
+    assert rows_said({"data": facts | {"available": 150}}) == "all 150 rows"
+    assert rows_said({"data": {"audited": 100, "rows": 150}}) == "100 rows drawn at random from 150 rows"
+    data = load_data("digits", limit=20)
+    assert (len(data), data.available, data.first(5).available, data.rows(slice(5)).available) == (20, 1797, 20, 5)
 
 
 def test_both_reach_the_report() -> None:

@@ -14,6 +14,7 @@ from jaxsec.audit import Report
 from jaxsec.cli import _main
 from jaxsec.cli._cache import keep_programs
 from jaxsec.cli._show import audit_summary
+from jaxsec.core import Status
 
 from .conftest import Run
 
@@ -45,10 +46,13 @@ def test_the_summary_counts_what_it_does_not_show(capsys: pytest.CaptureFixture[
         "findings": [{"severity": s, "title": f"Finding {i}", "message": "seen"} for i, s in enumerate(levels)],
         "coverage": [],
         "wall_s": 1.0,
+        "data": {"name": "d", "audited": 2, "rows": 2, "available": 7},
+        "model": {"notes": ["final Softmax removed"]},
     }
     audit_summary(Report(data), tmp_path)
     said = " ".join(capsys.readouterr().out.split())
     assert f"also 2 low (Finding 1, Finding 2), 1 info: see Findings in {tmp_path / 'report.md'}" in said
+    assert "data d: the first 2 of 7 rows" in said and "final Softmax removed" in said
     assert "medium Finding 0: seen" in said and "accuracy at one random point per row" in said
     data["findings"] = []
     audit_summary(Report(data), tmp_path)
@@ -64,6 +68,28 @@ def test_report_renders_again(run: Run, files: pathlib.Path, tmp_path: pathlib.P
     code, out, _ = run("report", tmp_path / "r")
     assert code == 0 and "report.html" in out
     assert (tmp_path / "r" / "report.html").read_bytes() == before
+    edited = json.loads((tmp_path / "r" / "report.json").read_text())
+    edited["probes"]["clean"]["accuracy"]["value"] = 0.1
+    (tmp_path / "r" / "report.json").write_text(json.dumps(edited))
+    code, _, err = run("report", tmp_path / "r")
+    assert code == 2 and "probes.clean.accuracy has the value 0.1, and 8 of 8 is 1.0: the file was edited" in err
+
+
+def test_an_eps_that_cannot_be_meant_is_warned_of(run: Run, files: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    words = ("attack", f"{files}/net.py:model", "--data", files / "data.npz", "--method", "fgsm", "--out", tmp_path / "a.npz", "-q")
+    for eps, said in (("8", "no model can be robust; was 8/255 meant?"), ("0", "--eps is 0: no input can be changed"), ("0.1", "")):
+        code, _, err = run(*words, "--eps", eps, "--range", "0,1")
+        assert code == 0 and said in err and bool(said) == bool(err)
+
+
+def test_nobody_reading_is_no_verdict(files: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    """`jaxsec version | true`: not 1, which says that a limit was not kept."""
+    command = [sys.executable, "-m", "jaxsec", "version"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        err = process.stderr.read()
+        assert process.wait() == 141 and "Traceback" not in err
 
 
 @pytest.mark.parametrize("method", ["fgsm", "square"])
@@ -91,6 +117,11 @@ def test_attack_saves_inputs_that_hold_what_they_claim(run: Run, files: pathlib.
     with np.load(out) as file:
         saved = dict(file)
     assert np.abs(saved["x"] - saved["x_clean"]).max() <= 0.1 + 1e-6
+    about = json.loads(str(saved["about"]))
+    assert about["threat"] == {"norm": "linf", "eps": 0.1, "lo": 0.0, "hi": 1.0} and about["seed"] == 0
+    assert about["method"]["method"].lower() == method and len(about["model"]["sha256"]) == len(about["data"]["sha256"]) == 64
+    assert about["status"]["2"] == Status.WRONG_BEFORE.message and about["stages"] == [method]
+    assert f"{about['method']['method']}, linf eps 0.1, inputs in [0.0, 1.0], seed 0" in said and "0 of them before any attack" in said
     space: dict = {}
     exec((files / "net.py").read_text(), space)
     wrong = np.asarray(space["model"]()(saved["x"]).argmax(axis=1)) != saved["y"]

@@ -65,6 +65,15 @@ X, Y = np.full((3, 6, 6, 1), 0.5, np.float32), np.array([0, 1, 2])
         (["attack", "{f}/net.py:model", "--data", "{t}/ok.npz", "--method", "fgsm", "--steps", "3"], "does not apply"),
         (["attack", "{f}/net.py:model", "--data", "{t}/ok.npz", "--out", "{t}/adv.txt"], ".npz"),
         (["report", "{t}"], "no report"),
+        (["report", "{t}/edited"], "report.json is no report of schema 1.0: the whole: 'tool' is a required property"),
+        (["audit", "--plan", "{t}"], "is a folder; a TOML file is needed"),
+        (["audit", "--out", "{t}/file"], "/file' is a file, not a folder; name a folder for the report"),
+        (["audit", "{f}/net.py:model", "--data", "{t}/text.npz"], "it is no ZIP archive of arrays at all"),
+        (["audit", "{f}/net.py:model", "--data", "{t}/names.npz"], "numpy.unique(y, return_inverse=True)"),
+        (
+            ["audit", "{f}/net.py:model", "--data", "{t}/ok.npz", "--stored-layout", "flat"],
+            "is 'flat'; allowed: NCHW, NHWC.",
+        ),
         (["frobnicate"], "frobnicate"),
         (["audit", "--loud"], "--loud"),
         (["audit", "{f}/net.py:nothing", "--data", "digits"], "net.py has no 'nothing'"),
@@ -129,6 +138,10 @@ def test_mistakes(run: Run, files: pathlib.Path, tmp_path: pathlib.Path, args: l
     np.save(tmp_path / "x.npy", X)
     (tmp_path / "t.csv").write_text("width,kind\n1,0\n2,1\n")
     (tmp_path / "dir.npz").mkdir()
+    (tmp_path / "text.npz").write_text("hello")
+    write(tmp_path, "names.npz", x=X, y=np.array(["cat", "dog", "cat"]))
+    (tmp_path / "edited").mkdir()
+    (tmp_path / "edited" / "report.json").write_text('{"schema": "jaxsec-report", "schema_version": "1.0"}')
     for name, text in PLANS.items():
         (tmp_path / f"{name}.toml").write_text(text)
     given = [a.format(f=files, t=tmp_path) for a in args]

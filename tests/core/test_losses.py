@@ -1,5 +1,6 @@
 """Losses and order statistics against plain NumPy."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -31,6 +32,21 @@ def test_dlr_is_scale_and_shift_free_and_refuses_two_classes():
     np.testing.assert_allclose(losses.dlr(3 * Z + 7, Y), losses.dlr(Z, Y), rtol=1e-3, atol=1e-5)
     with pytest.raises(ValueError, match="at least 3"):
         losses.dlr(Z[:, :2], Y % 2)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 6])
+def test_targeted_dlr_has_a_slope_wherever_the_target_ranks(classes):
+    """The loss between the first and the third of the untargeted ratio is -1 whatever the input: no gradient, and no attack."""
+    z = jnp.asarray(np.sort(R.normal(size=(classes, classes)).astype(np.float32), axis=1)[:, ::-1])
+    t = jnp.arange(1, classes)
+    toward = jax.grad(lambda z: jnp.sum(losses.targeted("dlr", z, t)))(z[1:])
+    between = jax.grad(lambda z: jnp.sum(losses.dlr_targeted(z, jnp.zeros_like(t), t)))(z[1:])
+    for slope in (np.asarray(toward), np.asarray(between)):
+        assert np.all(slope[np.arange(classes - 1), t] > 0.05), "rises with the target"
+    if classes > 3:
+        top = -np.sort(-np.asarray(z[1:], np.float64), axis=1)
+        wanted = (top[np.arange(classes - 1), t] - top[:, 0]) / (top[:, 0] - 0.5 * (top[:, 2] + top[:, 3]))
+        np.testing.assert_allclose(losses.targeted("dlr", z[1:], t), wanted, rtol=1e-4)
 
 
 @given(st.integers(1, 9), st.integers(0, 10_000))

@@ -131,7 +131,7 @@ def test_csv(tmp_path):
         ("a,y\n", "a header and no rows"),
         ("", "is empty"),
         ("a,y\nnan,0\n1,1\n", "NaN or infinite inputs, first in row 0"),
-        ("a,y\n1,0.5\n1,1\n", r"labels such as 0\.5 are no class numbers"),
+        ("a,y\n1,0.5\n1,1\n", r"such as 0\.5 are no class numbers"),
     ]:
         (tmp_path / "bad.csv").write_text(body)
         with pytest.raises(DataError, match=message):
@@ -144,7 +144,12 @@ def test_csv(tmp_path):
         (np.zeros((3, 2)), [0, 1], {}, "3 inputs and 2 labels"),
         (np.zeros((0, 2)), np.zeros(0, int), {}, "0 inputs and 0 labels"),
         (np.full((2, 2), np.inf), [0, 1], {}, "NaN or infinite inputs, first in row 0"),
-        (np.zeros((2, 2)), [1, 3], {"n_classes": 3}, r"range from 1 to 3; allowed: 0 to 2. They look 1-based"),
+        (
+            np.zeros((2, 2)),
+            [1, 3],
+            {"n_classes": 3},
+            r"range from 1 to 3; allowed: 0 to 2. First in row 1, .* They look 1-based",
+        ),
         (np.zeros((2, 2)), [-1, 1], {}, "marked -1 and 1"),
         (np.full((2, 2), 200.0), [0, 1], {"value_range": (0, 1)}, r"range from 200 to 200, outside value_range=\(0, 1\); .* divide_by=255"),
         (np.zeros((2, 2)), [0, 1], {"value_range": (1, 0)}, "must be below"),

@@ -1,0 +1,45 @@
+"""What a saved attack says of itself: enough to repeat it, and what its numbers mean."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..audit._environment import environment, hash_of, model_facts, now
+from ..audit._facts import bound, plain
+from ..audit._probes import settings_of
+from ..core import AttackResult, Model, Status
+from ..core._check import n_classes_of
+from ..io import Dataset
+from ..threat import Ball
+
+
+def about_attack(
+    model: Model, data: Dataset, method: Any, threat: Ball, found: AttackResult, *, seed: int, target: int | None
+) -> dict[str, Any]:
+    """JSON types only; the names are those of an audit's report."""
+    return plain(
+        {
+            "tool": {"name": "jaxsec", "version": __version__},
+            "started": now(),
+            "method": settings_of(method),
+            "threat": {"norm": threat.norm, "eps": float(np.asarray(threat.eps)), "lo": bound(threat.lo), "hi": bound(threat.hi)},
+            "target": target,
+            "seed": seed,
+            "model": model_facts(model, n_classes_of(model, data.x)),
+            "data": {
+                "name": data.name,
+                "source": data.source,
+                "labels": data.labels,
+                "available": data.available,
+                "rows": len(data),
+                "sha256": hash_of((data.x, data.y)),
+                "notes": list(data.notes),
+            },
+            "stages": list(found.stages),
+            "status": {str(int(s)): s.message for s in Status},
+            "flags": [dataclasses.asdict(f) for f in found.flags],
+            "environment": environment(),
+        }
+    )

@@ -1,8 +1,10 @@
 """What every test runs under: eight CPU devices, rank promotion an error, a compilation cache outside the tree."""
 
+import gc
 import os
 import pathlib
 import tempfile
+from collections.abc import Iterator
 
 # Read when a JAX backend starts, so it must be set before anything draws an array.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
@@ -12,12 +14,24 @@ import jax
 import pytest
 
 N_DEVICES = 8
+_MAPS, _tests = pathlib.Path("/proc/self/maps"), 0
 _CACHE = pathlib.Path(tempfile.gettempdir()) / f"jaxsec-test-cache-{os.getuid()}"
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     jax.config.update("jax_compilation_cache_dir", str(_CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+@pytest.fixture(autouse=True)
+def compiled_programs_do_not_pile_up() -> Iterator[None]:
+    """Each compiled program holds dozens of memory maps; beyond the kernel's limit (65,530 in a process) XLA crashes while it compiles."""
+    yield
+    global _tests
+    _tests += 1
+    if _tests % 8 == 0 and _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > 25_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import numpy as np
 
 from ._charts import charts_of
 from ._examples import decode
-from ._text import examples_said, noise_said, resumed_said, rows_said, runs_of, valued
+from ._text import examples_said, limited_said, noise_said, resumed_said, rows_said, runs_of, valued
 
 LIMIT = 3 * 1024 * 1024
 
@@ -34,6 +34,7 @@ def html_of(data: dict[str, Any]) -> str:
         examples=examples,
         examples_said=examples_said(data) if data["examples"] else "",
         rows_said=rows_said(data),
+        limited=limited_said(data),
         noise_said=noise_said(data["probes"]["noise"]) if "noise" in data["probes"] else "",
         attacks=attacks_of(data),
         settings=settings_of(data),

@@ -212,7 +212,7 @@ def _ordinary(numbers: dict[str, Any], n_classes: int) -> list[Finding]:
         found.append(
             Finding(
                 id="JSX-VAL-007", family="evaluation", severity=severity, title="Classes without rows", message=text, remedy=remedy,
-                value=float(present), unit="classes", n=clean["n"],
+                value=float(present), unit=f"of {n_classes} classes", n=clean["n"],
             )
         )  # fmt: skip
     return found

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from ._text import NOISE, noise_said, percent, resumed_said, rows_said, seed_said, sweep_said, sweep_table, valued
+from ._text import NOISE, limited_said, noise_said, percent, resumed_said, rows_said, seed_said, sweep_said, sweep_table, valued
 
 
 def markdown_of(data: dict[str, Any]) -> str:
@@ -43,6 +43,8 @@ def markdown_of(data: dict[str, Any]) -> str:
     rows = [(c["title"], c["status"], c["reason"] or ", ".join(c["probes"]), _ids(c["standards"])) for c in data["coverage"]]
     lines += ["", "## Coverage", "", *_table(("family", "status", "probes, or why not", "standards"), rows)]
     lines += ["", "## What the numbers mean", "", *(f"- {limit}" for limit in data["limits"])]
+    if limited := limited_said(data):
+        lines += ["", "## Notes on the data", "", f"- {limited[0].upper()}{limited[1:]}"]
     if data["model"]["notes"]:
         lines += ["", "## Notes on the model", "", *(f"- {_cell(note)}" for note in data["model"]["notes"])]
     return "\n".join(lines) + "\n"

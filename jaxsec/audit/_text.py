@@ -14,6 +14,13 @@ def rows_said(data: dict[str, Any]) -> str:
     return (f"all {source}" if rows == available else source) if audited == rows else f"{audited} rows drawn at random from {source}"
 
 
+def limited_said(data: dict[str, Any]) -> str:
+    """What a limit means for the intervals; "" without one."""
+    rows, available = data["data"]["rows"], data["data"].get("available", 0)
+    text = f"a limit left the first {rows} of {available} rows; the intervals hold for all where the order of the file means nothing."
+    return text if available > rows else ""
+
+
 def percent(share: dict[str, Any]) -> str:
     """`62.0 % [58.1, 65.8]`, the interval in brackets."""
     if share["value"] is None:

@@ -12,7 +12,8 @@ from jaxsec import APGD, FAB, FGSM, PGD
 from jaxsec.threat import named
 
 EPS = {"linf": 0.008, "l2": 0.06, "l1": 0.4}
-HALF = [jnp.bfloat16, jnp.float16]
+METHODS = (FGSM(), PGD(), APGD(steps=20), FAB(steps=20, targets=3))
+CASES = [(m, norm, jnp.bfloat16) for m in METHODS for norm in EPS] + [(m, "linf", jnp.float16) for m in METHODS]
 
 
 def net(p, x):
@@ -28,9 +29,7 @@ def problem():
     return model, x, np.asarray(jax.jit(model)(x).argmax(axis=1)).astype(np.int32)
 
 
-@pytest.mark.parametrize("dtype", HALF)
-@pytest.mark.parametrize("norm", EPS)
-@pytest.mark.parametrize("method", [FGSM(), PGD(), APGD(steps=20), FAB(steps=20, targets=3)], ids=lambda m: m.name)
+@pytest.mark.parametrize("method, norm, dtype", CASES, ids=[f"{m.name}-{norm}-{jnp.dtype(dtype)}" for m, norm, dtype in CASES])
 def test_attacks_are_about_as_strong_as_on_float32(problem, method, norm, dtype):
     """PGD's step of eps / 16 is below half a unit of bfloat16 in [0.5, 1): iterates of that dtype would never leave their start."""
     model, x, y = problem

@@ -51,7 +51,7 @@ def logits_of(model: Any, x: Any) -> jax.ShapeDtypeStruct:
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"the model does not take rows of shape {tuple(x.shape[1:])} and dtype {x.dtype}: {str(error).splitlines()[0]}. "
-            "Check the layout (NCHW or NHWC) and whether images must be flattened."
+            "Check the layout (NCHW or NHWC), whether images must be flattened, and the dtype that the model takes."
         ) from error
     if out.ndim != 2 or out.shape[0] != 2 or out.shape[1] < 2:
         raise ValueError(f"the model turns {rows.shape} into {out.shape}; logits of shape [B, K] with K >= 2 are needed.")

@@ -53,17 +53,19 @@ class Cursor:
 
 @contextlib.contextmanager
 def held(folder: str | os.PathLike[str] | None) -> Iterator[None]:
-    """Keeps other processes out of a folder of state while it is in use; `ValueError` where one is in it."""
+    """Keeps other processes out of a folder of state while it is in use; `ValueError` where one is in it, or it is no folder."""
     if folder is None:
         yield
         return
-    Path(folder).mkdir(parents=True, exist_ok=True)
     lock = FileLock(Path(folder) / ".lock", blocking=False)
     try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
         raise ValueError(f"{folder} is in use by another run; wait until that ends, or give another folder.") from error
-    except NotImplementedError:  # a file system of a cluster without locks: better to run than to refuse
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"state is {str(folder)!r}, which is or lies under a file; give a folder.") from error
+    except (NotImplementedError, OSError):  # no locks on this file system, or a finished state that is only read: better than to refuse
         yield
         return
     try:

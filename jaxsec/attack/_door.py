@@ -96,14 +96,14 @@ def attack(
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((model, x, y, threat, key, row_ids))):
         x, y = jnp.asarray(x), jnp.asarray(y)
         model = tuned(model).replace(info=ModelInfo())
-        stages, _ = _fitted(method, threat.norm, n_classes_of(model, x), x.shape[1:])
+        stages, _ = _fitted(method, threat.norm, n_classes_of(model, x), x.shape[1:], targeted)
         return pure(model, x, y, threat, stages, as_key(key), targeted, draws, row_ids)
     x, y, n_classes = check_batch(model, x, y, threat, max_rows)
     if not 1 <= min_rows <= max_rows:
         raise ValueError(f"min_rows is {min_rows}; it must be from 1 to max_rows, which is {max_rows}.")
     key = as_key(key)
     ids = _checked_ids(row_ids, len(y))
-    stages, notes = _fitted(method, threat.norm, n_classes, x.shape[1:])
+    stages, notes = _fitted(method, threat.norm, n_classes, x.shape[1:], targeted)
     if isinstance(method, AutoAttack) and method.version == "rand" and not model.stochastic:
         notes += ("AutoAttack: version 'rand' is for randomised models and weaker on this one, which is not bound as one; use 'standard'",)
     model = tuned(model).replace(info=ModelInfo())  # names are static: they must not decide what is compiled
@@ -136,7 +136,7 @@ def _stages(method: Method | AutoAttack, norm: str) -> list[tuple[str, Method]]:
 
 
 def _fitted(
-    method: Method | AutoAttack, norm: str, n_classes: int, row_shape: tuple[int, ...]
+    method: Method | AutoAttack, norm: str, n_classes: int, row_shape: tuple[int, ...], targeted: bool
 ) -> tuple[list[tuple[str, Method]], tuple[str, ...]]:
     if not isinstance(method, Method | AutoAttack):
         shown = f"the class {method.__name__}; write {method.__name__}()" if isinstance(method, type) else type(method).__name__
@@ -156,6 +156,8 @@ def _fitted(
         # one dtype, so that 0.1, np.float32(0.1) and jnp.asarray(0.1) share a program
         stages.append((name, jax.tree.map(lambda v: v if isinstance(v, Tracer) else np.asarray(v, np.float32), fitted)))
         notes += said
+        if targeted and n_classes == 3 and getattr(fitted, "loss", "") == "dlr":
+            notes.append(f"{m.name}: DLR towards a class needs 4 classes, the model has 3; the margin loss was used")
     return stages, tuple(notes)
 
 

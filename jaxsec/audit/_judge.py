@@ -235,11 +235,12 @@ def _flag(flag: dict[str, Any]) -> Finding:
 
 def nothing_attacked(numbers: dict[str, Any], eps: float) -> str:
     """Why no row was attacked although attacks ran; "" where some were."""
+    if "worst_case" not in numbers:
+        return ""
     if eps == 0:
         return "eps is 0, so no input could be changed"
-    if "worst_case" in numbers and numbers["worst_case"]["success_rate"]["n"] == 0:
-        return "no row was right as it is, so there was none to attack"
-    return ""
+    none = numbers["worst_case"]["success_rate"]["n"] == 0
+    return "no row was right as it is, so there was none to attack" if none else ""
 
 
 def _nothing(why: str) -> Finding:

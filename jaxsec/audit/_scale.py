@@ -33,7 +33,7 @@ def too_large(threat: Ball, row: tuple[int, ...]) -> str:
         return ""
     said = f"eps {eps:g} is so large for the valid range [{lo.min():g}, {hi.max():g}] that every input can be turned into the same one "
     said += f"(from {least:.4g} on), so no model can be robust"
-    return said + (f"; was {eps:g}/255 meant?" if threat.norm == "linf" and eps <= 64 and hi.max() <= 1 else "")
+    return said + (f"; was {eps:g}/255 meant?" if threat.norm == "linf" and 1 <= eps <= 64 and hi.max() <= 1 else "")
 
 
 def measured(data: Any) -> str:

@@ -179,7 +179,8 @@ l1_level = jax.jit(_l1_root, static_argnums=0)
 def greedy(a: jax.Array, c: jax.Array, eps: jax.Array) -> jax.Array:
     """The m in [0, c] with `sum(m) <= eps` of largest `sum(a * m)`: a fractional knapsack without a sort.
 
-    Guarantee: elements with a = 0 get nothing; elements tied at the last price share what is left in proportion to c.
+    Guarantee: elements with a = 0 get nothing (nor do denormal ones, where XLA takes these for 0);
+      those tied at the last price share what is left in proportion to c.
     Args: a, c: [B, D] non-negative, c finite. eps: [B].
     Cost: that of `highest`, for the lowest price that the budget still reaches.
     """

@@ -52,6 +52,7 @@ def test_targeted_dlr_moves_towards_a_class_that_ranks_low(small, classes):
     }.items():
         r = jaxsec.attack(cut, x, order[:, 2], targeted=True, method=method, **run)
         assert not np.asarray(r.zero_gradients).any(), name
+        assert any("DLR towards a class needs 4" in f.message for f in r.flags) == (classes == 3 and name == "dlr"), name
         towards[name] = float(np.asarray(r.success).mean())
     assert min(towards.values()) > 0.25, towards  # the ratio of the three largest reached 0 of 24 rows
     # leaving the label by its second-likeliest other class alone: the first round of two is left out by a target beyond reach
@@ -64,6 +65,9 @@ def test_one_process_at_a_time_in_a_folder_of_state(small, tmp_path):
     run = {"threat": jaxsec.LInf(eps=0.1), "method": jaxsec.FGSM(), "key": jax.random.key(0), "state": tmp_path, "progress": False}
     with held(tmp_path), pytest.raises(ValueError, match="in use by another run"):
         jaxsec.attack(model, x, z.argmax(axis=1), **run)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"file', which is or lies under a file; give a folder"):
+        jaxsec.attack(model, x, z.argmax(axis=1), **(run | {"state": tmp_path / "file"}))
     first = jaxsec.attack(model, x, z.argmax(axis=1), **run)
     np.testing.assert_array_equal(jaxsec.attack(model, x, z.argmax(axis=1), **run).x, first.x)
     np.save(tmp_path / "attack.npy", np.zeros(3))

@@ -95,7 +95,7 @@ def test_classes_without_rows_are_found(present: int, severity: str) -> None:
 
 def test_an_attack_on_nothing_cannot_pass() -> None:
     values = numbers(90, 90)
-    assert nothing_attacked(values, 0.1) == ""
+    assert nothing_attacked(values, 0.1) == "" and nothing_attacked({"clean": values["clean"]}, 0.0) == ""
     found = findings_of(values, [], eps=0.0, norm="linf", plan=Plan(), n_classes=10)
     assert {f.id: f.severity for f in found}["JSX-VAL-008"] == "high" and not [f for f in found if f.family.startswith("evasion")]
     verdict = verdict_of(values, found, 0.5, nothing=nothing_attacked(values, 0.0))

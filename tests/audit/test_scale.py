@@ -39,7 +39,7 @@ def test_eps_beside_the_scale(threat: Ball, row: tuple[int, ...], small: bool) -
     ("threat", "said"),
     [
         (jaxsec.LInf(eps=8.0, lo=0.0, hi=1.0), "was 8/255 meant?"),
-        (jaxsec.LInf(eps=0.5, lo=0.0, hi=1.0), "from 0.5 on"),
+        (jaxsec.LInf(eps=0.5, lo=0.0, hi=1.0), "(from 0.5 on), so no model can be robust"),
         (jaxsec.LInf(eps=0.49, lo=0.0, hi=1.0), ""),
         (jaxsec.LInf(eps=8.0, lo=0.0, hi=255.0), ""),
         (jaxsec.L2(eps=14.0, lo=0.0, hi=1.0), "from 14 on"),
@@ -52,7 +52,7 @@ def test_eps_beside_the_scale(threat: Ball, row: tuple[int, ...], small: bool) -
 def test_eps_beyond_any_robustness(threat: Ball, said: str) -> None:
     """From half the range on every input of 28 x 28 can become the grey one in the middle."""
     found = too_large(threat, (28, 28))
-    assert said in found and bool(said) == bool(found)
+    assert said in found and bool(said) == bool(found) and ("meant" in said) == ("meant" in found)
     assert [(f.id, f.severity) for f in scale_findings(threat, (28, 28), None)] == ([("JSX-VAL-006", "medium")] if said else [])
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from filelock import FileLock, Timeout
 
 from ._record import Record
 
@@ -57,6 +56,8 @@ def held(folder: str | os.PathLike[str] | None) -> Iterator[None]:
     if folder is None:
         yield
         return
+    from filelock import FileLock, Timeout
+
     lock = FileLock(Path(folder) / ".lock", blocking=False)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from scipy.stats import binomtest
 
 from ..core._keys import fold
 from ..core._result import Flag, Status
@@ -67,6 +66,8 @@ def _unbounded(run: Run, rows: np.ndarray) -> list[Flag]:
 
 def _more_steps(run: Run, rows: np.ndarray) -> list[Flag]:
     """Five times the steps must not find much more."""
+    from scipy.stats import binomtest  # half a second to import
+
     few, many = _attack(run, rows, PGD(steps=SHORT)), _attack(run, rows, PGD(steps=LONG))
     gain, won, lost = float(many.mean() - few.mean()), int(np.sum(many & ~few)), int(np.sum(few & ~many))
     # a sign test over the rows on which the two differ: five against none is the least that chance does not explain

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -58,21 +59,25 @@ def held(folder: str | os.PathLike[str] | None) -> Iterator[None]:
         return
     from filelock import FileLock, Timeout
 
-    lock = FileLock(Path(folder) / ".lock", blocking=False)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"state is {str(folder)!r}, which is or lies under a file; give a folder.") from error
+    lock = FileLock(Path(folder) / ".lock", blocking=False)
+    try:
         lock.acquire()
     except Timeout as error:
         raise ValueError(f"{folder} is in use by another run; wait until that ends, or give another folder.") from error
-    except (FileExistsError, NotADirectoryError) as error:
-        raise ValueError(f"state is {str(folder)!r}, which is or lies under a file; give a folder.") from error
-    except (NotImplementedError, OSError):  # no locks on this file system, or a finished state that is only read: better than to refuse
-        yield
-        return
+    except NotImplementedError:
+        pass  # a cluster's file system without locks: better to run than to refuse
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        # a finished state may be read where nothing may be written; what must write will fail by itself
     try:
         yield
     finally:
-        lock.release()
+        lock.release()  # does nothing where it is not held
 
 
 class Checkpoint:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ..threat import Ball
 from ._environment import hash_of
 from ._finding import Finding
 from ._plan import Plan
@@ -39,7 +40,7 @@ def data_facts(data: Any, x: np.ndarray, y: np.ndarray, subject: Subject) -> dic
     }
 
 
-def bound(v: Any) -> float | str:
+def _bound(v: Any) -> float | str:
     """A side of the box: a number, or words for one that is infinite or differs by value."""
     a = np.asarray(v, np.float64)
     if a.size == 1:
@@ -47,8 +48,8 @@ def bound(v: Any) -> float | str:
     return f"array of shape {a.shape}, {a.min():.6g} to {a.max():.6g}"
 
 
-def threat_facts(subject: Subject) -> dict[str, Any]:
-    return {"norm": subject.threat.norm, "eps": subject.eps, "lo": bound(subject.threat.lo), "hi": bound(subject.threat.hi)}
+def threat_facts(threat: Ball) -> dict[str, Any]:
+    return {"norm": threat.norm, "eps": float(np.asarray(threat.eps)), "lo": _bound(threat.lo), "hi": _bound(threat.hi)}
 
 
 def plan_facts(plan: Plan) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def audit(
         "environment": environment(),
         "model": model_facts(model, subject.n_classes),
         "data": facts,
-        "threat": threat_facts(subject),
+        "threat": threat_facts(subject.threat),
         "key": {"impl": str(jax.random.key_impl(key)), "data": np.asarray(jax.random.key_data(as_key(key))).tolist()},
         "plan": plan_facts(plan),
         "verdict": verdict_of(numbers, findings, plan.fail_under, nothing=nothing, reduced=plan.reduced),

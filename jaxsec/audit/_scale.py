@@ -25,7 +25,7 @@ def too_small(threat: Ball, row: tuple[int, ...]) -> str:
 
 
 def too_large(threat: Ball, row: tuple[int, ...]) -> str:
-    """Says, in one clause, that eps lets every input become the same grey one; "" where it does not, or where the range is open."""
+    """Says, in one sentence, that eps lets every input become the same grey one; "" where it does not, or where the range is open."""
     lo, hi = (np.asarray(v, np.float64) for v in (threat.lo, threat.hi))
     width, eps, size = float(np.max(hi - lo)), float(np.max(np.asarray(threat.eps))), math.prod(row)
     least = 0.5 * width * {"linf": 1.0, "l2": math.sqrt(size), "l1": float(size)}[threat.norm]
@@ -33,7 +33,7 @@ def too_large(threat: Ball, row: tuple[int, ...]) -> str:
         return ""
     said = f"eps {eps:g} is so large for the valid range [{lo.min():g}, {hi.max():g}] that every input can be turned into the same one "
     said += f"(from {least:.4g} on), so no model can be robust"
-    return said + (f"; was {eps:g}/255 meant?" if threat.norm == "linf" and 1 <= eps <= 64 and hi.max() <= 1 else "")
+    return said + (f"; was {eps:g}/255 meant?" if threat.norm == "linf" and 1 <= eps <= 64 and hi.max() <= 1 else ".")
 
 
 def measured(data: Any) -> str:
@@ -53,9 +53,8 @@ def scale_findings(threat: Ball, row: tuple[int, ...], data: Any) -> list[Findin
         remedy = "Give eps in the units of the data (8 of 255, not 8/255), or data in [0, 1]."
         found.append(_finding("JSX-VAL-004", "eps far below the scale of the data", text, remedy))
     if said := too_large(threat, row):
-        remedy = "Give eps in the units of the data."
-        text = f"{said[0].upper()}{said[1:]}{'' if said[-1] == '?' else '.'}"
-        found.append(_finding("JSX-VAL-006", "eps beyond any robustness", text, remedy))
+        text = f"{said[0].upper()}{said[1:]}"
+        found.append(_finding("JSX-VAL-006", "eps beyond any robustness", text, "Give eps in the units of the data."))
     if said := measured(data):
         text = f"{said[0].upper()}{said[1:]}. Attacks stay inside it, and eps counts in its units: an eps meant for [0, 1] (such as 8/255) "
         text += "means something else here, as with data normalised by mean and std."

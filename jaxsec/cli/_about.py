@@ -3,11 +3,9 @@
 import dataclasses
 from typing import Any
 
-import numpy as np
-
 from .. import __version__
 from ..audit._environment import environment, hash_of, model_facts, now
-from ..audit._facts import bound, plain
+from ..audit._facts import plain, threat_facts
 from ..audit._probes import settings_of
 from ..core import AttackResult, Model, Status
 from ..core._check import n_classes_of
@@ -24,7 +22,7 @@ def about_attack(
             "tool": {"name": "jaxsec", "version": __version__},
             "started": now(),
             "method": settings_of(method),
-            "threat": {"norm": threat.norm, "eps": float(np.asarray(threat.eps)), "lo": bound(threat.lo), "hi": bound(threat.hi)},
+            "threat": threat_facts(threat),
             "target": target,
             "seed": seed,
             "model": model_facts(model, n_classes_of(model, data.x)),

@@ -52,7 +52,7 @@ def threat_of(
     if radius == 0:
         _warn(f"{names[1]} is 0: no input can be changed, so nothing is attacked.")
     if said := too_large(ball, data.x.shape[1:]):
-        _warn(f"{names[1]} {said.removeprefix('eps ')}{'' if said[-1] == '?' else '.'}")
+        _warn(f"{names[1]} {said.removeprefix('eps ')}")
     if not given and (said := measured(data)):
         _warn(f"{said}, and eps is the default {eps}, meant for [0, 1]: give --eps in the units of the data, and --range LO,HI.")
     return ball

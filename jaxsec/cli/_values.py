@@ -102,9 +102,9 @@ def seed_of(value: Any, name: str) -> int:
 
 def writable(folder: Path, wanted: str) -> None:
     """Finds out before the work, not after it."""
-    if blocked := next((p for p in (folder, *folder.parents) if p.exists() and not p.is_dir()), None):
-        raise ValueError(f"--out: {str(blocked)!r} is a file, not a folder; name {wanted}, or remove the file.")
     try:
+        if blocked := next((p for p in (folder, *folder.parents) if p.exists() and not p.is_dir()), None):
+            raise ValueError(f"--out: {str(blocked)!r} is a file, not a folder; name {wanted}, or remove the file.")
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".jaxsec-write-test"
         probe.touch()

@@ -151,9 +151,8 @@ def load_data(
     x, bounds, norm_notes = values.normalised(x, final, bounds, mean, std)
     x = np.ascontiguousarray(x, np.float32)
     said = raw.notes + notes + label_notes + range_notes + norm_notes
-    available = len(raw.y)
     measured = any(note.startswith(values.MEASURED) for note in range_notes)
-    data = Dataset(x, y, name, classes, final, bounds, typed, "", said, raw.labels, measured, available)
+    data = Dataset(x, y, name, classes, final, bounds, typed, "", said, raw.labels, measured, len(raw.y))
     if spec == "digits" and split is not None:
         return train_test(data)[split == "test"]
     return dataclasses.replace(data, sha256=_sha256(x, y))

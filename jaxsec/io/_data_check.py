@@ -7,6 +7,7 @@ import numpy as np
 from ..core import Model
 from ._data import Dataset
 from ._data_error import DataError
+from ._data_layout import guessed
 
 
 def check_data(data: Dataset, model: Model | None = None, *, accuracy: float | None = None) -> tuple[str, ...]:
@@ -102,8 +103,7 @@ def _remedy(row: tuple[int, ...], wanted: tuple[int, ...], layout: str) -> str:
     if len(row) == 3 and row[1:] + row[:1] == wanted:
         return "The data are channels-first: load them with layout='NHWC'."
     if np.prod(row) == np.prod(wanted):
-        first, last = (len(wanted) == 3 and wanted[axis] in (1, 3, 4) for axis in (0, 2))
-        kind = "NCHW" if layout == "NHWC" or (first and not last) else "NHWC"
+        kind = "NCHW" if layout == "NHWC" or guessed((1, *wanted)) == "NCHW" else "NHWC"
         kind = "flat" if sum(d != 1 for d in wanted) <= 1 else kind
         return f"The sizes agree, so only the arrangement differs: load with layout={kind!r}, or reshape the inputs to {(-1, *wanted)}."
     return "The sizes differ, so these data were not made for this model."

@@ -23,7 +23,10 @@ CASES = {
 
 def arrays(shape, kernel, o, seed=0):
     r = np.random.default_rng(seed)
-    one = lambda *s: jnp.asarray(r.normal(size=s), jnp.float32)  # noqa: E731
+
+    def one(*s):
+        return jnp.asarray(r.normal(size=s), jnp.float32)
+
     return one(*shape), one(*kernel, shape[-1], o), one(o)
 
 

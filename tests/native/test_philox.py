@@ -35,7 +35,7 @@ def oracle(key: tuple[int, int], offset: int, count: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("counter", "key", "answer"), KNOWN)
 def test_known_answers(counter: str, key: str, answer: str) -> None:
-    got = _native.philox4x32(words(counter), words(key))  # type: ignore[arg-type]
+    got = _native.philox4x32(words(counter), words(key))
     assert [f"{int(word):08x}" for word in got] == answer.split()
 
 

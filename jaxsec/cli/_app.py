@@ -1,4 +1,4 @@
-"""The commands: `audit` and `attack` have files of their own; each parses its words, calls one verb, and prints."""
+"""The commands: `audit`, `attack` and `verify` have files of their own; each parses its words, calls one verb, and prints."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,11 +8,13 @@ import typer
 from ._attack import attack
 from ._audit import audit
 from ._options import Quiet
+from ._verify import verify
 
 app = typer.Typer(
     name="jaxsec",
-    help="Attack and audit machine-learning models. "
-    "Exit codes: 0 done, 1 below --fail-under, 2 a mistake in the call or the data, 3 a defect of jaxsec, 130 interrupted.",
+    help="Attack, audit and verify machine-learning models. "
+    "Exit codes: 0 done, 1 not within --fail-under or --fail-on, 2 a mistake in the call or the data, 3 a defect of jaxsec, "
+    "130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -37,6 +39,7 @@ def common(
 
 app.command()(audit)
 app.command()(attack)
+app.command()(verify)
 
 
 @app.command()

@@ -86,8 +86,11 @@ class Source:
         ]
 
 
-def model_of(spec: str) -> Model:
-    """`net.onnx`, or `module.py:attribute`: a `Model`, or a function without arguments that gives one. The latter runs the file."""
+def model_of(spec: str, *, keep_softmax: bool = False) -> Model:
+    """`net.onnx`, or `module.py:attribute`: a `Model`, or a function without arguments that gives one. The latter runs the file.
+
+    `keep_softmax`: an .onnx file's own outputs, not the logits.
+    """
     file, colon, attribute = spec.rpartition(":")
     if colon and file.endswith(".py"):
         return _from_python(Path(file), attribute)
@@ -101,7 +104,7 @@ def model_of(spec: str) -> Model:
     if not path.name.removesuffix(".gz").endswith(".onnx"):
         raise ValueError(f"MODEL is {spec!r}; allowed: a .onnx file (also .onnx.gz), or file.py:attribute.")
     try:
-        return load(path)
+        return load(path, keep_softmax=keep_softmax)
     except (ValueError, NotImplementedError, ImportError, OSError):
         raise
     except Exception as error:  # the parser of a damaged file fails in its own classes

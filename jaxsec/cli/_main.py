@@ -16,8 +16,8 @@ OK, NOT_WITHIN_LIMITS, USAGE, INTERNAL, INTERRUPTED, CLOSED = 0, 1, 2, 3, 130, 1
 def main(args: Sequence[str] | None = None) -> int:
     """Runs `jaxsec ARGS` and gives the exit code.
 
-    Returns: 0: done, and within `--fail-under` where given; 1: not within it; 2: a mistake in the command, a file or the data; 3: a
-    defect of jaxsec, whose traceback is saved and named; 130: interrupted; 141: nobody reads the output any more.
+    Returns: 0: done, and within `--fail-under` or `--fail-on` where given; 1: not within it, or against `--expected`; 2: a mistake in the
+    command, a file or the data; 3: a defect of jaxsec, whose traceback is saved and named; 130: interrupted; 141: nobody reads the output.
     """
     try:
         from ._app import app

@@ -14,6 +14,7 @@ from .._native import cpu_devices, on_one_cpu
 from ._layout import Flat, Laid, Pending, identity
 from ._model import Model
 from ._rewrite_rules import UNARY_SAFE, Rule, elementwise, rules
+from ._walk import rebound
 
 # Entered. A remat's point is memory in training; an attack keeps what it needs.
 _CALLS = frozenset({"pjit", "jit", "closed_call", "core_call", "checkpoint", "remat", "remat2"})
@@ -127,19 +128,7 @@ def _evaluate(eqn: Any, values: list[Any], table: dict[str, Rule]) -> list[Any]:
             return [out]
     # everything else as it was traced
     plains = [plain(v) for v in values]
-    if name.startswith("custom_"):
-        out = _with_custom_rule(eqn, plains)
-    else:
-        out = eqn.primitive.bind(*plains, **eqn.params)
-    return list(out) if eqn.primitive.multiple_results else [out]
-
-
-def _with_custom_rule(eqn: Any, values: list[jax.Array]) -> list[jax.Array]:
-    """The equation alone as a program, so that JAX itself restores the custom derivative."""
-    free = {a: v for a, v in zip(eqn.invars, values, strict=True) if not isinstance(a, jex.Literal)}
-    info = next(q.jaxpr.debug_info for q in eqn.params.values() if isinstance(q, jex.ClosedJaxpr))
-    alone = jex.Jaxpr((), list(free), eqn.outvars, [eqn], eqn.effects, debug_info=info)
-    return list(jex.jaxpr_as_fun(jex.ClosedJaxpr(alone, ()))(*free.values()))
+    return rebound(eqn, plains)
 
 
 def _is_relu(jaxpr: jex.Jaxpr) -> bool:
@@ -155,7 +144,7 @@ def _slope_of(eqn: Any) -> str:
     """The program of the equation's derivative: a surrogate gradient has the values of ReLU and another slope."""
     aval = eqn.invars[0].aval
     v = jax.ShapeDtypeStruct(aval.shape, aval.dtype)
-    return str(jax.make_jaxpr(lambda v, t: jax.jvp(lambda v: _with_custom_rule(eqn, [v])[0], (v,), (t,)))(v, v))
+    return str(jax.make_jaxpr(lambda v, t: jax.jvp(lambda v: rebound(eqn, [v])[0], (v,), (t,)))(v, v))
 
 
 def _relu_slope(aval: Any) -> str:

@@ -44,6 +44,17 @@ def write_result(path: str | os.PathLike[str], verdict: str, counterexample: tup
       >>> verdict, x.tolist(), y.tolist()
       ('sat', [0.1, 2.0], [-1e-07])
     """
+    text = result_text(verdict, counterexample)
+    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
+    try:
+        temporary.write_text(text, "utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def result_text(verdict: str, counterexample: tuple[Any, Any] | None = None) -> str:
+    """What `write_result` writes."""
     if verdict not in VERDICTS:
         raise ValueError(f"verdict is {verdict!r}; allowed: {', '.join(VERDICTS)}.")
     if (verdict == "sat") != (counterexample is not None):
@@ -55,12 +66,7 @@ def write_result(path: str | os.PathLike[str], verdict: str, counterexample: tup
     text = f"{verdict}\n"
     if lines:
         text += "({})\n".format("\n ".join(lines))
-    temporary = Path(path).with_name(f".{Path(path).name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, "utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return text
 
 
 def read_result(path: str | os.PathLike[str]) -> tuple[str, tuple[np.ndarray, np.ndarray] | None]:

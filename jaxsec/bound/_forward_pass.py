@@ -1,0 +1,47 @@
+"""Intervals of every node, in the order of evaluation."""
+
+from collections.abc import Mapping, Sequence
+
+import jax.numpy as jnp
+
+from ._graph import Graph
+from ._nodes import Curve, Input, Range
+from ._rounding import evaluation_error, widened
+
+
+def intervals(
+    graph: Graph, inputs: Sequence[Range], known: Mapping[int, Range] | None = None, upto: int | None = None, *, sound: bool = False
+) -> list[Range]:
+    """The range of every node (up to and with `upto`), intersected with what is `known` of it already.
+
+    sound: every range also holds the node's value as a machine computes it.
+    """
+    found: list[Range] = []
+    known = known or {}
+    for index, node in enumerate(graph.nodes[: None if upto is None else upto + 1]):
+        before = [found[i] for i in node.inputs]
+        if isinstance(node, Input):
+            r = inputs[node.position]
+        elif isinstance(node, Curve):
+            r = node.unary.interval(*before[0], sound)
+        else:
+            r = node.interval(*before)
+        if sound:
+            # twice: what the machine loses on its value, and what was lost here on its bounds
+            error = evaluation_error(node, before, r)
+            r = widened(r, 2 * error)
+        if node.hint is not None:
+            indices, hint = node.hint
+            r = intersection(r, hint(*(found[i] for i in indices)))
+        if index in known:
+            r = intersection(r, known[index])
+        found.append(r)
+    return found
+
+
+def intersection(a: Range, b: Range) -> Range:
+    """Both hold. Where they do not meet (an empty set, or rounding) the result is one point."""
+    lo, hi = jnp.maximum(a[0], b[0]), jnp.minimum(a[1], b[1])
+    if lo.dtype == jnp.bool_:
+        return a[0] | b[0], a[1] & b[1]
+    return lo, jnp.maximum(lo, hi)

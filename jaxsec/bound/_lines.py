@@ -1,0 +1,62 @@
+"""Which nodes need lines, and the lines of all of them from their inputs' ranges."""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+
+from ._graph import Graph
+from ._nodes import Curve, Input, Kink, Lines, Move, Opaque, Product, Range, Scale
+from ._rounding import outer_lines
+
+
+def curved(graph: Graph, upto: int) -> list[int]:
+    """Nodes with lines before `upto`."""
+    return [i for i in graph.ancestors(upto)[::-1] if isinstance(graph.nodes[i], Kink | Curve)]
+
+
+def lines_of(
+    graph: Graph, upto: int, ranges: Sequence[Range], turned: Mapping[int, jax.Array] | None = None, *, sound: bool = False
+) -> dict[int, Lines]:
+    """The lines of every curve and kink that `upto` is made of; `turned` gives the slopes' parameters where they are chosen."""
+    found = {}
+    for i in curved(graph, upto):
+        node = graph.nodes[i]
+        r, t = ranges[node.inputs[0]], (turned or {}).get(i)
+        if isinstance(node, Curve):
+            found[i] = node.lines(*r, t, sound)
+        else:
+            assert isinstance(node, Kink)
+            line = node.lines(*r, t)
+            found[i] = outer_lines(line, *r) if sound else line
+    return found
+
+
+def targets(graph: Graph, upto: int) -> list[int]:
+    """Nodes whose ranges the lines up to `upto` depend on, in order: what curves, kinks, products and opaque nodes read."""
+    wanted = set()
+    for i in graph.ancestors(upto):
+        node = graph.nodes[i]
+        if isinstance(node, Kink | Curve | Product | Opaque):
+            wanted.update(node.inputs)
+    return sorted(wanted)
+
+
+def is_affine_of_input(graph: Graph, index: int) -> bool:
+    """Nothing nonlinear lies before the node."""
+    return not any(isinstance(graph.nodes[i], Kink | Curve | Product | Opaque) for i in graph.ancestors(index))
+
+
+def is_copy_of_input(graph: Graph, index: int) -> bool:
+    """Each element is one element of the input, scaled: its interval is exact for a box."""
+    while not isinstance(graph.nodes[index], Input):
+        node = graph.nodes[index]
+        single = isinstance(node, Scale) or (isinstance(node, Move) and node.summed == 1 and len(node.inputs) == 1)
+        if not single:
+            return False
+        index = node.inputs[0]
+    return True
+
+
+def only_sign_matters(graph: Graph, index: int, consumers: Sequence[Sequence[int]]) -> bool:
+    """All that read the node are kinks, which are exact where the sign is known."""
+    return all(isinstance(graph.nodes[i], Kink) for i in consumers[index])

@@ -1,0 +1,134 @@
+"""The rounding of floating-point arithmetic as numbers: what `sound=True` adds at every step. `docs/soundness.md` has the argument.
+
+Both the network as a machine evaluates it and the bound's own arithmetic round. Each is bounded by the standard model of a sum:
+n products added in any order differ from their exact sum by at most `gamma(n)` times the sum of their absolute values.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._graph import Graph
+from ._nodes import Affine, Curve, Input, Kink, Lines, Product, Range
+
+_SLACK = 1.02  # for the rounding of the error terms themselves
+
+
+def unit(dtype: Any) -> float:
+    """The largest relative error of one rounding."""
+    return float(jnp.finfo(dtype).eps) / 2
+
+
+def tiny(dtype: Any) -> float:
+    """The smallest normal number: a result below it may be flushed to 0."""
+    return float(jnp.finfo(dtype).tiny)
+
+
+def gamma(n: int, dtype: Any) -> float:
+    """`|fl(sum of n products) - sum| <= gamma * sum of absolute values`, for any order, with or without fused multiply-add.
+
+    Source: Higham, Accuracy and Stability of Numerical Algorithms (2002), lemma 3.1.
+    Raises: ValueError: so many terms that the bound says nothing.
+    """
+    nu = n * unit(dtype)
+    if nu >= 0.5:
+        raise ValueError(f"sums of {n} terms in {dtype} have no useful rounding bound; certify this function without sound=True.")
+    return nu / (1 - nu) * _SLACK
+
+
+def largest(r: Range) -> jax.Array:
+    """max |x| over the range."""
+    return jnp.maximum(jnp.abs(r[0]), jnp.abs(r[1]))
+
+
+def magnitude(node: Affine, ranges: Sequence[Range]) -> jax.Array:
+    """The sum of the absolute values of all that an affine node adds up."""
+    total = jnp.broadcast_to(node.absolute(*(largest(r) for r in ranges)), node.shape)
+    return total if node.bias is None else total + jnp.abs(node.bias)
+
+
+def evaluation_error(node: Any, ranges: Sequence[Range], own: Range) -> Any:
+    """How far the computed value of a node may be from the exact function of its computed inputs; 0 for what does not round.
+
+    Curves carry theirs in their lines and ranges (`Unary`, sound=True).
+    """
+    dtype = node.dtype
+    if not jnp.issubdtype(dtype, jnp.floating) or isinstance(node, Input):
+        return 0.0
+    if isinstance(node, Affine):
+        if node.exact:
+            return 0.0
+        return gamma(node.terms() + 2, dtype) * magnitude(node, ranges) + (node.terms() + 2) * tiny(dtype)
+    if isinstance(node, Kink):
+        if all(isinstance(s, float) and s in (-1.0, 0.0, 1.0) for s in (node.neg, node.pos)):
+            return 0.0
+        return gamma(2, dtype) * largest(own) + tiny(dtype)
+    if isinstance(node, Product):
+        spread = jnp.abs(node.run(largest(ranges[0]), largest(ranges[1])))
+        return gamma(node.summed + 2, dtype) * spread + (node.summed + 2) * tiny(dtype)
+    return 0.0
+
+
+def widened(r: Range, error: Any) -> Range:
+    """The range and `error` on both sides, rounded outward."""
+    if isinstance(error, float) and error == 0:
+        return r
+    lo, hi = r[0] - error, r[1] + error
+    u = unit(lo.dtype) * 2
+    return lo - u * jnp.abs(lo), hi + u * jnp.abs(hi)
+
+
+@dataclasses.dataclass(frozen=True)
+class Charges:
+    """What a form on each node costs: `charge[i] . |form|` is taken off the constant whenever a form is moved past node i."""
+
+    of: Mapping[int, jax.Array]
+
+
+def charges(graph: Graph, upto: int, ranges: Sequence[Range], lines: Mapping[int, Lines]) -> Charges:
+    """For every node up to `upto`: the network's rounding there, and that of the bound's own arithmetic on forms and constants."""
+    nodes = graph.ancestors(upto)
+    consumers = graph.consumers()
+    found: dict[int, jax.Array] = {}
+    for i in nodes:
+        node = graph.nodes[i]
+        dtype = node.dtype
+        if not jnp.issubdtype(dtype, jnp.floating):
+            continue
+        inputs = [ranges[j] for j in node.inputs]
+        count = int(np.prod(node.shape)) + len(nodes) + 8
+        x = largest(ranges[i])
+        # a form's own last operations: one product, and one addition per reader
+        total = gamma(4 + len(consumers[i]), dtype) * jnp.where(jnp.isfinite(x), x, 0)
+        total = total + 2 * evaluation_error(node, inputs, ranges[i])  # once for the network, once for the transposed sum
+        if isinstance(node, Affine) and node.bias is not None:
+            total = total + gamma(count, dtype) * jnp.abs(jnp.broadcast_to(node.bias, node.shape))
+        if isinstance(node, Kink | Curve):
+            line = lines[i]
+            at = jnp.maximum(jnp.abs(line.lower_at), jnp.abs(line.upper_at))
+            total = total + gamma(count, dtype) * jnp.where(jnp.isfinite(at), at, 0)
+        if isinstance(node, Product):
+            corner = jnp.abs(node.run(largest(inputs[0]), largest(inputs[1])))
+            total = total + gamma(count + 4 * node.summed, dtype) * 4 * corner
+        if isinstance(node, Input) or not node.inputs:
+            total = total + gamma(count + 8, dtype) * x
+        found[i] = (jnp.broadcast_to(total, node.shape) + 8 * tiny(dtype)) * _SLACK
+    return Charges(found)
+
+
+def outer_lines(line: Lines, lo: jax.Array, hi: jax.Array) -> Lines:
+    """A kink's lines moved outward by what computing them may have lost."""
+    u = 8 * unit(lo.dtype)
+    x = largest((lo, hi))
+
+    def lost(slope: jax.Array, at: jax.Array) -> jax.Array:
+        slack = u * (jnp.abs(slope) * x + jnp.abs(at)) + 8 * tiny(lo.dtype)
+        return jnp.where(jnp.isfinite(slack), slack, 0)
+
+    return line._replace(
+        lower_at=line.lower_at - lost(line.lower_slope, line.lower_at), upper_at=line.upper_at + lost(line.upper_slope, line.upper_at)
+    )

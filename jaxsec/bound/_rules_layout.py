@@ -1,0 +1,168 @@
+"""Primitives that move elements: layout, selection, joining, reading and writing at known indices, plain sums."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ..core._walk import rebound
+from ._build import arithmetic, moved, opaque
+from ._graph import Graph, Ref, UnsupportedPrimitive, Value, concrete, rule, steady
+
+
+@rule(
+    *"stop_gradient copy copy_p optimization_barrier name sharding_constraint layout_constraint mesh_cast reshard device_put pvary "
+    "reduce_precision".split()
+)
+def _same(graph: Graph, eqn: Any, *xs: Value) -> list[Value]:
+    if eqn.primitive.name == "reduce_precision":
+        raise UnsupportedPrimitive(f"reduce_precision rounds, which no rule bounds; used at {graph.source}. Certify the float32 model.")
+    return list(xs)
+
+
+@rule("convert_element_type")
+def _convert(graph: Graph, eqn: Any, x: Ref) -> Ref:
+    """Exact conversions are linear; from numbers to integers and truth values, and from integers, the ends go to the ends."""
+    old, new, out = graph.node(x).dtype, np.dtype(eqn.params["new_dtype"]), eqn.outvars[0].aval
+    if old == new:
+        return x
+    to_float, from_float = jnp.issubdtype(new, jnp.floating), jnp.issubdtype(old, jnp.floating)
+    if old == jnp.bool_ or (to_float and from_float and jnp.finfo(new).nmant >= jnp.finfo(old).nmant):
+        return moved(graph, (x,), lambda v: v.astype(new))
+    if new == jnp.bool_:
+        return opaque(graph, out, (x,), lambda r: ((r[0] > 0) | (r[1] < 0), (r[0] != 0) | (r[1] != 0)))
+    if jnp.issubdtype(old, jnp.integer) and to_float:
+        return opaque(graph, out, (x,), lambda r: (r[0].astype(new), r[1].astype(new)))
+    if from_float and jnp.issubdtype(new, jnp.integer):
+        # beyond the integers' range anything may come out
+        limits = jnp.iinfo(new)
+        least, most = (np.nextafter(np.asarray(v, old), np.asarray(0, old)) for v in (limits.min, limits.max))
+
+        def whole(r: Any) -> Any:
+            inside = (r[0] >= least) & (r[1] <= most)
+            ends = [jnp.where(inside, v, 0).astype(new) for v in r]
+            return jnp.where(inside, ends[0], limits.min), jnp.where(inside, ends[1], limits.max)
+
+        return opaque(graph, out, (x,), whole)
+    raise UnsupportedPrimitive(
+        f"a conversion from {old} to {new} rounds, which no rule bounds; used at {graph.source}. Certify the model in {old}."
+    )
+
+
+_LAYOUT = "reshape transpose squeeze expand_dims rev slice broadcast_in_dim tile real reduce_sum cumsum reduce_window_sum"
+
+
+@rule(*_LAYOUT.split())
+def _layout(graph: Graph, eqn: Any, x: Ref, *rest: Value) -> Ref:
+    if rest:
+        raise UnsupportedPrimitive(f"{eqn.primitive.name} with a shape known at run time only; used at {graph.source}.")
+    before, after = math.prod(graph.node(x).shape), math.prod(eqn.outvars[0].aval.shape)
+    name, p, over, count = eqn.primitive.name, eqn.params, (), 1
+    if name in ("reduce_sum", "cumsum", "reduce_window_sum"):
+        arithmetic(graph, x, name)
+    if name == "reduce_sum":
+        over, count = tuple(int(a) for a in p["axes"]), max(before // max(after, 1), 1)
+    elif name == "cumsum":
+        count = graph.node(x).shape[p["axis"]]
+    elif name == "reduce_window_sum":
+        count = math.prod(p["window_dimensions"])
+    return moved(graph, (x,), lambda v: rebound(eqn, [v])[0], summed=count, over=over)
+
+
+@rule("split", "unstack")
+def _split(graph: Graph, eqn: Any, x: Ref) -> list[Ref]:
+    return [moved(graph, (x,), lambda v, i=i: rebound(eqn, [v])[i]) for i in range(len(eqn.outvars))]
+
+
+@rule("concatenate", "stack", "pad")
+def _joined(graph: Graph, eqn: Any, *values: Value) -> Ref:
+    """Affine in all that is perturbed: known parts stand in the bias."""
+    return affine_in(graph, eqn, values, tuple(range(len(values))))
+
+
+@rule("dynamic_update_slice")
+def _update(graph: Graph, eqn: Any, *values: Value) -> Ref:
+    _at_known(graph, eqn, values[2:])
+    return affine_in(graph, eqn, values, (0, 1))
+
+
+@rule("dynamic_slice")
+def _dynamic_slice(graph: Graph, eqn: Any, *values: Value) -> Ref:
+    _at_known(graph, eqn, values[1:])
+    return affine_in(graph, eqn, values, (0,))
+
+
+@rule("gather")
+def _gather(graph: Graph, eqn: Any, x: Value, indices: Value) -> Ref:
+    """What an index beyond the end reads (nan, unless the program says otherwise) stands in the bias."""
+    _at_known(graph, eqn, (indices,))
+    node, bias = graph.node(x), None
+    if eqn.params["mode"] == lax.GatherScatterMode.FILL_OR_DROP:
+        bias = _unless_zero(steady(lambda i: rebound(eqn, [jnp.zeros(node.shape, node.dtype), i])[0], indices))
+        eqn = eqn.replace(params=dict(eqn.params, fill_value=0))
+    return moved(graph, (x,), lambda v: rebound(eqn, [v, jnp.asarray(indices)])[0], bias)
+
+
+@rule("scatter", "scatter-add")
+def _scatter(graph: Graph, eqn: Any, x: Value, indices: Value, updates: Value) -> Ref:
+    _at_known(graph, eqn, (indices,))
+    places = math.prod(jnp.shape(indices)[:-1])
+    if eqn.primitive.name == "scatter-add":
+        for v in (x, updates):
+            if isinstance(v, Ref):
+                arithmetic(graph, v, "scatter-add")
+        return affine_in(graph, eqn, (x, indices, updates), (0, 2), summed=1 + places)
+    if not eqn.params["unique_indices"]:
+        if places > 1 and not _apart(eqn.params["dimension_numbers"], indices):
+            raise UnsupportedPrimitive(
+                f"a write at indices that may repeat, where which value stays is not defined; used at {graph.source}. "
+                "Say x.at[...].set(..., unique_indices=True) if they do not."
+            )
+        eqn = eqn.replace(params=dict(eqn.params, unique_indices=True))
+    return affine_in(graph, eqn, (x, indices, updates), (0, 2))
+
+
+def _apart(dims: Any, indices: Value) -> bool:
+    """No two writes meet, as far as can be seen."""
+    array = concrete(indices)
+    if array is None or not set(dims.scatter_dims_to_operand_dims) <= set(dims.inserted_window_dims):
+        return False
+    places = np.indices(array.shape[:-1])
+    rows = [array.reshape(-1, array.shape[-1]), *(places[a].reshape(-1, 1) for a in dims.scatter_indices_batching_dims)]
+    rows = np.concatenate(rows, axis=1)
+    return len(np.unique(rows, axis=0)) == len(rows)
+
+
+def _at_known(graph: Graph, eqn: Any, indices: tuple[Value, ...]) -> None:
+    if any(isinstance(i, Ref) for i in indices):
+        raise UnsupportedPrimitive(
+            f"{eqn.primitive.name} at indices that depend on the input; used at {graph.source}. "
+            "Only known indices can be bounded: choose among few values with jnp.where instead."
+        )
+
+
+def affine_in(graph: Graph, eqn: Any, values: tuple[Value, ...], linear: tuple[int, ...], summed: int = 1) -> Ref:
+    """One node for an equation that is linear, without negative coefficients, in the operands at `linear` taken together."""
+    refs = [i for i in linear if isinstance(values[i], Ref)]
+    avals = [v.aval for v in eqn.invars]
+    rest = [i for i in range(len(values)) if i not in refs]
+
+    def at(given: dict[int, Any]) -> jax.Array:
+        return rebound(eqn, [given[i] if i in given else jnp.zeros(a.shape, a.dtype) for i, a in enumerate(avals)])[0]
+
+    def run(*xs: jax.Array) -> jax.Array:
+        fixed = {i: jnp.asarray(values[i], avals[i].dtype) for i in rest if i not in linear}
+        return at(fixed | dict(zip(refs, xs, strict=True)))
+
+    bias = None
+    if set(linear) - set(refs):
+        bias = steady(lambda *vs: at({i: jnp.asarray(v, avals[i].dtype) for i, v in zip(rest, vs, strict=True)}), *(values[i] for i in rest))
+    return moved(graph, tuple(values[i] for i in refs), run, _unless_zero(bias), summed)
+
+
+def _unless_zero(bias: Any) -> Any:
+    fixed = None if bias is None else concrete(bias)
+    return bias if fixed is None or np.any(fixed != 0) else None

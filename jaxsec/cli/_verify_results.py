@@ -1,0 +1,178 @@
+"""The results file of a family: one line for each instance that is done, so that a killed run can go on."""
+
+import contextlib
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..attack._checkpoint import held
+from ..io import Instance, write_result
+from ..io._vnnlib_result import VERDICTS
+from ._verify_ask import Answer
+from ._verify_list import Name, name_of
+
+COLUMNS = ("onnx", "vnnlib", "timeout", "verdict", "seconds", "method", "branches", "margin", "note")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the results file; the fields are its columns."""
+
+    onnx: str
+    vnnlib: str
+    timeout: float
+    verdict: str
+    seconds: float
+    method: str
+    branches: int
+    margin: float
+    note: str
+
+    def text(self) -> str:
+        """The line, with its end."""
+        buffer = io.StringIO()
+        csv.writer(buffer, lineterminator="\n").writerow(f"{v:.6g}" if isinstance(v, float) else v for v in dataclasses.astuple(self))
+        return buffer.getvalue()
+
+
+HEADER = ",".join(COLUMNS) + "\n"
+
+
+class Results:
+    """The file `path`; beside it the counterexamples, and in a hidden folder what the lines were made from."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.witnesses = path.with_name(f"{path.stem}.witnesses")
+        self.state = path.with_name(f".{path.stem}.state")
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps other processes out; `ValueError` where one is in it."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(held(self.state))
+            except ValueError as error:
+                if not self.state.is_dir():
+                    raise ValueError(f"{self.state} is needed as a folder; remove the file, or give another --out.") from error
+                raise ValueError(f"{self.path} is in use by another run; wait until that ends, or give another --out.") from error
+            yield
+
+    def begin(self, identity: dict[str, Any], *, fresh: bool) -> None:
+        """Makes the file ready for more lines; `ValueError` if its lines answer other questions, unless `fresh` drops them."""
+        about = self.state / "run.json"
+        text = self.path.read_bytes() if self.path.exists() else b""
+        if not text.startswith(header := HEADER.encode()) and not header.startswith(text):
+            raise ValueError(
+                f"{self.path} is no results file of jaxsec verify: it does not start with {HEADER.strip()}; give another --out."
+            )
+        whole = text.rfind(b"\n") + 1  # a kill in the middle of a line leaves a part of it
+        if fresh or not whole:
+            for old in (self.path, *(p for p in self.witnesses.glob("*.txt") if p.stem.isdigit())):
+                old.unlink(missing_ok=True)
+            _replace(about, json.dumps({**identity, "jaxsec": __version__}, indent=1).encode())
+            _replace(self.path, header)
+        else:
+            self._same(about, identity)
+            if whole < len(text):
+                os.truncate(self.path, whole)
+
+    def _same(self, about: Path, identity: dict[str, Any]) -> None:
+        try:
+            before = dict(json.loads(about.read_text("utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise ValueError(
+                f"{self.path} is there, but {about}, which says what it was made from, cannot be read ({error}); "
+                "give another --out, or --fresh to begin anew."
+            ) from None
+        for option, key in (("--timeout", "timeout"), ("--seed", "seed"), ("--sound", "sound")):
+            if before.get(key) != identity[key]:
+                raise ValueError(
+                    f"{self.path} was made with {option} {_said(before.get(key))}, now it is {_said(identity[key])}; all lines of one file "
+                    "have the same: give that, another --out, or --fresh to begin anew."
+                )
+        if before.get("sha256") != identity["sha256"]:
+            raise ValueError(
+                f"{self.path} was made from another list, or from other files than it names now: {before.get('instances')!r} with "
+                f"{before.get('lines')} lines, now {identity['instances']!r} with {identity['lines']}; give that list, another --out, or "
+                "--fresh to begin anew."
+            )
+
+    def keep(self, answer: Answer, line: int) -> None:
+        """Writes the counterexample of a "sat"; before the row, so that each row has what it speaks of."""
+        if answer.verdict == "sat":
+            self.witnesses.mkdir(exist_ok=True)
+            write_result(self.witnesses / f"{line}.txt", "sat", (answer.x, answer.y))
+
+    def add(self, row: Row) -> None:
+        """Appends a row in one piece, which is on the disk when this returns."""
+        with open(self.path, "ab", buffering=0) as file:
+            file.write(row.text().encode())
+            os.fsync(file.fileno())
+
+    def done(self, instances: list[Instance], folder: Path) -> dict[int, Row]:
+        """{line of the list: its row}; of a question that is asked twice, the first row is that of its first line."""
+        waiting: dict[Name, list[int]] = {}
+        for instance in reversed(instances):
+            waiting.setdefault(name_of(instance, folder), []).append(instance.line)
+        found = {}
+        for number, row in enumerate(self._rows(), 2):
+            lines = waiting.get((row.onnx, row.vnnlib))
+            if not lines:
+                raise ValueError(
+                    f"{self.path}:{number}: {row.onnx}, {row.vnnlib} is not in the list, or is here once too often; delete the line, or "
+                    "give --fresh."
+                )
+            found[lines.pop()] = row
+        return found
+
+    def _rows(self) -> Iterator[Row]:
+        with open(self.path, encoding="utf-8", newline="") as file:
+            for number, fields in enumerate(csv.DictReader(file), 2):
+                try:
+                    if fields["verdict"] not in VERDICTS:
+                        raise ValueError(f"the verdict {fields['verdict']!r}")
+                    numbers = {name: float(fields[name]) for name in ("timeout", "seconds", "margin")}
+                    yield Row(**{**{name: fields[name] for name in COLUMNS}, **numbers, "branches": int(fields["branches"])})
+                except (ValueError, TypeError) as error:
+                    raise ValueError(f"{self.path}:{number}: a damaged line ({error}); delete it, or give --fresh.") from None
+
+
+def identity_of(listed: Path, instances: list[Instance], *, timeout: float | None, seed: int, sound: bool) -> dict[str, Any]:
+    """What decides the lines of a results file: the questions with the content of their files, and the options."""
+    digests: dict[Path, str] = {}
+    sha = hashlib.sha256()
+    for instance in instances:
+        for path in (instance.onnx, instance.vnnlib):
+            if path not in digests:
+                with open(path, "rb") as file:
+                    digests[path] = hashlib.file_digest(file, "sha256").hexdigest()
+        questions = (*name_of(instance, listed.parent), instance.timeout, digests[instance.onnx], digests[instance.vnnlib])
+        sha.update(repr(questions).encode())
+    return {
+        "instances": str(listed),
+        "lines": len(instances),
+        "sha256": sha.hexdigest(),
+        "timeout": timeout,
+        "seed": seed,
+        "sound": sound,
+    }
+
+
+def _said(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return "given" if value else "not given"
+    return f"{value:.10g}" if isinstance(value, int | float) else repr(value)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)

@@ -1,0 +1,151 @@
+"""What the tests of rules have in common: a function's intervals and linear bounds over a box, and points that try to leave them.
+
+Everything runs in float64, so that a violation of 1e-9 is a mistake and not rounding.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsec.bound._backward import backward
+from jaxsec.bound._crown import tightened
+from jaxsec.bound._graph import Ref, trace
+from jaxsec.bound._problem import Problem, identity
+from jaxsec.bound._region import Region
+
+TOLERANCE = 1e-9
+# Tiny programs by the hundred: compiling is what costs, running does not.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+@dataclasses.dataclass(frozen=True)
+class Bounded:
+    """Flat arrays of one output: `lo, hi` by intervals, `crown` the ranges by linear bounds, and these: `low [S, D] x + low_at <= y`."""
+
+    lo: np.ndarray
+    hi: np.ndarray
+    crown: tuple[np.ndarray, np.ndarray]
+    low: np.ndarray
+    low_at: np.ndarray
+    high: np.ndarray
+    high_at: np.ndarray
+
+
+def bounds(fn: Callable[..., Any], *boxes: tuple[Any, Any], jit: bool = True) -> list[Bounded]:
+    """Bounds of every output of `fn(*arrays)` where array i is in `boxes[i] = (lo, hi)`. In float64."""
+    with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
+        box = [(jnp.asarray(lo, jnp.float64), jnp.asarray(hi, jnp.float64)) for lo, hi in boxes]
+
+        def run(box: Any) -> Any:
+            return _bounds(fn, box)
+
+        found = jax.jit(run, compiler_options=QUICK)(box) if jit else run(box)
+        return [Bounded(*jax.tree.map(np.asarray, tuple(f))) for f in found]
+
+
+def _bounds(fn: Callable[..., Any], box: list[Any]) -> list[Any]:
+    graph = trace(fn, *[jax.ShapeDtypeStruct(lo.shape, lo.dtype) for lo, _ in box])
+    found = []
+    for value in graph.outputs:
+        if not isinstance(value, Ref):
+            flat = jnp.ravel(jnp.asarray(value)).astype(jnp.float64)
+            zero = jnp.zeros((flat.size, sum(lo.size for lo, _ in box)))
+            found.append((flat, flat, (flat, flat), zero, flat, zero, flat))
+            continue
+        node = graph.nodes[value.index]
+        problem = Problem(graph, value.index, Region(box), jnp.zeros(0), jnp.zeros(0), False, 1, 1 << 30)
+        lo, hi = problem.intervals()[value.index]
+        ranges = tightened(problem)
+        lines = problem.lines(value.index, ranges)
+        eye = identity(node.shape, jnp.float64)
+        forms, at = backward(graph, value.index, jnp.concatenate([eye, -eye]), jnp.zeros(2 * len(eye)), ranges, lines)
+        least = problem.least(forms, at)
+        n = len(eye)
+        rows = [forms[i].dense() if hasattr(forms.get(i), "dense") else forms.get(i, jnp.zeros((2 * n, *b[0].shape))) for i, b in enumerate(box)]
+        a = jnp.concatenate([jnp.reshape(r, (2 * n, -1)) for r in rows], 1)
+        flat = [jnp.ravel(v).astype(jnp.float64) for v in (lo, hi)]
+        found.append((*flat, (least[:n], -least[n:]), a[:n], at[:n], -a[n:], -at[n:]))
+    return found
+
+
+def points(boxes: list[tuple[Any, Any]], n: int, seed: int, fn: Callable[..., Any] | None = None) -> list[np.ndarray]:
+    """[n, *shape] per input: uniform ones, corners, edges (some coordinates at an end), and steps of gradient ascent where `fn` is given."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for lo, hi in boxes:
+        lo, hi = np.asarray(lo, np.float64), np.asarray(hi, np.float64)
+        share = rng.random((n, *lo.shape))
+        third = n // 3
+        share[:third] = np.round(share[:third])
+        share[third : 2 * third] = np.clip(3 * share[third : 2 * third] - 1, 0, 1)
+        share[0], share[1], share[2] = 0, 1, 0.5
+        found.append(np.clip(lo + share * (hi - lo), lo, hi))
+    if fn is not None:
+        with jax.enable_x64(True):
+            found = [np.concatenate([p, q]) for p, q in zip(found, _climbed(fn, boxes, found, seed), strict=True)]
+    return found
+
+
+def _climbed(fn: Callable[..., Any], boxes: list[tuple[Any, Any]], starts: list[np.ndarray], seed: int) -> list[np.ndarray]:
+    """Signed gradient ascent and descent on random outputs, from the first points."""
+    rng = np.random.default_rng(seed)
+    ends = [(jnp.asarray(lo, jnp.float64), jnp.asarray(hi, jnp.float64)) for lo, hi in boxes]
+    outs = [o for o in jax.tree.leaves(jax.eval_shape(fn, *(lo for lo, _ in ends)))]
+    weights = [jnp.asarray(rng.normal(size=o.shape) * (rng.random(o.shape) < 0.5)) for o in outs]
+
+    def height(*xs: jax.Array) -> jax.Array:
+        return sum(jnp.sum(w * jnp.nan_to_num(o.astype(jnp.float64))) for w, o in zip(weights, jax.tree.leaves(fn(*xs)), strict=True))
+
+    slope = jax.jit(jax.vmap(jax.grad(height, argnums=tuple(range(len(ends))))), compiler_options=QUICK)
+    xs = [jnp.asarray(s[:64]) for s in starts]
+    sign = jnp.where(jnp.arange(len(xs[0])) % 2 == 0, 1.0, -1.0)
+    for step in (0.5, 0.2, 0.1, 0.05):
+        gs = slope(*xs)
+        xs = [
+            jnp.clip(x + step * (hi - lo) * jnp.sign(jnp.nan_to_num(g)) * sign.reshape(-1, *(1,) * lo.ndim), lo, hi)
+            for x, g, (lo, hi) in zip(xs, gs, ends, strict=True)
+        ]
+    return [np.asarray(x) for x in xs]
+
+
+def values(fn: Callable[..., Any], xs: list[np.ndarray]) -> list[np.ndarray]:
+    """[n, size] every output at every point, in float64."""
+    with jax.enable_x64(True):
+        outs = jax.jit(jax.vmap(fn), compiler_options=QUICK)(*(jnp.asarray(x) for x in xs))
+        return [np.asarray(o).reshape(len(xs[0]), -1).astype(np.float64) for o in jax.tree.leaves(outs)]
+
+
+def check(fn: Callable[..., Any], *boxes: tuple[Any, Any], n: int = 510, seed: int = 0, climb: bool = False, jit: bool = True,
+          names: list[str] | None = None) -> list[Bounded]:  # fmt: skip
+    """Asserts that no point leaves the intervals or the linear bounds of any output. Returns the bounds."""
+    found = bounds(fn, *boxes, jit=jit)
+    xs = points(list(boxes), n, seed, fn if climb else None)
+    flat = np.concatenate([x.reshape(len(x), -1) for x in xs], 1)
+    for i, (b, y) in enumerate(zip(found, values(fn, xs), strict=True)):
+        contains(b, flat, y, names[i] if names else f"output {i}")
+    return found
+
+
+def contains(b: Bounded, x: np.ndarray, y: np.ndarray, name: str) -> None:
+    """x [n, D] points, y [n, size] values there."""
+    for label, v in (("interval", b.lo), ("interval", b.hi), ("crown", b.crown[0]), ("crown", b.crown[1])):
+        assert not np.isnan(v).any(), f"{name}: {label} is nan: {v}"
+    fits = np.isfinite(y)
+    low, high = _line(b.low, b.low_at, x, -np.inf), _line(b.high, b.high_at, x, np.inf)
+    size = np.maximum(1, np.abs(y, where=fits, out=np.ones_like(y)))
+    for label, lower, upper in (("interval", b.lo, b.hi), ("crown", *b.crown), ("lines", low, high)):
+        with np.errstate(invalid="ignore"):
+            beyond = np.where(fits, np.maximum(lower - y, y - upper) / size, 0)
+        worst = np.unravel_index(np.argmax(beyond), beyond.shape)
+        ends = [np.broadcast_to(v, y.shape)[worst] for v in (lower, upper)]
+        assert beyond[worst] <= TOLERANCE, f"{name}: {label} {ends} does not contain {y[worst]} at {x[worst[0]]} (element {worst[1]})"
+
+
+def _line(a: np.ndarray, at: np.ndarray, x: np.ndarray, nothing: float) -> np.ndarray:
+    with np.errstate(invalid="ignore"):
+        v = x @ a.T + at
+    return np.where(np.isnan(v) | ~np.isfinite(at), nothing, v)

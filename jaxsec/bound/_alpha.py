@@ -10,6 +10,7 @@ import optax
 from ..core._struct import static, struct
 from ._backward import Turn, backward
 from ._crown import signed, tightened
+from ._forward_pass import intersection
 from ._lines import is_copy_of_input, only_sign_matters, targets
 from ._method import BoundMethod, by_intervals
 from ._nodes import Curve, Range
@@ -45,7 +46,7 @@ class AlphaCROWN(BoundMethod):
         start = tightened(problem)
         walk = Walk(problem, start, self.open if self.layers else 0)
         first = jnp.maximum(problem.lower(start), by_intervals(problem, start))
-        return optimised(walk, first, self.steps, self.learning_rate)
+        return optimised(walk, first, self.steps, self.learning_rate)[0]
 
 
 class Walk:
@@ -65,42 +66,31 @@ class Walk:
             self.rows[target] = jax.lax.top_k(width.reshape(-1), min(most, size))[1]
 
     def start_slopes(self) -> Slopes:
-        """CROWN's own slopes, for every form: found by a walk that only looks at shapes."""
-        wanted: dict[tuple[int, int], tuple[int, ...]] = {}
+        """CROWN's own slopes for every form, in its own layout: one walk that looks at every curve it meets."""
+        found: Slopes = {}
 
         def note(target: int) -> Turn:
-            def turn(node: int, shape: tuple[int, ...]) -> None:
-                wanted[target, node] = shape
+            def turn(node: int, shape: tuple[int, ...], r: Range) -> None:
+                lo, hi = r
+                if isinstance(self.problem.graph.nodes[node], Curve):
+                    found[target, node] = jnp.full(shape, 0.5, lo.dtype)
+                else:
+                    found[target, node] = jnp.broadcast_to(jnp.where(hi > -lo, 1.0, 0.0).astype(lo.dtype), shape)
 
             return turn
 
-        jax.eval_shape(lambda: self.value(note))
-        slopes = {}
-        for (target, node), shape in wanted.items():
-            n = self.problem.graph.nodes[node]
-            lo, hi = self.start[n.inputs[0]]
-            if isinstance(n, Curve):
-                slopes[target, node] = jnp.full(shape, 0.5, lo.dtype)
-            else:
-                first = jnp.where(hi > -lo, 1.0, 0.0).astype(lo.dtype)
-                slopes[target, node] = self._in_layout(target, node, first, shape)
-        return slopes
+        self.value(note)
+        return found
 
-    def _in_layout(self, target: int, node: int, v: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """A node's array as every form sees it: repeated, or its windows."""
-        if shape[1:] == v.shape:
-            return jnp.broadcast_to(v, shape)
-        return jnp.full(shape, 0.5, v.dtype)
-
-    def value(self, slopes: Any) -> jax.Array:
-        """[S] the bounds. `slopes` is a `Slopes`, or a function from a target to its `Turn`."""
+    def value(self, slopes: Any) -> tuple[jax.Array, dict[int, Range]]:
+        """([S] the bounds, the layers' ranges). `slopes` is a `Slopes`, or a function from a target to its `Turn`."""
         problem, graph = self.problem, self.problem.graph
         known: dict[int, Range] = {i: self.start[i] for i in targets(graph, problem.out)}
 
         def turn_of(target: int) -> Turn:
             if callable(slopes):
                 return slopes(target)
-            return lambda node, shape: slopes.get((target, node))
+            return lambda node, shape, r: slopes.get((target, node))
 
         for target, rows in self.rows.items():
             ranges = problem.intervals(known, target)
@@ -115,7 +105,7 @@ class Walk:
             high = hi.reshape(-1).at[rows].min(-values[n:])
             known[target] = low.reshape(lo.shape), jnp.maximum(low, high).reshape(lo.shape)
         ranges = problem.intervals(known)
-        return problem.lower(ranges, turn=turn_of(problem.out))
+        return problem.lower(ranges, turn=turn_of(problem.out)), known
 
 
 def lines_dtype(ranges: Sequence[Range]) -> Any:
@@ -127,23 +117,29 @@ def curved_before(problem: Problem, target: int) -> bool:
     return bool(problem.lines_before(target))
 
 
-def optimised(walk: Walk, first: jax.Array, steps: int, learning_rate: Any) -> jax.Array:
-    """The best bound of each form over `steps` of projected Adam, and of the start."""
+def optimised(walk: Walk, first: jax.Array, steps: int, learning_rate: Any) -> tuple[jax.Array, dict[int, Range]]:
+    """(the best bound of each form over `steps` of projected Adam and the start, the tightest ranges met)."""
     slopes = walk.start_slopes()
     names = sorted(slopes)
     optimiser = optax.adam(lambda i: learning_rate * 0.1 ** (i / max(steps - 1, 1)))
 
-    def objective(values: Mapping[str, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        bounds = walk.value({key: values[str(key)] for key in names})
-        return -jnp.sum(jnp.where(jnp.isfinite(bounds), bounds, 0)), bounds
+    def objective(values: Mapping[str, jax.Array]) -> tuple[jax.Array, Any]:
+        bounds, known = walk.value({key: values[str(key)] for key in names})
+        return -jnp.sum(jnp.where(jnp.isfinite(bounds), bounds, 0)), (bounds, known)
+
+    def kept(best: jax.Array, tightest: dict[int, Range], found: Any) -> tuple[jax.Array, dict[int, Range]]:
+        bounds, known = found
+        return jnp.fmax(best, bounds), {t: intersection(tightest[t], known[t]) for t in tightest}
 
     def step(state: Any, _: None) -> tuple[Any, None]:
-        values, moments, best = state
-        (_, bounds), gradient = jax.value_and_grad(objective, has_aux=True)(values)
+        values, moments, best, tightest = state
+        (_, found), gradient = jax.value_and_grad(objective, has_aux=True)(values)
         updates, moments = optimiser.update(gradient, moments)
         values = jax.tree.map(lambda v, u: jnp.clip(v + u, 0, 1), values, updates)
-        return (values, moments, jnp.fmax(best, bounds)), None
+        return (values, moments, *kept(best, tightest, found)), None
 
     values = {str(key): slopes[key] for key in names}
-    (values, _, best), _ = jax.lax.scan(step, (values, optimiser.init(values), first), None, length=steps)
-    return jnp.fmax(best, objective(values)[1])
+    tightest = {t: walk.start[t] for t in targets(walk.problem.graph, walk.problem.out)}
+    state = (values, optimiser.init(values), first, tightest)
+    (values, _, best, tightest), _ = jax.lax.scan(step, state, None, length=steps)
+    return kept(best, tightest, objective(values)[1])

@@ -17,8 +17,8 @@ from ._patches import Patch, through
 from ._rounding import Charges, outer_lines
 
 Form = jax.Array | Patch
-# (node, shape wanted) -> the parameters in [0, 1] of the forms' own lines there, or None for the shared ones
-Turn = Callable[[int, tuple[int, ...]], jax.Array | None]
+# (node, shape wanted, its argument's range in the forms' layout) -> the parameters in [0, 1] of the forms' own lines, or None for shared ones
+Turn = Callable[[int, tuple[int, ...], Range], jax.Array | None]
 
 
 class Split(NamedTuple):
@@ -53,12 +53,14 @@ def backward(
     charged: Charges | None = None,
     turn: Turn | None = None,
     stop: bool = False,
+    heights: Mapping[int, tuple[jax.Array, jax.Array]] | None = None,
 ) -> tuple[dict[int, Form], jax.Array]:
     """Lower bounds of forms on one node, as forms on the inputs.
 
     Args: a [S, *shape of the node], at [S]. ranges: of the nodes before it. lines: of every curve and kink before it.
       splits: multipliers of branch and bound. charged: takes the rounding of every step off the constants (`sound=True`).
       stop: at the first curve or product of every path use its range, not its lines.
+      heights: what is added to the intercepts of a node's (lower, upper) line: zeros, to ask what a line costs.
       turn: the slopes' parameters of each form, where they are chosen for it alone.
     Returns: ({input's position: [S, *its shape]}, [S]).
     """
@@ -91,6 +93,9 @@ def backward(
             continue
         if isinstance(node, Kink | Curve):
             line = lines[index] if turn is None else own_lines(index, node, form, inputs[0], lines, turn, charged is not None)
+        if line is not None and heights is not None:
+            low, up = (form.window(v) for v in heights[index]) if isinstance(form, Patch) and turn is not None else heights[index]
+            line = line._replace(lower_at=line.lower_at + low, upper_at=line.upper_at + up)
         if isinstance(form, Patch):
             passed = on_patch(node, form, line, turn is not None)
             if passed is not None:
@@ -106,7 +111,7 @@ def backward(
             continue
         parts, constant = on_dense(node, form, line, inputs, ranges[index])
         at = at + constant
-        for i, part in zip(node.inputs, parts, strict=True):
+        for i, part in zip(node.inputs if parts else (), parts, strict=True):  # no parts: only the range was known
             push(i, part)
     return found, at
 
@@ -155,7 +160,7 @@ def own_lines(
         if isinstance(node, Kink):
             node = dataclasses.replace(node, neg=form.window(node.neg), pos=form.window(node.pos))
     a = form.a if isinstance(form, Patch) else form
-    t = turn(index, (2, *a.shape) if isinstance(node, Curve) else a.shape)
+    t = turn(index, (2, *a.shape) if isinstance(node, Curve) else a.shape, (lo, hi))
     if t is None:
         line = lines[index]
         return Lines(*(form.window(v) for v in line)) if isinstance(form, Patch) else line

@@ -1,5 +1,6 @@
 """How nodes are put together: every rule adds to the graph by these, whether its values are known or depend on the input."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -19,7 +20,8 @@ def arithmetic(graph: Graph, x: Ref, what: str) -> None:
     if not floating(graph, x):
         raise UnsupportedPrimitive(
             f"{what} of {graph.node(x).dtype} values that depend on the input; used at {graph.source}. "
-            "Integers wrap around, which no rule bounds: convert to a floating type before, with .astype(jnp.float32)."
+            "Integers wrap around, which no rule bounds: convert to a floating type before, with .astype(jnp.float32). "
+            "Nor has a value a bound whose place (an index) depends on the input."
         )
 
 
@@ -35,19 +37,23 @@ def spread(graph: Graph, x: Ref, shape: tuple[int, ...]) -> Ref:
     """x broadcast to `shape`."""
     if graph.node(x).shape == shape:
         return x
-    return moved(graph, (x,), lambda v: jnp.broadcast_to(v, shape))
+    return graph.once((x, shape), lambda: moved(graph, (x,), lambda v: jnp.broadcast_to(v, shape)))
 
 
 def scaled(graph: Graph, x: Ref, scale: Any = None, bias: Any = None) -> Ref:
     """`scale * x + bias`, elementwise, x spread over the result's shape first."""
     arithmetic(graph, x, "a sum or product")
     node = graph.node(x)
-    x = spread(graph, x, jnp.broadcast_shapes(node.shape, jnp.shape(scale), jnp.shape(bias)))
+    x = spread(graph, x, jnp.broadcast_shapes(node.shape, *(jnp.shape(v) for v in (scale, bias) if v is not None)))
     scale = None if scale is None or scalar(scale) == 1 else _cast(scale, node.dtype)
     bias = None if bias is None or scalar(bias) == 0 else _cast(bias, node.dtype)
     if scale is None and bias is None:
         return x
-    return graph.add(Scale(inputs=(x.index,), shape=graph.node(x).shape, dtype=node.dtype, scale=scale, bias=bias))
+    made = Scale(inputs=(x.index,), shape=graph.node(x).shape, dtype=node.dtype, scale=scale, bias=bias)
+    s, b = scalar(scale), scalar(bias)
+    if (s is None) != (scale is None) or (b is None) != (bias is None):
+        return graph.add(made)
+    return graph.once(("scale", x, s, b), lambda: graph.add(made))
 
 
 def _cast(v: Any, dtype: Any) -> jax.Array:
@@ -66,7 +72,8 @@ def summed(graph: Graph, x: Value, y: Value, sign: int = 1) -> Value:
         arithmetic(graph, x, "a sum")
         x, y = alike(graph, x, y)
         node = graph.node(x)
-        return graph.add(Sum(inputs=(x.index, y.index), shape=node.shape, dtype=node.dtype, sign=sign))
+        made = Sum(inputs=(x.index, y.index), shape=node.shape, dtype=node.dtype, sign=sign)
+        return graph.once(("sum", x, y, sign), lambda: graph.add(made))
     if isinstance(x, Ref):
         return scaled(graph, x, bias=y if sign > 0 else negated(graph, y))
     if isinstance(y, Ref):
@@ -91,7 +98,8 @@ def product(graph: Graph, x: Ref, y: Ref) -> Ref:
 def curve(graph: Graph, x: Ref, name: str, *args: Any) -> Ref:
     """A named curve of each element of x."""
     node = graph.node(x)
-    return graph.add(Curve(inputs=(x.index,), shape=node.shape, dtype=node.dtype, unary=UNARY[name](*args)))
+    made = Curve(inputs=(x.index,), shape=node.shape, dtype=node.dtype, unary=UNARY[name](*args))
+    return graph.once((name, args, x), lambda: graph.add(made))
 
 
 def kink(graph: Graph, x: Ref, neg: Any, pos: Any) -> Ref:
@@ -99,6 +107,12 @@ def kink(graph: Graph, x: Ref, neg: Any, pos: Any) -> Ref:
     arithmetic(graph, x, "a maximum or absolute value")
     node = graph.node(x)
     return graph.add(Kink(inputs=(x.index,), shape=node.shape, dtype=node.dtype, neg=neg, pos=pos))
+
+
+def rewritten(graph: Graph, ref: Ref, inputs: tuple[Ref, ...], error: Callable[..., jax.Array]) -> Ref:
+    """Says that the program computes the node's function in another way, whose rounding may differ by `error(own, *ranges)`."""
+    graph.node(ref).slack = (tuple(r.index for r in inputs), error)
+    return ref
 
 
 def opaque(graph: Graph, out: Any, values: tuple[Value, ...], run: Any) -> Ref:

@@ -14,13 +14,25 @@ import jax.numpy as jnp
 from jax.extend import core as jex
 
 from ._build import curve, scaled, summed
-from ._graph import Graph, Ref, Value, scalar, steady
+from ._graph import Graph, Ref, Value, scalar
+from ._nodes import Range, certain
 
 
 def _logaddexp(graph: Graph, x: Value, y: Value) -> Value | None:
     """y + softplus(x - y)."""
+    if not isinstance(x, Ref):
+        x, y = y, x
     difference = summed(graph, x, y, -1)
-    return summed(graph, curve(graph, difference, "softplus"), y) if isinstance(difference, Ref) else None
+    if not isinstance(difference, Ref):
+        return None
+    out = summed(graph, curve(graph, difference, "softplus"), y)
+
+    def run(r: Range, s: Range) -> Range:
+        room = 8 * float(jnp.finfo(r[0].dtype).eps)
+        low, high = (jnp.logaddexp(a, b) for a, b in zip(r, s, strict=True))
+        return certain(low - room * (1 + jnp.abs(low)), high + room * (1 + jnp.abs(high)))
+
+    return graph.hinted(out, (x, y), run) if isinstance(y, Ref) else out
 
 
 def _celu(graph: Graph, x: Value, alpha: Value = 1.0) -> Value | None:
@@ -52,17 +64,23 @@ _KNOWN: dict[str, tuple[Callable[..., Any], Callable[..., Value | None]]] = {
 
 def composite(graph: Graph, eqn: Any, values: tuple[Value, ...]) -> Value | None:
     """The value of a known function's call, or None where it is not one."""
-    name = eqn.params.get("name", "")
+    name = _name(eqn)
     if name not in _KNOWN or len(eqn.outvars) != 1:
         return None
     function, make = _KNOWN[name]
     avals = tuple((tuple(v.aval.shape), str(v.aval.dtype), v.aval.weak_type) for v in eqn.invars)
-    return make(graph, *values) if _program(eqn) == _reference(function, name, avals) else None
+    return make(graph, *values) if str(_body(eqn)) == _reference(function, name, avals) else None
 
 
-def _program(eqn: Any) -> str:
+def _body(eqn: Any) -> jex.Jaxpr | None:
     program = eqn.params.get("jaxpr") or eqn.params.get("call_jaxpr")
-    return str(program.jaxpr if isinstance(program, jex.ClosedJaxpr) else program)
+    return program.jaxpr if isinstance(program, jex.ClosedJaxpr) else program
+
+
+def _name(eqn: Any) -> str:
+    """What is called; a function with a custom derivative carries its name with its program only."""
+    body = _body(eqn)
+    return eqn.params.get("name") or ("" if body is None else body.debug_info.func_name)
 
 
 @functools.cache
@@ -72,12 +90,7 @@ def _reference(function: Callable[..., Any], name: str, avals: tuple[tuple[tuple
     eqns = list(closed.jaxpr.eqns)
     while eqns:
         eqn = eqns.pop(0)
-        if eqn.params.get("name") == name:
-            return _program(eqn)
-        inner = eqn.params.get("jaxpr") or eqn.params.get("call_jaxpr")
-        if inner is not None:
-            eqns.extend((inner.jaxpr if isinstance(inner, jex.ClosedJaxpr) else inner).eqns)
+        if _name(eqn) == name:
+            return str(_body(eqn))
+        eqns.extend(getattr(_body(eqn), "eqns", []))
     return ""
-
-
-_ = steady

@@ -42,6 +42,8 @@ class Graph:
         self.out_tree: Any = None
         self.source = ""
         self.comparisons: dict[int, tuple[str, Value, Value]] = {}  # a truth value's own comparison
+        self.made: dict[Any, Ref] = {}  # nodes that need not be made twice, by what they are
+        self.shares: dict[int, tuple[int, ...]] = {}  # a softmax's axes, along which it sums to 1
 
     def add(self, node: Node) -> Ref:
         node.source = node.source or self.source
@@ -49,6 +51,12 @@ class Graph:
             node.input_shapes = [self.nodes[i].shape for i in node.inputs]  # pyright: ignore[reportAttributeAccessIssue]
         self.nodes.append(node)
         return Ref(len(self.nodes) - 1)
+
+    def once(self, key: Any, make: Callable[[], Ref]) -> Ref:
+        """The node of that description: the one there is, or a new one."""
+        if key not in self.made:
+            self.made[key] = make()
+        return self.made[key]
 
     def hinted(self, ref: Ref, inputs: tuple[Ref, ...], interval: Callable[..., Range]) -> Ref:
         """The node, with a second interval that is computed from other nodes."""
@@ -188,7 +196,7 @@ def concrete(value: Value) -> np.ndarray | None:
 
 def scalar(value: Value) -> float | None:
     """The one number that a known value is, however often it is repeated; None where it is no such thing."""
-    array = None if value is None else concrete(value)
+    array = None if value is None or isinstance(value, Ref) else concrete(value)
     if array is None or array.size == 0 or array.dtype == bool or (array != array.flat[0]).any():
         return None
     return float(array.flat[0])

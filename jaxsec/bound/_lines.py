@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
 
 from ._graph import Graph
 from ._nodes import Curve, Input, Kink, Lines, Move, Opaque, Product, Range, Scale
@@ -38,7 +39,7 @@ def targets(graph: Graph, upto: int) -> list[int]:
         node = graph.nodes[i]
         if isinstance(node, Kink | Curve | Product | Opaque):
             wanted.update(node.inputs)
-    return sorted(wanted)
+    return sorted(i for i in wanted if jnp.issubdtype(graph.nodes[i].dtype, jnp.floating))  # a truth value has no lines
 
 
 def is_affine_of_input(graph: Graph, index: int) -> bool:

@@ -31,7 +31,8 @@ class Node(abc.ABC):
     """One value that depends on the input: `inputs` are the indices of the nodes it is made of.
 
     `hint` gives a second interval from other nodes, which is intersected with the node's own: a maximum written as y + relu(x - y)
-    is exact for lines and loose for intervals.
+    is exact for lines and loose for intervals. `slack` gives what rounding may move the program's own value off this node's, where the
+    program computes the same function by other operations: `slack(own range, *ranges)` is added to the node's own rounding.
     """
 
     inputs: tuple[int, ...]
@@ -39,6 +40,7 @@ class Node(abc.ABC):
     dtype: Any
     source: str = ""
     hint: tuple[tuple[int, ...], Callable[..., Range]] | None = None
+    slack: tuple[tuple[int, ...], Callable[..., jax.Array]] | None = None
 
     @abc.abstractmethod
     def interval(self, *ranges: Range) -> Range:
@@ -108,7 +110,7 @@ class Scale(Affine):
             if jnp.issubdtype(self.dtype, jnp.floating):
                 p, q = (jnp.where(jnp.asarray(self.scale) == 0, 0, v) for v in (p, q))  # 0 * inf
             lo, hi = jnp.minimum(p, q), jnp.maximum(p, q)
-        return _certain(lo, hi) if self.bias is None else _certain(lo + self.bias, hi + self.bias)
+        return certain(lo, hi) if self.bias is None else certain(lo + self.bias, hi + self.bias)
 
 
 @dataclasses.dataclass(eq=False)
@@ -160,7 +162,7 @@ class Sum(Affine):
 
     def interval(self, *ranges: Range) -> Range:
         (a, b), (c, d) = ranges
-        return _certain(a + c, b + d) if self.sign > 0 else _certain(a - d, b - c)
+        return certain(a + c, b + d) if self.sign > 0 else certain(a - d, b - c)
 
 
 @dataclasses.dataclass(eq=False)
@@ -192,7 +194,7 @@ class Contract(Affine):
         # an unbounded input makes unbounded what it has a coefficient in (0 * inf would be NaN)
         reached = self.absolute(jnp.where(finite, 0.0, 1.0).astype(lo.dtype))
         spread = jnp.where(reached > 0, jnp.inf, spread)
-        return _certain(centre - spread, centre + spread)
+        return certain(centre - spread, centre + spread)
 
 
 @dataclasses.dataclass(eq=False)
@@ -291,10 +293,10 @@ class Product(Node):
         # what an unbounded factor has a part in is unbounded
         reached = self.run(wild_x.astype(x.dtype), jnp.ones_like(y)) + self.run(jnp.ones_like(x), wild_y.astype(y.dtype))
         spread = jnp.where(reached > 0, jnp.inf, spread)
-        return _certain(centre - spread, centre + spread)
+        return certain(centre - spread, centre + spread)
 
 
-def _certain(lo: jax.Array, hi: jax.Array) -> Range:
+def certain(lo: jax.Array, hi: jax.Array) -> Range:
     """Nothing is known where infinities have cancelled."""
     return jnp.where(jnp.isnan(lo), -jnp.inf, lo), jnp.where(jnp.isnan(hi), jnp.inf, hi)
 

@@ -10,7 +10,7 @@ from ._build import arithmetic, curve, moved, negated, summed
 from ._conv import convolve
 from ._graph import Graph, Ref, UnsupportedPrimitive, Value, rule, steady
 from ._nodes import Contract, Product
-from ._rules_attention import averaged, log_softmax
+from ._rules_attention import averaged, log_softmax, logsumexp
 from ._rules_norm import variance
 
 HIGHEST = lax.Precision.HIGHEST
@@ -18,6 +18,10 @@ HIGHEST = lax.Precision.HIGHEST
 
 @rule("add", "add_any")
 def _add(graph: Graph, eqn: Any, x: Value, y: Value) -> Value:
+    if isinstance(x, Ref) and isinstance(y, Ref):
+        for one, two in ((x, y), (y, x)):
+            if (found := logsumexp(graph, one, two)) is not None:
+                return found
     return summed(graph, x, y)
 
 

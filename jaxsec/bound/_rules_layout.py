@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from ..core._walk import rebound
-from ._build import arithmetic, moved, opaque
+from ._build import arithmetic, moved, opaque, scaled, summed
 from ._graph import Graph, Ref, UnsupportedPrimitive, Value, concrete, rule, steady
 
 
@@ -77,10 +77,25 @@ def _split(graph: Graph, eqn: Any, x: Ref) -> list[Ref]:
     return [moved(graph, (x,), lambda v, i=i: rebound(eqn, [v])[i]) for i in range(len(eqn.outvars))]
 
 
-@rule("concatenate", "stack", "pad")
+@rule("concatenate", "stack")
 def _joined(graph: Graph, eqn: Any, *values: Value) -> Ref:
     """Affine in all that is perturbed: known parts stand in the bias."""
     return affine_in(graph, eqn, values, tuple(range(len(values))))
+
+
+@rule("pad")
+def _pad(graph: Graph, eqn: Any, x: Value, fill: Value) -> Ref:
+    if not isinstance(fill, Ref):
+        return affine_in(graph, eqn, (x, fill), (0, 1))
+    # JAX does not transpose this one: the fill by itself, where the array is not
+    a, b = (v.aval for v in eqn.invars)
+    inside = steady(lambda one: rebound(eqn, [jnp.full(a.shape, one, a.dtype), jnp.zeros(b.shape, b.dtype)])[0] != 0, np.float32(1))
+    around = moved(graph, (fill,), lambda v: jnp.where(inside, 0, v))
+    within = affine_in(graph, eqn, (x, np.zeros(b.shape, b.dtype)), (0, 1)) if isinstance(x, Ref) else None
+    if within is None:
+        known = steady(lambda v: rebound(eqn, [jnp.asarray(v, a.dtype), jnp.zeros(b.shape, b.dtype)])[0], x)
+        return scaled(graph, around, bias=known)
+    return summed(graph, within, around)  # pyright: ignore[reportReturnType]
 
 
 @rule("dynamic_update_slice")

@@ -173,7 +173,8 @@ def _unit(curve: Curve, lo: jax.Array, hi: jax.Array) -> jax.Array:
 
 def _flush(curve: Curve, dtype: jax.typing.DTypeLike) -> float:
     tiny = float(jnp.finfo(dtype).tiny)
-    return _FLUSHES * tiny + (2 * tiny**curve.flushed if curve.flushed else 0.0)
+    # a gate that is flushed to 0 had been multiplied by x, which is at most 745 then
+    return _FLUSHES * tiny * (1024 if curve.gated else 1) + (2 * tiny**curve.flushed if curve.flushed else 0.0)
 
 
 # by JAX's name of the primitive, or of the function of `jax.nn` ("gelu_tanh" is `gelu(approximate=True)`); the exponent of

@@ -61,11 +61,12 @@ def touch(s: Segment, slope: jax.Array, lower: bool) -> tuple[Point, jax.Array]:
 
     lo, hi = lax.stop_gradient(s.left.x), lax.stop_gradient(s.right.x)
     critical = [lax.stop_gradient(jnp.clip(x, lo, hi)) for x in s.curve.critical(lax.stop_gradient(slope), lo, hi, lower)]
-    found, least = s.left, height(s.left)
+    x, least = s.left.x, height(s.left)
     for p in (s.right, *(Point(x, s.curve.value(x)) for x in critical)):
         other = height(p)
-        found, least = p.where(other < least, found), jnp.where(other < least, other, least)
-    return found, least
+        x, least = jnp.where(other < least, p.x, x), jnp.where(other < least, other, least)
+    # not f chosen like x: XLA compares twice, rounds differently when heights are level, and would pair one point's x with another's f
+    return Point(x, sign * least + slope * x), least
 
 
 def _chord(a: Point, b: Point, otherwise: jax.Array) -> jax.Array:
@@ -123,7 +124,7 @@ def slope_range(s: Segment, lower: bool) -> tuple[jax.Array, jax.Array]:
             for _ in range(_END_STEPS):  # Newton for the tangent through this end
                 other, _ = touch(s, lax.stop_gradient(slope), lower)
                 further = jnp.clip(_chord(end, other, slope), *steepest)
-                slope = jnp.where(jnp.abs(other.x - end.x) > inset, _lesser(further, slope, direction), slope)
+                slope = jnp.where(jnp.abs(other.x - end.x) > 2 * inset, _lesser(further, slope, direction), slope)
         found.append(_finite(slope))
     return jnp.minimum(*found), jnp.maximum(*found)
 

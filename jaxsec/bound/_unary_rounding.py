@@ -32,6 +32,7 @@ _ERRORS = {
     "erfc": (140.0, 0.0),
     "gelu": (20.0, 5.0),
     "gelu_tanh": (20.0, 7.0),
+    "hard_silu": (8.0, 4.0),  # exact but for three roundings, of which two are of a gate near 0 or 1
 }
 # 2e-4 is 1678 eps of float32 and 5e-4 is 4195: TPUs before v6 have fast and coarse logarithms and hyperbolic tangents
 _TPU_ERRORS = {
@@ -51,6 +52,8 @@ _TPU_ERRORS = {
     "gelu": (120.0, 120.0),
     "gelu_tanh": (4300.0, 4300.0),
     "mish": (6000.0, 6000.0),
+    "hard_silu": (140.0, 100.0),  # a division by 6
+    "soft_sign": (140.0, 0.0),
 }
 # Arguments of exponentials in float64 are eight times those of float32, and so are the roundings of the argument.
 _WIDER = 8.0
@@ -61,6 +64,9 @@ def errors(name: str, parameter: float | None, dtype: jax.typing.DTypeLike) -> t
     if name == "integer_pow":
         # |n| - 1 products, each rounding once and handing its error on; a negative power divides at the end
         common = tpu = (2.0 * abs(parameter or 0) + 2.0, 0.0)
+    elif name == "elu":
+        common, (relative, absolute) = _COMMON, _TPU_ERRORS["expm1"]
+        tpu = relative, absolute * max(1.0, parameter or 0)
     else:
         common = _ERRORS.get(name, _COMMON)
         tpu = _TPU_ERRORS.get(name, common)

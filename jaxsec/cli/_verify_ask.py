@@ -58,7 +58,7 @@ def ask(net: Net, vnnlib: Path, *, timeout: float, seed: int, sound: bool, on_ev
     from ..certify import verify
 
     prop = load_vnnlib(vnnlib, n_inputs=net.n_inputs, n_outputs=net.n_outputs)
-    found = verify(net.model, prop, timeout=timeout, key=jax.random.key(seed), on_event=on_event)
+    found = verify(net.model, prop, timeout=timeout, key=jax.random.key(seed), on_event=on_event, sound=sound)
     answer = Answer(**{field.name: getattr(found, field.name) for field in dataclasses.fields(Answer)})
     if sound and answer.verdict == "unsat" and answer.precision != "sound":
         said = f"{answer.method} proved unsat without rounding outward, which --sound does not count"

@@ -35,16 +35,26 @@ class Bounded:
     high_at: np.ndarray
 
 
-def bounds(fn: Callable[..., Any], *boxes: tuple[Any, Any], jit: bool = True) -> list[Bounded]:
-    """Bounds of every output of `fn(*arrays)` where array i is in `boxes[i] = (lo, hi)`. In float64."""
+Function = Callable[..., Any]
+
+
+def bounds(fns: Function | dict[str, Function], *boxes: tuple[Any, Any], jit: bool = False) -> list[Bounded]:
+    """Bounds of every output of `fn(*arrays)` where array i is in `boxes[i] = (lo, hi)`. In float64.
+
+    Not compiled unless asked: of programs that run once, compiling is what costs.
+    """
     with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
         box = [(jnp.asarray(lo, jnp.float64), jnp.asarray(hi, jnp.float64)) for lo, hi in boxes]
 
         def run(box: Any) -> Any:
-            return _bounds(fn, box)
+            return [b for fn in (fns.values() if isinstance(fns, dict) else [fns]) for b in _bounds(fn, box)]
 
         found = jax.jit(run, compiler_options=QUICK)(box) if jit else run(box)
         return [Bounded(*jax.tree.map(np.asarray, tuple(f))) for f in found]
+
+
+def joined(fns: Function | dict[str, Function]) -> Function:
+    return (lambda *xs: [fn(*xs) for fn in fns.values()]) if isinstance(fns, dict) else fns
 
 
 def _bounds(fn: Callable[..., Any], box: list[Any]) -> list[Any]:
@@ -90,6 +100,7 @@ def points(boxes: list[tuple[Any, Any]], n: int, seed: int, fn: Callable[..., An
     return found
 
 
+@jax.numpy_rank_promotion("allow")
 def _climbed(fn: Callable[..., Any], boxes: list[tuple[Any, Any]], starts: list[np.ndarray], seed: int) -> list[np.ndarray]:
     """Signed gradient ascent and descent on random outputs, from the first points."""
     rng = np.random.default_rng(seed)
@@ -119,14 +130,16 @@ def values(fn: Callable[..., Any], xs: list[np.ndarray]) -> list[np.ndarray]:
         return [np.asarray(o).reshape(len(xs[0]), -1).astype(np.float64) for o in jax.tree.leaves(outs)]
 
 
-def check(fn: Callable[..., Any], *boxes: tuple[Any, Any], n: int = 510, seed: int = 0, climb: bool = False, jit: bool = True,
-          names: list[str] | None = None) -> list[Bounded]:  # fmt: skip
+def check(
+    fns: Function | dict[str, Function], *boxes: tuple[Any, Any], n: int = 510, seed: int = 0, climb: bool = False, jit: bool = False
+) -> list[Bounded]:
     """Asserts that no point leaves the intervals or the linear bounds of any output. Returns the bounds."""
-    found = bounds(fn, *boxes, jit=jit)
+    found, fn = bounds(fns, *boxes, jit=jit), joined(fns)
     xs = points(list(boxes), n, seed, fn if climb else None)
     flat = np.concatenate([x.reshape(len(x), -1) for x in xs], 1)
-    for i, (b, y) in enumerate(zip(found, values(fn, xs), strict=True)):
-        contains(b, flat, y, names[i] if names else f"output {i}")
+    names = list(fns) if isinstance(fns, dict) else [f"output {i}" for i in range(len(found))]
+    for name, b, y in zip(names, found, values(fn, xs), strict=True):
+        contains(b, flat, y, name)
     return found
 
 

@@ -1,0 +1,185 @@
+"""Beta-CROWN: bounds of many subproblems side by side, each with its own decided signs, slopes and multipliers.
+
+A subproblem is what is left of one row's region after curves' arguments were cut in two, again and again. All that it knows of the
+layers is their ranges: a cut at p leaves `x <= p` or `x >= p`, and inside a subproblem every such end is an inequality that holds, so it
+may be added to the bound with a multiplier that is not negative. Source: Wang et al. 2021 (beta-CROWN), theorem 3.1, with the cuts of any
+curve (Shi et al. 2024, GenBaB) as the same thing.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ._backward import Split, Turn
+from ._branch_input import Known, carried
+from ._gaps import weighed
+from ._nodes import Curve, Kink, Range
+from ._problem import Problem
+
+
+class Subproblem(NamedTuple):
+    """One lane. Tuples run over the carried nodes (`layers`), in order; `slopes` over the curves before the output."""
+
+    known: Known
+    cut: tuple[jax.Array, ...]  # bool: elements that were cut, whose multipliers are free
+    slopes: tuple[jax.Array, ...]  # in [0, 1]
+    above: tuple[jax.Array, ...]  # multipliers of `x >= lower end`, [S, *shape]
+    below: tuple[jax.Array, ...]  # and of `x <= upper end`
+
+
+class Cuts(NamedTuple):
+    """Where to cut a lane next: [k] best candidates, as positions in the concatenation of all carried nodes; -1 where there is none."""
+
+    element: jax.Array
+    score: jax.Array
+
+
+def started(problem: Problem, known: Known) -> Subproblem:
+    """The lane before any cut, with CROWN's slopes and no multipliers."""
+    graph, s = problem.graph, len(problem.at)
+    names = carried(graph, problem.out)
+    ranges = problem.intervals(dict(zip(names, known, strict=True)))
+    slopes = []
+    for i in problem.lines_before(problem.out):
+        node = graph.nodes[i]
+        lo, hi = ranges[node.inputs[0]]
+        if isinstance(node, Curve):
+            slopes.append(jnp.full((2, s, *node.shape), 0.5, lo.dtype))
+        else:
+            slopes.append(jnp.broadcast_to(jnp.where(hi > -lo, 1.0, 0.0).astype(lo.dtype), (s, *node.shape)))
+    zeros = tuple(jnp.zeros((s, *r[0].shape), r[0].dtype) for r in known)
+    return Subproblem(known, tuple(jnp.zeros(r[0].shape, bool) for r in known), tuple(slopes), zeros, zeros)
+
+
+def multipliers(problem: Problem, lane: Subproblem, ranges: Sequence[Range]) -> dict[int, Split]:
+    found = {}
+    for t, above, below in zip(carried(problem.graph, problem.out), lane.above, lane.below, strict=True):
+        lo, hi = ranges[t]
+        axes = tuple(range(1, above.ndim))
+        lo, hi = jnp.where(jnp.isfinite(lo), lo, 0), jnp.where(jnp.isfinite(hi), hi, 0)
+        found[t] = Split(below - above, jnp.sum(above * lo - below * hi, axis=axes))
+    return found
+
+
+def turned(problem: Problem, lane: Subproblem) -> Turn:
+    by_node = dict(zip(problem.lines_before(problem.out), lane.slopes, strict=True))
+
+    def turn(node: int, shape: tuple[int, ...], r: Range) -> jax.Array | None:
+        t = by_node[node]
+        return t if t.shape == shape else None
+
+    return turn
+
+
+def lane_ranges(problem: Problem, lane: Subproblem) -> list[Range]:
+    return problem.intervals(dict(zip(carried(problem.graph, problem.out), lane.known, strict=True)))
+
+
+def value(problem: Problem, lane: Subproblem) -> jax.Array:
+    """[S] the lane's bounds."""
+    ranges = lane_ranges(problem, lane)
+    return problem.lower(ranges, turn=turned(problem, lane), splits=multipliers(problem, lane, ranges))
+
+
+def optimised(problem: Problem, lane: Subproblem, steps: int, rate: float, push_rate: float) -> tuple[jax.Array, Subproblem]:
+    """([S] the best bounds met, the lane with the slopes and multipliers of the last step) by projected Adam."""
+    adam = optax.adam(lambda i: 0.05 ** (i / max(steps, 1)), b1=0.8, b2=0.95)
+    scale = jnp.maximum(jnp.max(jnp.abs(problem.spec)), 1e-12)
+
+    def with_free(free: Any) -> Subproblem:
+        return lane._replace(slopes=free[0], above=free[1], below=free[2])
+
+    def objective(free: Any) -> tuple[jax.Array, jax.Array]:
+        bounds = value(problem, with_free(free))
+        return -jnp.sum(jnp.where(jnp.isfinite(bounds), bounds, 0)), bounds
+
+    def step(state: Any, _: None) -> tuple[Any, None]:
+        free, moments, best = state
+        (_, bounds), gradient = jax.value_and_grad(objective, has_aux=True)(free)
+        move, moments = adam.update(gradient, moments)
+        slopes = tuple(jnp.clip(v + rate * u, 0, 1) for v, u in zip(free[0], move[0], strict=True))
+        pushed = []
+        for values, moves in zip(free[1:], move[1:], strict=True):
+            pushed.append(
+                tuple(jnp.where(c, jnp.maximum(v + push_rate * scale * u, 0), 0) for c, v, u in zip(lane.cut, values, moves, strict=True))
+            )
+        return ((slopes, *pushed), moments, jnp.fmax(best, bounds)), None
+
+    free = (lane.slopes, lane.above, lane.below)
+    state = (free, adam.init(free), jnp.full(len(problem.at), -jnp.inf, problem.at.dtype))
+    (free, _, best), _ = jax.lax.scan(step, state, None, length=steps)
+    last = with_free(free)
+    return jnp.fmax(best, value(problem, last)), last
+
+
+def candidates(problem: Problem, lane: Subproblem, best: jax.Array, k: int) -> tuple[Cuts, jax.Array]:
+    """(the k elements whose curves cost the open bounds most, the linear bound's slopes [S, n])."""
+    graph = problem.graph
+    ranges = lane_ranges(problem, lane)
+    _, costs, forms = weighed(problem, ranges, turned(problem, lane), multipliers(problem, lane, ranges))
+    names = carried(graph, problem.out)
+    per_layer = {t: jnp.zeros(graph.nodes[t].shape, best.dtype) for t in names}
+    open_ = (best <= 0).astype(best.dtype)
+    for i, cost in costs.items():
+        t = graph.nodes[i].inputs[0]
+        if t in per_layer:
+            per_layer[t] = per_layer[t] + jnp.tensordot(open_, jnp.broadcast_to(cost, (len(best), *graph.nodes[i].shape)), 1)
+    flat = jnp.concatenate([v.reshape(-1) for v in per_layer.values()])
+    flat = jnp.where(jnp.isfinite(flat), flat, 0)
+    # where no line costs anything and the bound is open all the same, slopes are to blame: the widest open element is next
+    widths = []
+    for t, (lo, hi) in zip(names, lane.known, strict=True):
+        open_end = jnp.minimum(-lo, hi) if t in kinked(problem) else hi - lo
+        widths.append(jnp.where(jnp.isfinite(open_end), jnp.maximum(open_end, 0), 1).reshape(-1))
+    width = jnp.concatenate(widths)
+    flat = flat + 1e-6 * width * (jnp.max(flat) / (jnp.max(width) + 1e-30) + 1e-20)
+    score, element = jax.lax.top_k(flat, min(k, flat.size))
+    slope = jnp.concatenate([f.reshape(len(best), -1) for f in (forms[p] for p in sorted(forms))], axis=1)
+    return Cuts(jnp.where(score > 0, element, -1), score), slope
+
+
+def kinked(problem: Problem) -> set[int]:
+    """Nodes that kinks read: cut at 0, and only once."""
+    graph = problem.graph
+    return {graph.nodes[i].inputs[0] for i in problem.lines_before(problem.out) if isinstance(graph.nodes[i], Kink)}
+
+
+def point_of(problem: Problem, lane: Subproblem, element: jax.Array) -> jax.Array:
+    """Where an element is cut: a kink at 0, another curve in the middle of its range."""
+    graph = problem.graph
+    kinks = kinked(problem)
+    points = []
+    for t, (lo, hi) in zip(carried(graph, problem.out), lane.known, strict=True):
+        middle = jnp.where(jnp.isfinite(lo) & jnp.isfinite(hi), 0.5 * (lo + hi), 0)
+        points.append((jnp.where((lo < 0) & (hi > 0), 0, middle) if t in kinks else middle).reshape(-1))
+    return jnp.concatenate(points)[element]
+
+
+def child(lane: Subproblem, element: jax.Array, point: jax.Array, upper: bool) -> Subproblem:
+    """The half of a lane where the element is above (`upper`) or below the point. element -1: the lane itself."""
+    known, cut, at = [], [], 0
+    for (lo, hi), c in zip(lane.known, lane.cut, strict=True):
+        hit = (jnp.arange(lo.size) + at == element).reshape(lo.shape)
+        at += lo.size
+        known.append((jnp.where(hit, jnp.maximum(lo, point), lo), hi) if upper else (lo, jnp.where(hit, jnp.minimum(hi, point), hi)))
+        cut.append(c | hit)
+    return lane._replace(known=tuple(known), cut=tuple(cut))
+
+
+def best_cut(problem: Problem, lane: Subproblem, cuts: Cuts) -> tuple[jax.Array, jax.Array]:
+    """(the candidate whose worse child is bounded best, by one walk each without optimisation; where it is cut)."""
+
+    def halves(element: jax.Array) -> tuple[jax.Array, jax.Array]:
+        point = point_of(problem, lane, element)
+        low, high = (jnp.max(value(problem, child(lane, element, point, side))) for side in (False, True))
+        return jnp.minimum(low, high), jnp.maximum(low, high)
+
+    worse, better = jax.vmap(halves)(cuts.element)
+    gain = jnp.where(cuts.element >= 0, worse + 0.1 * better, -jnp.inf)
+    gain = jnp.where(jnp.isnan(gain), -jnp.inf, gain)
+    chosen = cuts.element[jnp.argmax(gain)]
+    return chosen, point_of(problem, lane, chosen)
+

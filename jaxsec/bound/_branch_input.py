@@ -1,0 +1,67 @@
+"""One round of branch and bound on the input: bounds of many boxes side by side, and which element of each to halve."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ..core._model import Model
+from ._crown import tightened
+from ._gaps import input_scores, weighed
+from ._lines import is_copy_of_input, targets
+from ._method import by_intervals
+from ._nodes import Range
+from ._problem import Problem
+from ._region import Region
+from ._run import of_model, on_platform, output
+
+Known = tuple[Range, ...]  # of every node that lines depend on, in order
+
+
+class Boxes(NamedTuple):
+    """[D, n] corners, and what is known of the layers inside: a child starts from its parent's ranges."""
+
+    lo: jax.Array
+    hi: jax.Array
+    known: Known
+
+
+class Bounded(NamedTuple):
+    """Of every box: [D, S] lower bounds, [D, S, n] the linear bound's slopes, [D, S, n] the scores of the input elements; its ranges."""
+
+    lower: jax.Array
+    slope: jax.Array
+    score: jax.Array
+    known: Known
+
+
+def layers(model: Model, shape: tuple[int, ...], dtype: Any) -> list[tuple[int, ...]]:
+    """Shapes of the nodes whose ranges a box carries."""
+    graph = of_model(model, jnp.zeros((1, *shape), dtype), False)
+    return [graph.nodes[t].shape for t in carried(graph, output(graph))]
+
+
+def carried(graph: Any, out: int) -> list[int]:
+    return [t for t in targets(graph, out) if t != out and not is_copy_of_input(graph, t)]
+
+
+def bound_boxes(model: Model, shape: tuple[int, ...], boxes: Boxes, spec: jax.Array, at: jax.Array, *, sound: bool, budget: int) -> Bounded:
+    """CROWN on every box. shape: of one row; spec [S, K], at [S], the same for all boxes. Pure."""
+
+    def run(model: Model, boxes: Boxes, spec: jax.Array, at: jax.Array, *, native: bool) -> Bounded:
+        def one(lo: jax.Array, hi: jax.Array, known: Known) -> Bounded:
+            box = (lo.reshape(1, *shape), hi.reshape(1, *shape))
+            graph = of_model(model, box[0], native)
+            out = output(graph)
+            forms = spec.reshape(len(at), *graph.nodes[out].shape)
+            problem = Problem(graph, out, Region([box]), forms, at, sound, len(boxes.lo), budget)
+            names = carried(graph, out)
+            ranges = tightened(problem, dict(zip(names, known, strict=True)))
+            lower, costs, found = weighed(problem, ranges)
+            lower = jnp.fmax(lower, by_intervals(problem, ranges))
+            slope = found[0].reshape(len(at), -1)
+            return Bounded(lower, slope, input_scores(problem, ranges, costs), tuple(ranges[t] for t in names))
+
+        return jax.vmap(one)(boxes.lo, boxes.hi, boxes.known)
+
+    return on_platform(run, model, boxes, spec, at)

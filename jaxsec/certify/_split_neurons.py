@@ -1,0 +1,78 @@
+"""Branch and bound inside the network: for many inputs, where cutting the argument of the right ReLU decides more than any input."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..bound._branch_neuron import Grown, Root, bound_root, cut, grow
+from ..core._batch import pad_rows
+from ._question import TOLERANCE, Case, Question
+
+_bound_root = jax.jit(bound_root, static_argnums=1, static_argnames=("steps", "open", "sound", "budget"))
+_grow = jax.jit(grow, static_argnums=1, static_argnames=("steps", "tries", "sound", "budget"))
+_cut = jax.jit(cut)
+
+
+class NeuronSplit:
+    """The open subproblems of one case, each of one clause, and one round of work on them at a time."""
+
+    def __init__(self, question: Question, case: Case, *, sound: bool, budget: int):
+        self.question, self.case, self.sound, self.budget = question, case, sound, budget
+        self.done = 0
+        self.lanes: Any = None
+        self.bound = np.zeros(0, np.float32)
+        self.clause = np.zeros(0, int)
+        self.stuck: list[tuple[Any, int]] = []
+        self.batch = 1
+
+    @property
+    def open(self) -> int:
+        return len(self.bound)
+
+    def root(self, steps: int) -> np.ndarray:
+        """[C] whether each clause is proved by CROWN (`steps` 0) or alpha-CROWN; what is not becomes a subproblem."""
+        case = self.case
+        found: Root = _bound_root(
+            self.question.model, self.question.shape, case.lo, case.hi, case.spec, case.at,
+            steps=steps, open=256, sound=self.sound, budget=self.budget,
+        )  # fmt: skip
+        lower = np.asarray(found.lower)
+        proved = (lower > self._threshold(lower)).any(1)
+        left = np.flatnonzero(~proved)
+        self.clause, self.bound = left, lower.max(1)[left]
+        self.lanes = jax.tree.map(lambda v: np.asarray(v)[left], found.lanes)
+        numbers = sum(int(np.prod(v.shape[1:])) for v in jax.tree.leaves(self.lanes))
+        self.batch = int(np.clip(self.budget // (4 * 40 * max(numbers, 1)), 4, 128))
+        return proved
+
+    def _threshold(self, lower: np.ndarray) -> Any:
+        return 0.0 if self.sound else TOLERANCE * np.maximum(1.0, np.abs(lower))
+
+    def round(self) -> np.ndarray | None:
+        """Bounds a batch of subproblems, cuts what stays open; returns points worth trying as counterexamples."""
+        batch = self.batch if self.open > min(8, self.batch) else min(8, self.batch)
+        n = min(batch, self.open)
+        order = np.argsort(self.bound, kind="stable")
+        take, rest = order[:n], np.sort(order[n:])
+        index = pad_rows(take, batch)
+        lanes = jax.tree.map(lambda v: v[index], self.lanes)
+        case, clause = self.case, self.clause[index]
+        found: Grown = _grow(
+            self.question.model, self.question.shape, case.lo, case.hi, lanes, case.spec[clause], case.at[clause],
+            steps=15, tries=4, sound=self.sound, budget=self.budget,
+        )  # fmt: skip
+        lower, element = np.asarray(found.lower), np.asarray(found.element)
+        self.done += n
+        proved = (lower > self._threshold(lower)).any(1)[:n]
+        keep = np.flatnonzero(~proved)
+        ended = keep[element[keep] < 0]  # every sign is known: a linear program decides
+        keep = keep[element[keep] >= 0]
+        self.stuck += [(jax.tree.map(lambda v, i=i: np.asarray(v)[i], found.lanes), int(clause[i])) for i in ended]
+        children = _cut(found.lanes, found.element, found.point)
+        both = np.concatenate([keep, keep + batch])
+        self.lanes = jax.tree.map(lambda old, new: np.concatenate([old[rest], np.asarray(new)[both]]), self.lanes, children)
+        worst = lower.max(1)
+        self.bound = np.concatenate([self.bound[rest], worst[keep], worst[keep]])
+        self.clause = np.concatenate([self.clause[rest], clause[keep], clause[keep]])
+        return np.asarray(found.corner)[:n][~proved] if (~proved).any() else None

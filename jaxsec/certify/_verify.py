@@ -1,0 +1,165 @@
+"""`verify`: does any input in the property's boxes give unsafe outputs? Attack, bounds, then branch and bound until the time is up."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..core._keys import as_key
+from ..core._model import Model
+from ..io import Property
+from ._question import Case, Question
+from ._search import search
+from ._split_inputs import InputSplit
+from ._split_neurons import NeuronSplit
+
+# Inputs up to which the box is split instead of the neurons: halving a box of n sides n times halves each side once.
+_FEW_INPUTS = 16
+_BUDGET = 1 << 30
+
+Events = Callable[[str, dict[str, Any]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification:
+    """The answer to one property.
+
+    Guarantee: "sat" comes with a counterexample that was replayed on the running model and in float64; "unsat" means that `method` proved
+      every clause empty on every box, in the arithmetic that `precision` names.
+
+    Attributes:
+      verdict: "sat" (unsafe), "unsat" (safe), "timeout", or "unknown" (the method ended undecided: `note` says why).
+      x, y: the counterexample, flat float64, or None.
+      seconds: wall time. method: what decided. branches: subproblems bounded.
+      margin: of "sat" the replayed violation, of others the least bound seen (above 0: proved), NaN where no bound was computed.
+      precision: "highest" (float32 at full precision, with a tolerance for its rounding) or "sound" (rounding included).
+      note: anything to know.
+    """
+
+    verdict: str
+    x: np.ndarray | None
+    y: np.ndarray | None
+    seconds: float
+    method: str
+    branches: int
+    margin: float
+    precision: str
+    note: str = ""
+
+
+class _Done(Exception):
+    def __init__(self, verdict: str, method: str, point: tuple[np.ndarray, np.ndarray] | None = None, note: str = ""):
+        self.verdict, self.method, self.point, self.note = verdict, method, point, note
+
+
+def verify(
+    model: Model,
+    prop: Property,
+    *,
+    timeout: float,
+    key: jax.Array | None = None,
+    on_event: Events | None = None,
+    sound: bool = False,
+    budget: int = _BUDGET,
+) -> Verification:
+    """Decides a property of a network: complete for piecewise linear networks, given time.
+
+    Guarantee: see `Verification`. No "unsat" rests on an attack that failed, no "sat" on a bound.
+    Args:
+      model: logits of rows; any network that `bound` takes.
+      prop: `jaxsec.io.load_vnnlib` reads one.
+      timeout: seconds of wall time; a round of work in progress is finished first (compilation included).
+      key: for the attack's random starts (default 0).
+      on_event: called as `on_event("bound", {...})` from time to time.
+      sound: bounds include the rounding of floating-point arithmetic; looser and about twice the work.
+      budget: bytes that the bounds' working arrays may take.
+    Raises: ValueError: counts that do not fit, constraints that mix inputs and outputs. UnsupportedPrimitive.
+    Cost: until `timeout`. Memory about `budget`.
+    Source: Wang et al. 2021 (beta-CROWN), Xu et al. 2021 (alpha-CROWN), Bunel et al. 2020 (branching).
+
+    Example:
+      >>> import jax.numpy as jnp, jaxsec, numpy as np
+      >>> from jaxsec.certify import verify
+      >>> from jaxsec.io import Case, Clause, Property
+      >>> def relu_gap(params, x):
+      ...     return jnp.abs(x @ params)
+      >>> case = Case(lo=np.array([-1.0]), hi=np.array([1.0]), clauses=(Clause(Cx=None, Cy=np.array([[1.0]]), d=np.array([-0.5])),))
+      >>> prop = Property(n_inputs=1, n_outputs=1, cases=(case,))
+      >>> verify(jaxsec.bind(relu_gap, jnp.ones((1, 1))), prop, timeout=60).verdict
+      'unsat'
+    """
+    start = time.monotonic()
+    run = _Run(Question(model, prop), start + timeout, as_key(jax.random.key(0) if key is None else key), on_event, sound, budget)
+    try:
+        run.go()
+    except _Done as done:
+        end = done
+    x, y = end.point if end.point is not None else (None, None)
+    margin = float(prop.margin(x, y)) if x is not None else run.margin
+    seconds = time.monotonic() - start
+    return Verification(end.verdict, x, y, seconds, end.method, run.branches, margin, "sound" if sound else "highest", end.note)
+
+
+class _Run:
+    def __init__(self, question: Question, deadline: float, key: jax.Array, on_event: Events | None, sound: bool, budget: int):
+        self.question, self.deadline, self.key = question, deadline, key
+        self.on_event, self.sound, self.budget = on_event, sound, budget
+        self.branches, self.margin = 0, float("nan")
+
+    def late(self) -> bool:
+        return time.monotonic() > self.deadline
+
+    def go(self) -> None:
+        """Raises _Done."""
+        method = "bounds"
+        for i, case in enumerate(self.question.cases):
+            self.attack(case, jax.random.fold_in(self.key, i), rounds=2)
+        for case in self.question.cases:
+            few = len(case.lo) <= _FEW_INPUTS
+            method = self.by_inputs(case) if few else self.by_neurons(case)
+        raise _Done("unsat", method)
+
+    def attack(self, case: Case, key: jax.Array, rounds: int) -> None:
+        found = search(self.question, case, key, rounds=rounds, out_of_time=self.late)
+        if found is not None:
+            raise _Done("sat", "attack", found)
+
+    def by_inputs(self, case: Case) -> str:
+        split = InputSplit(self.question, case, sound=self.sound, budget=self.budget)
+        return self._until_closed(split, "input split")
+
+    def by_neurons(self, case: Case) -> str:
+        split = NeuronSplit(self.question, case, sound=self.sound, budget=self.budget)
+        for steps, method in ((0, "crown"), (20, "alpha-crown")):
+            if self.late():
+                raise _Done("timeout", method)
+            proved = split.root(steps)
+            self.branches += 1
+            self._tell(split, method)
+            if proved.all():
+                return method
+        self.attack(case, jax.random.fold_in(self.key, 1000), rounds=4)
+        return self._until_closed(split, "beta-crown")
+
+    def _until_closed(self, split: InputSplit | NeuronSplit, method: str) -> str:
+        before, rounds = self.branches, 0
+        while split.open:
+            if self.late():
+                raise _Done("timeout", method)
+            points = split.round()
+            self.branches = before + split.done
+            rounds += 1
+            self._tell(split, method)
+            if points is not None and (found := self.question.counterexample(points)) is not None:
+                raise _Done("sat", method, found)
+        if isinstance(split, NeuronSplit) and split.stuck:
+            raise _Done("unknown", method, note=f"{len(split.stuck)} subproblems with all signs known are open")
+        return method
+
+    def _tell(self, split: InputSplit | NeuronSplit, method: str) -> None:
+        self.margin = float(split.bound.min()) if len(split.bound) else self.margin
+        if self.on_event is not None:
+            self.on_event("bound", {"open": split.open, "done": self.branches, "bound": self.margin, "method": method})

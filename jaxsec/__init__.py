@@ -11,6 +11,17 @@ from .attack import AutoAttack as AutoAttack
 from .attack import Square as Square
 from .attack import attack as attack
 from .audit import audit as audit
+from .bound import CROWN as CROWN
+from .bound import CROWNIBP as CROWNIBP
+from .bound import IBP as IBP
+from .bound import AlphaCROWN as AlphaCROWN
+from .bound import Interval as Interval
+from .bound import UnsupportedPrimitive as UnsupportedPrimitive
+from .bound import bound as bound
+from .certify import Certificate as Certificate
+from .certify import Verification as Verification
+from .certify import certify as certify
+from .certify import verify as verify
 from .core import AttackResult as AttackResult
 from .core import Flag as Flag
 from .core import Model as Model

@@ -57,7 +57,6 @@ _KNOWN: dict[str, tuple[Callable[..., Any], Callable[..., Value | None]]] = {
     "logaddexp": (jnp.logaddexp, _logaddexp),
     "celu": (jax.nn.celu, _celu),
     "hard_tanh": (jax.nn.hard_tanh, _hard_tanh),
-    "hard_silu": (jax.nn.hard_silu, _one_curve("hard_silu")),
     "soft_sign": (jax.nn.soft_sign, _one_curve("soft_sign")),
 }
 

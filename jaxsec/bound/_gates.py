@@ -1,4 +1,4 @@
-"""Products that are one curve: gelu, silu and mish in all their spellings, recognised as x times a gate of x.
+"""Products that are one curve: gelu, silu, mish and hard_silu in all their spellings, recognised as x times a gate of x.
 
 With gate(x) = a S(k x) and S one of the sigmoid curves, `p x a S(k x)` is `(p a / k) f(k x)` for the curve f(u) = u S(u), so that
 neither the constants nor the order of multiplication matter. Bounded as a product of two ranges instead, x and its gate would forget
@@ -9,7 +9,7 @@ import math
 
 from ._build import curve, scaled
 from ._graph import Graph, Ref, scalar
-from ._nodes import Curve, Product, Scale, Sum
+from ._nodes import Curve, Kink, Scale, Sum
 from ._patterns import curve_of, multiple
 
 _TANH = math.sqrt(2 / math.pi)
@@ -32,7 +32,11 @@ def _gates(graph: Graph, gate: Ref) -> list[tuple[tuple[str, float, Ref], float]
     scale, bias, inner = multiple(graph, gate)
     a, b = scalar(scale), scalar(bias)
     node = graph.node(inner)
-    if a is None or b is None or not isinstance(node, Curve):
+    if a is None or b is None:
+        return []
+    if (clipped := _clipped(graph, a, b, inner)) is not None:
+        return [clipped]
+    if not isinstance(node, Curve):
         return []
     name, argument = node.unary.name, Ref(node.inputs[0])
     if name == "logistic" and b == 0:
@@ -47,6 +51,25 @@ def _gates(graph: Graph, gate: Ref) -> list[tuple[tuple[str, float, Ref], float]
     if name == "tanh" and b == 0 and (source := curve_of(graph, argument, "softplus")) is not None:
         return [(("mish", 1.0, source), a)]
     return []
+
+
+def _clipped(graph: Graph, a: float, b: float, inner: Ref) -> tuple[tuple[str, float, Ref], float] | None:
+    """Of `a' clip(k x + c / 2, 0, c)`, which is written as `a' (c - max(c - max(k x + c / 2, 0), 0))`."""
+    top = _rectified(graph, inner)
+    bottom = None if top is None or top[0] != -1 or a * top[1] != -b else _rectified(graph, top[2])
+    if top is None or bottom is None or bottom[1] * 2 != top[1]:
+        return None
+    return ("hard_silu", 6 * bottom[0] / top[1], bottom[2]), -a * top[1]
+
+
+def _rectified(graph: Graph, ref: Ref) -> tuple[float, float, Ref] | None:
+    """(k, b, x) with ref = max(k x + b, 0)."""
+    node = graph.node(ref)
+    if not isinstance(node, Kink) or scalar(node.neg) != 0 or scalar(node.pos) != 1:
+        return None
+    k, b, x = multiple(graph, Ref(node.inputs[0]))
+    k, b = scalar(k), scalar(b)
+    return None if k is None or b is None else (k, b, x)
 
 
 def _fused(graph: Graph, plain: Ref, arm: tuple[str, float, Ref], share: float) -> Ref | None:
@@ -92,20 +115,30 @@ def _cubic(graph: Graph, ref: Ref, base: Ref) -> float | None:
 
 
 def _cube(graph: Graph, ref: Ref, base: Ref) -> float | None:
-    """q with ref = q * base^3, as a power or as products."""
-    if (source := curve_of(graph, ref, "integer_pow 3", "pow 3")) is not None:
-        k = _ratio(graph, source, base)
-        return None if k is None else k**3
-    node = graph.node(ref)
-    if isinstance(node, Product) and node.elementwise:
-        for one, two in (node.inputs, node.inputs[::-1]):
-            k = _ratio(graph, Ref(one), base)
-            for other, p in _chain(graph, Ref(two)):
-                source = curve_of(graph, other, "square", "integer_pow 2")
-                q = None if source is None else _ratio(graph, source, base)
-                if k is not None and q is not None:
-                    return k * p * q * q
+    """q with ref = q * base^3."""
+    source = curve_of(graph, ref, "integer_pow 3")
+    k = None if source is None else _ratio(graph, source, base)
+    return None if k is None else k**3
+
+
+def monomial(graph: Graph, x: Ref, y: Ref) -> tuple[float, Ref, int] | None:
+    """(c, base, n) with x * y = c * base^n, where both are multiples of powers of one value."""
+    for base, p, m in _powers(graph, x):
+        for other, q, n in _powers(graph, y):
+            if base == other:
+                return p * q, base, m + n
     return None
+
+
+def _powers(graph: Graph, ref: Ref) -> list[tuple[Ref, float, int]]:
+    """[(base, c, n)] with ref = c * base^n."""
+    found = []
+    for base, c in _chain(graph, ref):
+        found.append((base, c, 1))
+        node = graph.node(base)
+        if isinstance(node, Curve) and node.unary.name in ("square", "integer_pow") and (n := int(node.unary.parameter or 2)) > 0:
+            found += [(b, c * q**n, n) for b, q in _chain(graph, Ref(node.inputs[0]))]
+    return found
 
 
 def softplus_of(graph: Graph, name: str, x: Ref) -> Ref | None:

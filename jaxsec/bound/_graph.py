@@ -136,7 +136,8 @@ def evaluate(graph: Graph, jaxpr: jex.Jaxpr, consts: list[Any], args: list[Value
     def read(atom: Any) -> Value:
         return np.asarray(atom.val, atom.aval.dtype) if isinstance(atom, jex.Literal) else env[atom]
 
-    env.update(zip(jaxpr.constvars, consts, strict=True))
+    for var, const in zip(jaxpr.constvars, consts, strict=True):  # JAX keeps a NumPy array as it is, float64 or not
+        env[var] = const.astype(var.aval.dtype) if isinstance(const, np.ndarray | np.generic) else const
     env.update(zip(jaxpr.invars, args, strict=True))
     for eqn, wanted in zip(jaxpr.eqns, _wanted(jaxpr), strict=True):
         if wanted:

@@ -7,10 +7,10 @@ import numpy as np
 from jax import lax
 from jax.extend import core as jex
 
-from ._build import moved, opaque
+from ._build import moved
 from ._composites import composite
 from ._graph import Graph, Ref, UnsupportedPrimitive, Value, concrete, evaluate, rule, steady
-from ._nodes import Range
+from ._rules_choice import among
 
 _MOST_ROUNDS = 10_000
 
@@ -95,28 +95,11 @@ def _cond(graph: Graph, eqn: Any, index: Value, *values: Value) -> list[Value]:
         jaxpr, consts = branches[int(np.clip(decided, 0, len(branches) - 1))]
         return evaluate(graph, jaxpr, consts, list(values))
     results = [evaluate(graph, jaxpr, consts, list(values)) for jaxpr, consts in branches]
-    pick = _hull if isinstance(index, Ref) else _switched
-    return [pick(graph, index, list(column), v.aval) for column, v in zip(zip(*results, strict=True), eqn.outvars, strict=True)]
+    pick = among if isinstance(index, Ref) else _switched
+    return [pick(graph, v.aval, index, column) for column, v in zip(zip(*results, strict=True), eqn.outvars, strict=True)]
 
 
-def _hull(graph: Graph, index: Ref, cases: list[Value], aval: Any) -> Value:
-    def run(which: Range, *ranges: Range) -> Range:
-        lo, hi = ranges[0]
-        found = [(jnp.broadcast_to(a, aval.shape), jnp.broadcast_to(b, aval.shape)) for a, b in ranges]
-        least, most = jnp.clip(which[0], 0, len(cases) - 1), jnp.clip(which[1], 0, len(cases) - 1)
-        start = True
-        for i, (a, b) in enumerate(found):
-            able = (least <= i) & (i <= most)
-            nothing = (least > i) if not start else jnp.ones_like(able)  # none so far
-            lo = jnp.where(able, a if start else jnp.where(nothing | (least == i), a, jnp.minimum(lo, a)), lo)
-            hi = jnp.where(able, b if start else jnp.where(nothing | (least == i), b, jnp.maximum(hi, b)), hi)
-            start = False
-        return lo, hi
-
-    return opaque(graph, aval, (index, *cases), run)
-
-
-def _switched(graph: Graph, index: Any, cases: list[Value], aval: Any) -> Value:
+def _switched(graph: Graph, aval: Any, index: Any, cases: tuple[Value, ...]) -> Value:
     """By a traced index that does not depend on the input."""
     refs = [i for i, c in enumerate(cases) if isinstance(c, Ref)]
 

@@ -17,7 +17,7 @@ from ._patterns import multiple
 def _compare(graph: Graph, eqn: Any, x: Value, y: Value) -> Value:
     """A number is not NaN as long as all is finite, so `x != x` is False."""
     name, shape = eqn.primitive.name, eqn.outvars[0].aval.shape
-    if isinstance(x, Ref) and x == y:
+    if isinstance(x, Ref) and isinstance(y, Ref) and x == y:
         return np.full(shape, name in ("le", "ge", "eq"))
 
     def run(p: Range, q: Range) -> Range:
@@ -81,26 +81,31 @@ def _select(graph: Graph, eqn: Any, which: Value, *cases: Value) -> Value:
     """With a known condition affine; by x against a number and affine in x on both sides a kink; else whichever may be chosen."""
     if not isinstance(which, Ref):
         return _known_choice(graph, eqn, which, cases)
+    out = eqn.outvars[0].aval
     if len(cases) != 2:
-        raise UnsupportedPrimitive(f"a choice among {len(cases)} cases by the input; used at {graph.source}. Nest jnp.where.")
-    if cases[0] is cases[1] or (isinstance(cases[0], Ref) and cases[0] == cases[1]):
+        return among(graph, out, which, cases)
+    if isinstance(cases[0], Ref) and isinstance(cases[1], Ref) and cases[0] == cases[1]:
         return cases[0]
     for known_as in (_kinked, _elu):
         if (found := known_as(graph, which, cases)) is not None:
             return found
-    return either(graph, eqn.outvars[0].aval, which, *cases)
+    return among(graph, out, which, cases)
 
 
-def either(graph: Graph, out: Any, which: Ref, no: Value, yes: Value) -> Ref:
-    """One of two values by a truth value that depends on the input."""
+def among(graph: Graph, out: Any, which: Ref, cases: tuple[Value, ...]) -> Ref:
+    """One of several values by a number (or truth value) that depends on the input: the hull of those it may choose."""
 
-    def run(w: Range, no: Range, yes: Range) -> Range:
-        surely, possibly = (jnp.broadcast_to(v, out.shape) for v in w)
-        lo = jnp.where(surely, yes[0], jnp.where(possibly, jnp.minimum(no[0], yes[0]), no[0]))
-        hi = jnp.where(surely, yes[1], jnp.where(possibly, jnp.maximum(no[1], yes[1]), no[1]))
-        return lo, hi
+    def run(which: Range, *ranges: Range) -> Range:
+        least, most = (jnp.clip(jnp.broadcast_to(v, out.shape).astype(jnp.int32), 0, len(cases) - 1) for v in which)
+        (lo, hi), seen = ranges[0], least == 0
+        for i, (a, b) in enumerate(ranges[1:], 1):
+            able = (least <= i) & (i <= most)
+            lo = jnp.where(able, jnp.where(seen, jnp.minimum(lo, a), a), lo)
+            hi = jnp.where(able, jnp.where(seen, jnp.maximum(hi, b), b), hi)
+            seen = seen | able
+        return jnp.broadcast_to(lo, out.shape), jnp.broadcast_to(hi, out.shape)
 
-    return opaque(graph, out, (which, no, yes), run)
+    return opaque(graph, out, (which, *cases), run)
 
 
 def _known_choice(graph: Graph, eqn: Any, which: Any, cases: tuple[Value, ...]) -> Value:
@@ -177,7 +182,7 @@ def _elu(graph: Graph, which: Ref, cases: tuple[Value, Value]) -> Ref | None:
         return None
     above, x, _ = found
     no, yes = cases if above else cases[::-1]
-    if yes != x or not isinstance(no, Ref):
+    if not isinstance(no, Ref) or not isinstance(yes, Ref) or yes != x:
         return None
     scale, bias, inner = multiple(graph, no)
     node = graph.node(inner)

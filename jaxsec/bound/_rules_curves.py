@@ -7,8 +7,8 @@ import numpy as np
 from jax import lax
 
 from ..core._walk import rebound
-from ._build import alike, curve, floating, kink, moved, negated, opaque, product, scaled, spread, summed
-from ._gates import gated, softplus_of
+from ._build import alike, arithmetic, curve, floating, kink, moved, negated, opaque, product, scaled, spread, summed
+from ._gates import gated, monomial, softplus_of
 from ._graph import Graph, Ref, UnsupportedPrimitive, Value, concrete, rule, scalar, steady
 from ._nodes import Move, Range, Scale
 from ._patterns import copied, curve_of, nonnegative
@@ -86,8 +86,9 @@ def times(graph: Graph, x: Value, y: Value) -> Value:
         return steady(lambda a, b: jnp.asarray(a) * jnp.asarray(b), x, y)
     if not isinstance(y, Ref):
         return scaled(graph, x, y)
-    if x == y:
-        return power(graph, x, 2) if floating(graph, x) else product(graph, x, y)
+    arithmetic(graph, x, "a product")
+    if (same := monomial(graph, x, y)) is not None and same[2] < 16:
+        return scaled(graph, power(graph, same[1], same[2]), same[0])
     x, y = alike(graph, x, y)
     for known_as in (gated, normalised):
         if (found := known_as(graph, x, y)) is not None:

@@ -40,7 +40,13 @@ def variance(graph: Graph, x: Ref, y: Ref) -> Ref | None:
 
 def normalised(graph: Graph, x: Ref, y: Ref) -> Ref | None:
     """`x * y` where y is 1 / sqrt of the mean square (plus eps) of x's group, times anything known."""
-    return _one_way(graph, x, y) or _one_way(graph, y, x)
+    for value, root in ((x, y), (y, x)):
+        gain, bias, inner = multiple(graph, value)
+        if (found := _one_way(graph, value, root)) is not None:
+            return found
+        if scalar(bias) == 0 and inner != value and (found := _one_way(graph, inner, root)) is not None:
+            return scaled(graph, found, gain)
+    return None
 
 
 def _one_way(graph: Graph, x: Ref, y: Ref) -> Ref | None:

@@ -139,8 +139,9 @@ def _arg(graph: Graph, eqn: Any, x: Ref) -> Ref:
     (axis,), dtype = eqn.params["axes"], eqn.params["index_dtype"]
 
     def run(r: Range) -> Range:
-        lo, hi = r if eqn.primitive.name == "argmax" else (-r[1], -r[0])
-        able = hi >= jnp.max(lo, axis, keepdims=True)
+        lo, hi = r
+        best = jnp.max(lo, axis, keepdims=True) if eqn.primitive.name == "argmax" else jnp.min(hi, axis, keepdims=True)
+        able = hi >= best if eqn.primitive.name == "argmax" else lo <= best
         last = able.shape[axis] - 1 - jnp.argmax(jnp.flip(able, axis), axis)
         return jnp.argmax(able, axis).astype(dtype), last.astype(dtype)
 

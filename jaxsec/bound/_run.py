@@ -18,10 +18,14 @@ from ._region import Region, by_row, of_row, one_row
 
 
 def on_platform(run: Callable[..., Any], *args: Any) -> Any:
-    """`run(*args, native=...)`: with compiled convolutions where the program is lowered for a single CPU that has them."""
-    if cpu_devices() == 0 or not on_one_cpu():
-        return run(*args, native=False)
-    return lax.platform_dependent(*args, cpu=partial(run, native=True), default=partial(run, native=False))
+    """`run(*args, native=...)`: with compiled convolutions where the program is lowered for a single CPU that has them.
+
+    Forms have one axis more than the values they are about, and meet them by broadcasting; a user's stricter setting is for user code.
+    """
+    with jax.numpy_rank_promotion("allow"):
+        if cpu_devices() == 0 or not on_one_cpu():
+            return run(*args, native=False)
+        return lax.platform_dependent(*args, cpu=partial(run, native=True), default=partial(run, native=False))
 
 
 def of_model(model: Model, x: jax.Array, native: bool) -> Graph:

@@ -1,4 +1,8 @@
 """Certificates: which inputs no adversary in the threat set can turn, and complete answers to properties of networks."""
 
+from ._certificate import Certificate as Certificate
+from ._certificate import Verdict as Verdict
+from ._door import certify as certify
+from ._door import margins as margins
 from ._verify import Verification as Verification
 from ._verify import verify as verify

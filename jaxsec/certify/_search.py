@@ -39,9 +39,10 @@ def _descend(model: Model, shape: tuple[int, ...], lo, hi, spec, at, key, *, sta
     inside, corners, half = (jax.random.fold_in(key, i) for i in range(3))
     x = jnp.where(
         jax.random.bernoulli(half, 0.5, (starts, 1)),
-        jax.random.uniform(inside, (starts, len(lo))),
-        jax.random.bernoulli(corners, 0.5, (starts, len(lo))).astype(jnp.float32),
+        jax.random.uniform(inside, (starts, lo.size)),
+        jax.random.bernoulli(corners, 0.5, (starts, lo.size)).astype(jnp.float32),
     )
+    lo, hi = jnp.asarray(lo)[None], jnp.asarray(hi)[None]
     x = lo + x * (hi - lo)
     clause = jnp.arange(starts) % len(spec)
     c, d = spec[clause], at[clause]

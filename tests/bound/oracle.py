@@ -1,6 +1,6 @@
 """What the tests of rules have in common: a function's intervals and linear bounds over a box, and points that try to leave them.
 
-Everything runs in float64, so that a violation of 1e-9 is a mistake and not rounding.
+Nearly everything runs in float64, so that a violation of 1e-9 is a mistake and not rounding; nets of libraries run in float32.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from jaxsec.bound._graph import Ref, trace
 from jaxsec.bound._problem import Problem, identity
 from jaxsec.bound._region import Region
 
-TOLERANCE = 1e-9
+TOLERANCE = {np.float64: 1e-9, np.float32: 2e-5}
 # Tiny programs by the hundred: compiling is what costs, running does not.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
@@ -38,13 +38,13 @@ class Bounded:
 Function = Callable[..., Any]
 
 
-def bounds(fns: Function | dict[str, Function], *boxes: tuple[Any, Any], jit: bool = False) -> list[Bounded]:
-    """Bounds of every output of `fn(*arrays)` where array i is in `boxes[i] = (lo, hi)`. In float64.
+def bounds(fns: Function | dict[str, Function], *boxes: tuple[Any, Any], jit: bool = False, dtype: Any = np.float64) -> list[Bounded]:
+    """Bounds of every output of `fn(*arrays)` where array i is in `boxes[i] = (lo, hi)`.
 
     Not compiled unless asked: of programs that run once, compiling is what costs.
     """
-    with jax.enable_x64(True), jax.numpy_rank_promotion("allow"):
-        box = [(jnp.asarray(lo, jnp.float64), jnp.asarray(hi, jnp.float64)) for lo, hi in boxes]
+    with jax.enable_x64(dtype == np.float64), jax.numpy_rank_promotion("allow"):
+        box = [(jnp.asarray(lo, dtype), jnp.asarray(hi, dtype)) for lo, hi in boxes]
 
         def run(box: Any) -> Any:
             return [b for fn in (fns.values() if isinstance(fns, dict) else [fns]) for b in _bounds(fn, box)]
@@ -62,22 +62,22 @@ def _bounds(fn: Callable[..., Any], box: list[Any]) -> list[Any]:
     found = []
     for value in graph.outputs:
         if not isinstance(value, Ref):
-            flat = jnp.ravel(jnp.asarray(value)).astype(jnp.float64)
+            flat = jnp.ravel(jnp.asarray(value)).astype(box[0][0].dtype)
             zero = jnp.zeros((flat.size, sum(lo.size for lo, _ in box)))
             found.append((flat, flat, (flat, flat), zero, flat, zero, flat))
             continue
         node = graph.nodes[value.index]
         problem = Problem(graph, value.index, Region(box), jnp.zeros(0), jnp.zeros(0), False, 1, 1 << 30)
-        lo, hi = problem.intervals()[value.index]
+        ends = problem.intervals()[value.index]
         ranges = tightened(problem)
         lines = problem.lines(value.index, ranges)
-        eye = identity(node.shape, jnp.float64)
-        forms, at = backward(graph, value.index, jnp.concatenate([eye, -eye]), jnp.zeros(2 * len(eye)), ranges, lines)
+        eye = identity(node.shape, box[0][0].dtype)
+        forms, at = backward(graph, value.index, jnp.concatenate([eye, -eye]), jnp.zeros(2 * len(eye), eye.dtype), ranges, lines)
         least = problem.least(forms, at)
         n = len(eye)
         rows = [forms[i].dense() if hasattr(forms.get(i), "dense") else forms.get(i, jnp.zeros((2 * n, *b[0].shape))) for i, b in enumerate(box)]
-        a = jnp.concatenate([jnp.reshape(r, (2 * n, -1)) for r in rows], 1)
-        flat = [jnp.ravel(v).astype(jnp.float64) for v in (lo, hi)]
+        a = jnp.concatenate([jnp.reshape(r, (2 * n, lo.size)) for r, (lo, _) in zip(rows, box, strict=True)], 1)
+        flat = [jnp.ravel(v).astype(eye.dtype) for v in ends]
         found.append((*flat, (least[:n], -least[n:]), a[:n], at[:n], -a[n:], -at[n:]))
     return found
 
@@ -123,27 +123,28 @@ def _climbed(fn: Callable[..., Any], boxes: list[tuple[Any, Any]], starts: list[
     return [np.asarray(x) for x in xs]
 
 
-def values(fn: Callable[..., Any], xs: list[np.ndarray]) -> list[np.ndarray]:
-    """[n, size] every output at every point, in float64."""
-    with jax.enable_x64(True):
-        outs = jax.jit(jax.vmap(fn), compiler_options=QUICK)(*(jnp.asarray(x) for x in xs))
+def values(fn: Callable[..., Any], xs: list[np.ndarray], dtype: Any = np.float64) -> list[np.ndarray]:
+    """[n, size] every output at every point."""
+    with jax.enable_x64(dtype == np.float64), jax.numpy_rank_promotion("allow"):
+        outs = jax.jit(jax.vmap(fn), compiler_options=QUICK)(*(jnp.asarray(x, dtype) for x in xs))
         return [np.asarray(o).reshape(len(xs[0]), -1).astype(np.float64) for o in jax.tree.leaves(outs)]
 
 
 def check(
-    fns: Function | dict[str, Function], *boxes: tuple[Any, Any], n: int = 510, seed: int = 0, climb: bool = False, jit: bool = False
+    fns: Function | dict[str, Function], *boxes: tuple[Any, Any], n: int = 510, seed: int = 0, climb: bool = False, jit: bool = False,
+    dtype: Any = np.float64,
 ) -> list[Bounded]:
     """Asserts that no point leaves the intervals or the linear bounds of any output. Returns the bounds."""
-    found, fn = bounds(fns, *boxes, jit=jit), joined(fns)
+    found, fn = bounds(fns, *boxes, jit=jit, dtype=dtype), joined(fns)
     xs = points(list(boxes), n, seed, fn if climb else None)
     flat = np.concatenate([x.reshape(len(x), -1) for x in xs], 1)
     names = list(fns) if isinstance(fns, dict) else [f"output {i}" for i in range(len(found))]
-    for name, b, y in zip(names, found, values(fn, xs), strict=True):
-        contains(b, flat, y, name)
+    for name, b, y in zip(names, found, values(fn, xs, dtype), strict=True):
+        contains(b, flat, y, name, TOLERANCE[dtype])
     return found
 
 
-def contains(b: Bounded, x: np.ndarray, y: np.ndarray, name: str) -> None:
+def contains(b: Bounded, x: np.ndarray, y: np.ndarray, name: str, tolerance: float = 1e-9) -> None:
     """x [n, D] points, y [n, size] values there."""
     for label, v in (("interval", b.lo), ("interval", b.hi), ("crown", b.crown[0]), ("crown", b.crown[1])):
         assert not np.isnan(v).any(), f"{name}: {label} is nan: {v}"
@@ -155,7 +156,7 @@ def contains(b: Bounded, x: np.ndarray, y: np.ndarray, name: str) -> None:
             beyond = np.where(fits, np.maximum(lower - y, y - upper) / size, 0)
         worst = np.unravel_index(np.argmax(beyond), beyond.shape)
         ends = [np.broadcast_to(v, y.shape)[worst] for v in (lower, upper)]
-        assert beyond[worst] <= TOLERANCE, f"{name}: {label} {ends} does not contain {y[worst]} at {x[worst[0]]} (element {worst[1]})"
+        assert beyond[worst] <= tolerance, f"{name}: {label} {ends} does not contain {y[worst]} at {x[worst[0]]} (element {worst[1]})"
 
 
 def _line(a: np.ndarray, at: np.ndarray, x: np.ndarray, nothing: float) -> np.ndarray:

@@ -416,7 +416,7 @@ def test_of_a_point_the_slope_is_the_derivative(name):
             assert (np.abs(slope * x + at - f) <= room).all()
 
 
-@pytest.mark.parametrize("name", [*BENDY, "exp", "log", "sqrt", "reciprocal", "pow -1.5", "softplus", "tan", "cosh", "elu 1.75"])
+@pytest.mark.parametrize("name", ["exp", "log", "sqrt", "reciprocal", "softplus", "tan", "cbrt", "tanh", "sin", "gelu", "elu 1.75"])
 def test_derivatives_are_finite(name):
     u, (lo, hi, lower, upper) = CASES[name].unary, map(jnp.asarray, odd_intervals())
     calls = (
@@ -432,7 +432,7 @@ def test_derivatives_are_finite(name):
                 assert np.isfinite(cotangent).all()
 
 
-@pytest.mark.parametrize("name", ["exp", "tanh", "erfc", "gelu", "silu", "mish", "sin", "integer_pow 3", "reciprocal", "sqrt"])
+@pytest.mark.parametrize("name", ["tanh", "gelu", "sin", "integer_pow 3", "reciprocal"])
 def test_derivatives_are_those_of_differences(name):
     case = CASES[name]
     with jax.enable_x64(True):

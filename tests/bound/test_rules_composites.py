@@ -1,0 +1,190 @@
+"""Softmax, normalisations, attention and whole blocks of Flax, NNX and Equinox: contained, and tight because they are recognised."""
+
+import equinox as eqx
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import lax
+
+from jaxsec.bound import _rules_attention as attention
+from jaxsec.bound._graph import trace
+from jaxsec.bound._nodes import Curve, Product
+
+from . import oracle
+
+RNG = np.random.default_rng(0)
+X = (3, 4)
+CENTRE = RNG.normal(size=X)
+V, MASK, BIAS = RNG.normal(size=(4, 2)), np.tril(np.ones((3, 4), bool)), np.where(RNG.random(X) < 0.3, -1e9, 0.0)
+
+
+def box(width):
+    return CENTRE - width, CENTRE + width
+
+
+SOFTMAX = {
+    "softmax": jax.nn.softmax, "softmax_axis": lambda x: jax.nn.softmax(x, axis=0), "softmax_axes": lambda x: jax.nn.softmax(x, axis=(0, 1)),
+    "softmax_two": lambda x: jax.nn.softmax(x[:, :2]), "softmax_one": lambda x: jax.nn.softmax(x[:, :1]) + x[:, :1],
+    "by_hand": lambda x: jnp.exp(x) / jnp.exp(x).sum(1, keepdims=True),
+    "shifted_by_hand": lambda x: jnp.exp(x - x.max(1, keepdims=True)) / jnp.sum(jnp.exp(x - x.max(1, keepdims=True)), 1, keepdims=True),
+    "temperature": lambda x: jax.nn.softmax(3 * x), "log_softmax": jax.nn.log_softmax, "log_softmax_two": lambda x: jax.nn.log_softmax(x[:, :2]),
+    "log_softmax_axis": lambda x: jax.nn.log_softmax(x, axis=0), "logsumexp": lambda x: jax.nn.logsumexp(x, 1),
+    "logsumexp_keep": lambda x: jax.nn.logsumexp(x, 0, keepdims=True), "logsumexp_all": jax.nn.logsumexp,
+    "cross_entropy": lambda x: -jnp.take_along_axis(jax.nn.log_softmax(x), np.array([[0], [3], [1]]), 1),
+    "masked": lambda x: jax.nn.softmax(jnp.where(MASK, x, -jnp.inf)), "masked_by_least": lambda x: jax.nn.softmax(jnp.where(MASK, x, jnp.finfo(x.dtype).min)),
+    "masked_by_where": lambda x: jax.nn.softmax(x, where=MASK), "masked_by_sum": lambda x: jax.nn.softmax(x + BIAS),
+    "masked_log": lambda x: jnp.where(MASK, jax.nn.log_softmax(jnp.where(MASK, x, -jnp.inf)), 0.0), "average": lambda x: jax.nn.softmax(x) @ V,
+    "average_of_itself": lambda x: jax.nn.softmax(x) @ x.T, "attention": lambda x: jax.nn.softmax(x @ x.T) @ x,
+    "entropy": lambda x: -(jax.nn.softmax(x) * jax.nn.log_softmax(x)).sum(1), "sum_of_part": lambda x: jnp.exp(x) / jnp.exp(x[:, :2]).sum(1, keepdims=True),
+    "other_sum": lambda x: jnp.exp(x) / jnp.exp(x[::-1]).sum(1, keepdims=True), "shift_not_constant": lambda x: jax.nn.softmax(x - x[::-1]),
+}  # fmt: skip
+NORMS = {
+    "layer": lambda x: (x - x.mean(1, keepdims=True)) * lax.rsqrt(x.var(1, keepdims=True) + 1e-5),
+    "layer_fast": lambda x: (x - x.mean(1, keepdims=True)) * lax.rsqrt(jnp.maximum((x * x).mean(1, keepdims=True) - x.mean(1, keepdims=True) ** 2, 0) + 1e-5),
+    "layer_by_division": lambda x: V[0, 0] * (x - x.mean(1, keepdims=True)) / jnp.sqrt(x.var(1, keepdims=True) + 1e-5) + V[0, 1],
+    "rms": lambda x: x * lax.rsqrt(jnp.mean(x * x, 0, keepdims=True) + 1e-6), "unit": lambda x: x / jnp.linalg.norm(x, axis=1, keepdims=True),
+    "standardize": jax.nn.standardize, "all_axes": lambda x: (x - x.mean()) / jnp.sqrt(jnp.square(x - x.mean()).mean() + 1e-3),
+    "clamped_norm": lambda x: x / jnp.maximum(jnp.linalg.norm(x, axis=1, keepdims=True), 1e-3), "by_deviation": lambda x: x / (x.std(1, keepdims=True) + 0.1),
+    "wrong_group": lambda x: x * lax.rsqrt(jnp.mean(x * x, 0)[::-1][None] + 1e-6),
+    "groups": lambda x: _group(x),
+}  # fmt: skip
+
+
+def _group(x):
+    """Two groups of two columns, statistics laid out again as Flax does."""
+    g = x.reshape(3, 2, 2)
+    mean = jnp.repeat(g.mean(2), 2, 1)
+    var = jnp.repeat(jnp.maximum(jnp.square(g).mean(2) - jnp.square(g.mean(2)), 0), 2, 1)
+    return (x - mean) * (lax.rsqrt(var + 1e-5) * np.array([[1.0, 2.0, -1.0, 0.5]]))
+
+
+@pytest.mark.parametrize("pairs", [2048, 0], ids=["pairs", "shifted"])
+def test_softmax_is_contained(pairs, monkeypatch):
+    monkeypatch.setattr(attention, "_PAIRS", pairs)
+    for width in (0.3, 3.0):
+        found = oracle.check(SOFTMAX, box(width), climb=width == 0.3)
+    for name, b in zip(SOFTMAX, found, strict=True):
+        assert np.isfinite(b.crown[0]).all() and np.isfinite(b.crown[1]).all(), name
+
+
+@pytest.mark.parametrize("pairs", [2048, 0], ids=["pairs", "shifted"])
+def test_softmax_has_its_exact_range(pairs, monkeypatch):
+    """The own logit at one end and all others at the other; whatever is masked is no other."""
+    monkeypatch.setattr(attention, "_PAIRS", pairs)
+    lo, hi = box(2.0)
+    names = ["softmax", "softmax_axis", "by_hand", "shifted_by_hand", "masked", "masked_by_least", "masked_by_where", "softmax_two"]
+    for name, b in zip(names, oracle.bounds({k: SOFTMAX[k] for k in names}, (lo, hi)), strict=True):
+        axis = 0 if name == "softmax_axis" else 1
+        seen = MASK if name.startswith("masked") else np.ones(X, bool)
+        e_lo, e_hi = np.exp(lo) * seen, np.exp(hi) * seen
+        if name == "softmax_two":
+            e_lo, e_hi = e_lo[:, :2], e_hi[:, :2]
+        least = e_lo / (e_lo + e_hi.sum(axis, keepdims=True) - e_hi)
+        most = e_hi / (e_hi + e_lo.sum(axis, keepdims=True) - e_lo)
+        np.testing.assert_allclose(b.lo.reshape(least.shape), least, rtol=1e-6, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(b.hi.reshape(least.shape), most, rtol=1e-6, atol=1e-12, err_msg=name)
+
+
+def test_softmax_of_two_is_a_logistic_curve():
+    (b,) = oracle.bounds(lambda x: jax.nn.softmax(x[:, :2]) @ np.array([[1.0], [-1.0]]), box(0.5))
+    d = CENTRE[:, :1] - CENTRE[:, 1:2]
+    np.testing.assert_allclose(b.crown[1][:, None], 2 / (1 + np.exp(-d - 1)) - 1, rtol=0.05, atol=0.02)
+
+
+def test_norms_are_contained():
+    for width in (0.05, 0.4, 3.0):
+        oracle.check(NORMS, box(width), climb=width == 0.4)
+
+
+def test_norms_are_never_beyond_what_a_norm_can_give():
+    """|z| is at most sqrt(N - 1), centred, or sqrt(N): products of ranges would give hundreds."""
+    for name, b in zip(NORMS, oracle.bounds(NORMS, box(3.0)), strict=True):
+        most = {"layer": 3, "layer_fast": 3, "layer_by_division": 3 * abs(V[0, 0]) + abs(V[0, 1]), "rms": 3, "unit": 1, "standardize": 3, "all_axes": 11}
+        if name in most:
+            limit = most[name] if name in ("unit", "layer_by_division") else np.sqrt(most[name])
+            assert max(b.hi.max(), -b.lo.min()) <= limit + 1e-6, f"{name}: {b.lo.min()} {b.hi.max()}"
+        if name == "groups":
+            assert b.hi.max() <= 2.001
+
+
+def _linen(module):
+    def build():
+        x = jnp.zeros(X)
+        variables = module.init(jax.random.key(0), x)
+        noisy = jax.tree.map(lambda v: v + 0.1 * RNG.normal(size=v.shape).astype(np.float32), variables)
+        return lambda v: module.apply(noisy, v)
+
+    return build
+
+
+def _nnx(make):
+    def build():
+        graph, state = nnx.split(make(nnx.Rngs(0)))
+        return lambda v: nnx.merge(graph, state)(v)
+
+    return build
+
+
+class Block(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = x + nn.MultiHeadDotProductAttention(2, qkv_features=4)(nn.LayerNorm()(x))
+        return x + nn.Dense(4)(nn.gelu(nn.Dense(5)(nn.RMSNorm()(x))))
+
+
+NETS = {
+    "linen_layer_norm": _linen(nn.LayerNorm()), "linen_group_norm": _linen(nn.GroupNorm(2)), "linen_rms_norm": _linen(nn.RMSNorm()),
+    "linen_batch_norm": _linen(nn.BatchNorm(use_running_average=True)), "linen_block": _linen(Block()),
+    "nnx_attention": _nnx(lambda r: nnx.MultiHeadAttention(2, 4, decode=False, rngs=r)), "nnx_norm": _nnx(lambda r: nnx.LayerNorm(4, rngs=r)),
+    "eqx_attention": lambda: lambda v: eqx.nn.MultiheadAttention(2, 4, key=jax.random.key(0))(v, v, v, mask=MASK[:, :3]),
+    "eqx_norms": lambda: lambda v: jax.vmap(eqx.nn.RMSNorm(4))(jax.vmap(eqx.nn.LayerNorm(4))(v)),
+    "eqx_mlp": lambda: lambda v: jax.vmap(eqx.nn.MLP(4, 2, 5, 1, activation=jax.nn.elu, key=jax.random.key(1)))(v),
+    "eqx_conv": lambda: lambda v: eqx.nn.MaxPool2d(2)(jax.nn.silu(eqx.nn.Conv2d(1, 2, 2, padding=1, key=jax.random.key(1))(v[None]))),
+    "jax_attention": lambda: lambda v: jax.nn.dot_product_attention(*[v.reshape(3, 2, 2)[None]] * 3, is_causal=True),
+    "linen_lstm": lambda: _lstm(),
+}  # fmt: skip
+
+
+def _lstm():
+    net = nn.RNN(nn.OptimizedLSTMCell(3))
+    variables = net.init(jax.random.key(0), jnp.zeros(X))
+    return lambda v: net.apply(variables, v[None])
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_nets(name):
+    fn = NETS[name]()
+    found = oracle.check(fn, box(0.1), dtype=np.float32)
+    for b in found:
+        assert np.isfinite(b.crown[0]).all() and np.isfinite(b.crown[1]).all()
+
+
+def kinds(fn, shape=X):
+    graph = trace(fn, jax.ShapeDtypeStruct(shape, jnp.float32))
+    products = sum(isinstance(n, Product) for n in graph.nodes)
+    return products, [n.unary.name for n in graph.nodes if isinstance(n, Curve)]
+
+
+def test_what_is_recognised_has_no_products():
+    assert kinds(jax.nn.softmax) == (0, ["exp", "exp", "reciprocal"])  # the first exponential is of no use to anyone
+    for fn, name in (
+        (jax.nn.silu, "silu"), (lambda x: jax.nn.gelu(x, approximate=True), "gelu_tanh"), (lambda x: jax.nn.gelu(x, approximate=False), "gelu"),
+        (lambda x: x * 0.5 * (1.0 + lax.erf(x / np.sqrt(2.0))), "gelu"), (jax.nn.mish, "mish"), (jax.nn.hard_silu, "hard_silu"),
+    ):  # fmt: skip
+        products, curves = kinds(fn)
+        assert products == 0 and curves[-1] == name
+
+
+def test_a_shared_name_is_not_enough():
+    """A user's own `logaddexp`, `celu` or `soft_sign` is what its program says."""
+
+    def soft_sign(x):
+        return x / (2 + jnp.abs(x))
+
+    def celu(x):
+        return jnp.maximum(x, 0) - jnp.expm1(jnp.minimum(x, 0))
+
+    oracle.check({"soft_sign": jax.jit(soft_sign), "celu": jax.jit(celu)}, box(1.0))

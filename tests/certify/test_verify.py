@@ -1,0 +1,160 @@
+"""`verify` against brute force, the field's own ground truth, and questions with known answers."""
+
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxsec
+from jaxsec.certify import verify
+from jaxsec.certify._question import Question, cases_of
+from jaxsec.certify._search import search
+from jaxsec.certify._split_inputs import InputSplit
+from jaxsec.certify._split_neurons import NeuronSplit
+from jaxsec.io import Case, Clause, Property
+
+from .conftest import need, net, prop, truth, witnesses
+
+
+def small(params, x):
+    for w, b in params[:-1]:
+        x = jax.nn.relu(x @ w + b[None])
+    return x @ params[-1][0] + params[-1][1][None]
+
+
+def random_net(seed: int, sizes: tuple[int, ...]) -> jaxsec.Model:
+    r = np.random.default_rng(seed)
+    params = [
+        (jnp.asarray(r.normal(size=(a, b)) / np.sqrt(a), jnp.float32), jnp.asarray(r.normal(size=b) * 0.3, jnp.float32))
+        for a, b in zip(sizes, sizes[1:], strict=False)
+    ]
+    return jaxsec.bind(small, params)
+
+
+def question(n: int, rows: np.ndarray, limit: np.ndarray, radius: float = 1.0) -> Property:
+    """Unsafe iff `rows y <= limit`, on the box of that radius around 0."""
+    return Property(
+        n_inputs=n,
+        n_outputs=rows.shape[1],
+        cases=(Case(lo=np.full(n, -radius), hi=np.full(n, radius), clauses=(Clause(Cx=None, Cy=rows, d=limit),)),),
+    )
+
+
+def least_on_grid(model: jaxsec.Model, row: np.ndarray, steps: int = 401) -> float:
+    g = np.linspace(-1, 1, steps, dtype=np.float32)
+    x = np.stack(np.meshgrid(g, g), -1).reshape(-1, 2)
+    return float((np.asarray(model(jnp.asarray(x)), np.float64) @ row).min())
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("inside", [True, False])
+def test_verdicts_are_those_of_a_fine_grid(seed: int, inside: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The least value on a grid, a little more and a little less: the two verdicts differ. Both ways of splitting."""
+    model = random_net(seed, (2, 12, 12, 3))
+    row = np.array([1.0, -0.5, 0.25])
+    least = least_on_grid(model, row)
+    if inside:
+        monkeypatch.setattr(importlib.import_module("jaxsec.certify._verify"), "_FEW_INPUTS", 0)
+    safe = verify(model, question(2, row[None], np.array([least - 0.02])), timeout=120)
+    assert safe.verdict == "unsat", safe
+    unsafe = verify(model, question(2, row[None], np.array([least + 0.01])), timeout=120)
+    assert unsafe.verdict == "sat", unsafe
+    assert unsafe.x is not None and unsafe.y is not None and np.abs(unsafe.x).max() <= 1
+    np.testing.assert_allclose(np.asarray(model(jnp.asarray(unsafe.x[None], jnp.float32)))[0], unsafe.y, rtol=1e-5, atol=1e-5)
+    assert unsafe.y @ row <= least + 0.01 and unsafe.margin <= 0
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_splitting_alone_finds_no_proof_where_there_is_none(inside: bool) -> None:
+    """Without the attack: rounds of a splitter on an unsafe box never close it."""
+    model = random_net(7, (2, 8, 8, 2))
+    row = np.array([1.0, -1.0])
+    asked = Question(model, question(2, row[None], np.array([least_on_grid(model, row) + 0.05])))
+    split = (NeuronSplit if inside else InputSplit)(asked, asked.cases[0], sound=False, budget=1 << 28)
+    if isinstance(split, NeuronSplit):
+        assert not split.root(0).all()
+    for _ in range(12):
+        if split.open == 0:
+            break
+        split.round()
+    assert split.open or (isinstance(split, NeuronSplit) and split.stuck)
+
+
+def test_all_rows_of_a_clause_must_hold() -> None:
+    """y0 >= y1 and y0 <= y1 - 1 cannot both hold, though each can."""
+    model = random_net(3, (2, 8, 2))
+    rows = np.array([[-1.0, 1.0], [1.0, -1.0]])
+    assert verify(model, question(2, rows, np.array([0.0, -1.0])), timeout=120).verdict == "unsat"
+
+
+def test_a_property_with_nothing_unsafe_is_unsat_and_an_unsafe_box_is_sat() -> None:
+    model = random_net(0, (2, 4, 2))
+    assert verify(model, Property(n_inputs=2, n_outputs=2, cases=()), timeout=10).verdict == "unsat"
+    whole = Case(lo=np.zeros(2), hi=np.ones(2), clauses=(Clause(Cx=None, Cy=np.zeros((0, 2)), d=np.zeros(0)),))
+    assert verify(model, Property(n_inputs=2, n_outputs=2, cases=(whole,)), timeout=60).verdict == "sat"
+
+
+def test_no_time_is_a_timeout_and_no_verdict() -> None:
+    model = random_net(1, (2, 12, 12, 3))
+    row = np.array([1.0, -0.5, 0.25])
+    found = verify(model, question(2, row[None], np.array([least_on_grid(model, row) - 1e-3])), timeout=0)
+    assert found.verdict == "timeout" and found.x is None
+
+
+def test_counts_that_do_not_fit_are_named() -> None:
+    model = random_net(1, (2, 4, 3))
+    with pytest.raises(ValueError, match="3 outputs, the property declares 2"):
+        verify(model, question(2, np.ones((1, 2)), np.zeros(1)), timeout=1)
+
+
+def test_boxes_are_rounded_outward() -> None:
+    x = np.array([0.1, -0.1, 1 / 3])
+    (case,) = cases_of(question(3, np.ones((1, 2)), np.zeros(1)).__class__(
+        n_inputs=3, n_outputs=2, cases=(Case(lo=x, hi=x, clauses=(Clause(Cx=None, Cy=np.ones((1, 2)), d=np.zeros(1)),)),)
+    ))  # fmt: skip
+    assert (case.lo.astype(np.float64) <= x).all() and (case.hi.astype(np.float64) >= x).all()
+
+
+FAMILIES = ("acasxu", "rl_benchmarks", "reach_prob_density", "mnist_fc")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_never_unsat_where_a_witness_is_known(family: str) -> None:
+    """Bounds alone, without the attack: one round of the splitter leaves the box of every witness open, and contains f(witness)."""
+    need()
+    for key, x in list(witnesses(family).items())[:: 4 if family in ("acasxu", "rl_benchmarks") else 2]:
+        line = truth(family)[int(key)]
+        assert line["verdict"] == "sat"
+        asked = Question(net(family, line["onnx"]), prop(family, line["vnnlib"]))
+        boxes = [c for c in asked.cases if np.all(x >= c.lo - 1e-4) and np.all(x <= c.hi + 1e-4)]
+        assert boxes
+        case = boxes[0]
+        split = (InputSplit if len(case.lo) <= 16 else NeuronSplit)(asked, case, sound=False, budget=1 << 28)
+        if isinstance(split, NeuronSplit):
+            assert not split.root(0).all(), key
+        else:
+            split.round()
+            assert split.open, key
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_counterexample_where_the_property_holds(family: str) -> None:
+    need()
+    lines = [line for line in truth(family) if line["verdict"] == "unsat"]
+    for line in lines[:: max(1, len(lines) // 8)]:
+        asked = Question(net(family, line["onnx"]), prop(family, line["vnnlib"]))
+        for case in asked.cases:
+            assert search(asked, case, jax.random.key(0), rounds=2, out_of_time=lambda: False) is None, line
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family, idx", [("acasxu", 45), ("acasxu", 183), ("rl_benchmarks", 0), ("mnist_fc", 0), ("mnist_fc", 2)])
+def test_published_verdicts(family: str, idx: int) -> None:
+    need()
+    line = truth(family)[idx]
+    found = verify(net(family, line["onnx"]), prop(family, line["vnnlib"]), timeout=110)
+    assert found.verdict == line["verdict"], found

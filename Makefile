@@ -42,10 +42,10 @@ $(VENV)/.dev: $(NATIVE) | $(BIN)/python
 	$(PIP) -e '.[dev]'
 	@touch $@
 
-# torchattacks declares torchvision (CUDA builds of gigabytes, never imported) and requests~=2.25; what it does import is in the extra.
+# torchattacks and auto_LiRPA declare torchvision (CUDA builds of gigabytes, never imported) and old versions; what they do import is in the extra.
 $(VENV)/.bench: $(NATIVE) | $(BIN)/python
 	$(PIP) -e '.[audit,onnx,bench]'
-	$(PIP) --no-deps torchattacks==3.5.1
+	$(PIP) --no-deps torchattacks==3.5.1 auto_LiRPA==0.3
 	@touch $@
 
 audit: $(VENV)/.audit

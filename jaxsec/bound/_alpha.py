@@ -89,7 +89,7 @@ class Walk:
 
         def turn_of(target: int) -> Turn:
             if callable(slopes):
-                return slopes(target)
+                return slopes(target)  # pyright: ignore[reportReturnType]
             return lambda node, shape, r: slopes.get((target, node))
 
         for target, rows in self.rows.items():
@@ -98,7 +98,9 @@ class Walk:
             n = len(rows)
             forms = signed(graph, target, jnp.concatenate([rows, rows]), jnp.repeat(jnp.asarray([1, -1], lines_dtype(ranges)), n))
             charged = problem.charges(target, ranges, lines)
-            found = backward(graph, target, forms, jnp.zeros(2 * n, lines_dtype(ranges)), ranges, lines, turn=turn_of(target), charged=charged)
+            found = backward(
+                graph, target, forms, jnp.zeros(2 * n, lines_dtype(ranges)), ranges, lines, turn=turn_of(target), charged=charged
+            )
             values = problem.least(*found)
             lo, hi = known[target]
             low = lo.reshape(-1).at[rows].max(values[:n])

@@ -17,7 +17,7 @@ from ._patches import Patch, through
 from ._rounding import Charges, outer_lines
 
 Form = jax.Array | Patch
-# (node, shape wanted, its argument's range in the forms' layout) -> the parameters in [0, 1] of the forms' own lines, or None for shared ones
+# (node, shape wanted, its argument's range in the forms' layout) -> parameters in [0, 1] of the forms' own lines, or None: shared ones
 Turn = Callable[[int, tuple[int, ...], Range], jax.Array | None]
 
 
@@ -134,7 +134,9 @@ def dense(form: Form) -> jax.Array:
     return form.dense() if isinstance(form, Patch) else form
 
 
-def on_dense(node: Node, form: jax.Array, line: Lines | None, inputs: Sequence[Range], own: Range) -> tuple[list[jax.Array], jax.Array]:
+def on_dense(
+    node: Node, form: jax.Array, line: Lines | None, inputs: Sequence[Range], own: Range
+) -> tuple[list[jax.Array], jax.Array | float]:
     """(forms on the inputs, what goes to the constant) of whole-array forms on a node."""
     if isinstance(node, Affine):
         at = 0.0 if node.bias is None else dotted(form, jnp.broadcast_to(node.bias, node.shape))
@@ -150,9 +152,7 @@ def on_dense(node: Node, form: jax.Array, line: Lines | None, inputs: Sequence[R
     return [], dotted(positive(form), lo) + dotted(negative(form), hi)
 
 
-def own_lines(
-    index: int, node: Kink | Curve, form: Form, r: Range, lines: Mapping[int, Lines], turn: Turn, sound: bool
-) -> Lines:
+def own_lines(index: int, node: Kink | Curve, form: Form, r: Range, lines: Mapping[int, Lines], turn: Turn, sound: bool) -> Lines:
     """Every form's own lines, in its own layout."""
     lo, hi = r
     if isinstance(form, Patch):
@@ -180,7 +180,8 @@ def on_patch(node: Node, form: Patch, line: Lines | None, windowed: bool) -> tup
         up, down = positive(form.a), negative(form.a)
         at = dotted(up, line.lower_at) + dotted(down, line.upper_at)
         return [form.replaced(up * line.lower_slope + down * line.upper_slope)], at
-    at = 0.0 if getattr(node, "bias", None) is None else dotted(form.a, form.window(node.bias))
+    bias = node.bias if isinstance(node, Affine) else None
+    at = 0.0 if bias is None else dotted(form.a, form.window(bias))
     if isinstance(node, Scale):
         return [form if node.scale is None else form.replaced(form.a * form.window(node.scale))], at
     if isinstance(node, Sum):

@@ -99,6 +99,7 @@ def optimised(problem: Problem, lane: Subproblem, steps: int, rate: float, push_
     def step(state: Any, _: None) -> tuple[Any, None]:
         free, moments, best = state
         (_, bounds), gradient = jax.value_and_grad(objective, has_aux=True)(free)
+        move: Any
         move, moments = adam.update(gradient, moments)
         slopes = tuple(jnp.clip(v + rate * u, 0, 1) for v, u in zip(free[0], move[0], strict=True))
         pushed = []
@@ -182,4 +183,3 @@ def best_cut(problem: Problem, lane: Subproblem, cuts: Cuts) -> tuple[jax.Array,
     gain = jnp.where(jnp.isnan(gain), -jnp.inf, gain)
     chosen = cuts.element[jnp.argmax(gain)]
     return chosen, point_of(problem, lane, chosen)
-

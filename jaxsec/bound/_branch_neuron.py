@@ -77,7 +77,9 @@ def grow(
             problem = _problem(model, lo, hi, spec, at, shape, rows, sound, budget, native)
             lower, lane = _beta.optimised(problem, lane, steps, 0.1, 0.05)
             cuts, slope = _beta.candidates(problem, lane, lower, tries)
-            element, point = _beta.best_cut(problem, lane, cuts) if tries > 1 else (cuts.element[0], _beta.point_of(problem, lane, cuts.element[0]))
+            element, point = (
+                _beta.best_cut(problem, lane, cuts) if tries > 1 else (cuts.element[0], _beta.point_of(problem, lane, cuts.element[0]))
+            )
             corner = jnp.where(slope[jnp.argmax(lower)] > 0, lo, hi)
             return Grown(lower, lane, element, point, corner)
 

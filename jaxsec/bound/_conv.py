@@ -23,5 +23,5 @@ def convolve(eqn: Any, w: jax.Array, x: jax.Array, native: bool) -> jax.Array:
         return eqn.primitive.bind(x, w, **dict(eqn.params, precision=HIGHEST))
     laid = jnp.transpose(x, parts.order)
     flat = laid.ndim == 3  # one spatial axis: a picture of height 1
-    y = conv2d(laid[:, None] if flat else laid, parts.w, parts.bias, parts.stride, parts.pads, False, True)
-    return jnp.transpose(y[:, 0] if flat else y, np.argsort(parts.perm))
+    y: Any = conv2d(laid[:, None] if flat else laid, parts.w, parts.bias, parts.stride, parts.pads, False, True)
+    return jnp.transpose(y[:, 0] if flat else y, [int(i) for i in np.argsort(parts.perm)])

@@ -11,7 +11,7 @@ from ._backward import Form, backward
 from ._forward_pass import intersection
 from ._graph import Graph
 from ._lines import is_copy_of_input, only_sign_matters, targets
-from ._nodes import Contract, Curve, Kink, Range, Scale, Sum
+from ._nodes import Contract, Curve, Kink, Lines, Range, Scale, Sum
 from ._patches import started
 from ._problem import Problem
 
@@ -24,20 +24,23 @@ def tightened(problem: Problem, known: Mapping[int, Range] | None = None) -> lis
     graph = problem.graph
     consumers = graph.consumers()
     found = dict(known or {})
+    # what is known of a node is final once it has been tightened: ranges and lines before it are computed once
+    ranges: list[Range] = []
+    lines: dict[int, Lines] = {}
     for target in targets(graph, problem.out):
         if target == problem.out or is_copy_of_input(graph, target):
             continue
-        ranges = problem.intervals(found, target)
-        found[target] = refined(problem, target, ranges, only_sign_matters(graph, target, consumers))
-    return problem.intervals(found)
+        ranges = problem.intervals(found, target, ranges)
+        lines |= problem.lines(target, ranges, done=lines)
+        ranges[target] = refined(problem, target, ranges, lines, only_sign_matters(graph, target, consumers))
+    return problem.intervals(found, so_far=ranges)
 
 
-def refined(problem: Problem, target: int, ranges: Sequence[Range], sign_only: bool) -> Range:
+def refined(problem: Problem, target: int, ranges: Sequence[Range], lines: Mapping[int, Lines], sign_only: bool) -> Range:
     """One node's range by forms `+e_i` and `-e_i`, for every element, or for those of open sign only."""
     graph, chunk = problem.graph, problem.chunk(target)
     lo, hi = ranges[target]
     size, shape = math.prod(lo.shape), lo.shape
-    lines = problem.lines(target, ranges)
     charged = problem.charges(target, ranges, lines)
 
     def both(rows: jax.Array) -> Range:

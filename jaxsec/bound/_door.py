@@ -48,8 +48,8 @@ def bound(
       budget: bytes that forms may take at once; more work is done in pieces.
     Returns: `Interval`, or with `spec` the lower bounds: [S], for a Model [B, S].
     Raises: UnsupportedPrimitive: an operation without a rule, with its name and line. ValueError: shapes, lo > hi, or a constant function.
-    Cost: the method's. Works under `jit`, `vmap` and, where the method says so, `grad`; a plain function is traced at every call: wrap the call
-      in `jax.jit`. Edge cases: an unbounded value has infinite bounds, never NaN.
+    Cost: the method's. Works under `jit`, `vmap` and, where the method says so, `grad`; a plain function is traced at every call: wrap
+      the call in `jax.jit`. Edge cases: an unbounded value has infinite bounds, never NaN.
 
     Example:
       >>> import jax.numpy as jnp, jaxsec
@@ -81,7 +81,9 @@ def bound(
     box = [(a.astype(jnp.result_type(a, b, jnp.float32)), b.astype(jnp.result_type(a, b, jnp.float32))) for a, b in box]
     function = fn if isinstance(lo, tuple) else lambda argument: fn(argument)
     packed = tree if isinstance(lo, tuple) else jax.tree.structure((jax.tree.unflatten(tree, lows),))
-    out = lower_function(function, box, packed, None if spec is None else jnp.asarray(spec, box[0][0].dtype), method, sound=sound, budget=budget)
+    out = lower_function(
+        function, box, packed, None if spec is None else jnp.asarray(spec, box[0][0].dtype), method, sound=sound, budget=budget
+    )
     return out if spec is not None else Interval(lo=out[0], hi=out[1])
 
 
@@ -107,4 +109,3 @@ def _lower_jit(
     model: Model, x: jax.Array, threat: Threat, spec: jax.Array, at: jax.Array, method: BoundMethod, *, sound: bool, budget: int
 ) -> jax.Array:
     return lower_rows(model, x, threat, spec, at, method, sound=sound, budget=budget)
-

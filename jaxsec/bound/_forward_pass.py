@@ -10,15 +10,23 @@ from ._rounding import evaluation_error, widened
 
 
 def intervals(
-    graph: Graph, inputs: Sequence[Range], known: Mapping[int, Range] | None = None, upto: int | None = None, *, sound: bool = False
+    graph: Graph,
+    inputs: Sequence[Range],
+    known: Mapping[int, Range] | None = None,
+    upto: int | None = None,
+    *,
+    sound: bool = False,
+    so_far: Sequence[Range] = (),
 ) -> list[Range]:
     """The range of every node (up to and with `upto`), intersected with what is `known` of it already.
 
-    sound: every range also holds the node's value as a machine computes it.
+    sound: every range also holds the node's value as a machine computes it. so_far: the ranges of the first nodes, which stay.
     """
-    found: list[Range] = []
+    found = list(so_far)
     known = known or {}
     for index, node in enumerate(graph.nodes[: None if upto is None else upto + 1]):
+        if index < len(so_far):
+            continue
         before = [found[i] for i in node.inputs]
         if isinstance(node, Input):
             r = inputs[node.position]

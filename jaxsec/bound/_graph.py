@@ -42,7 +42,7 @@ class Graph:
         self.out_tree: Any = None
         self.source = ""
         self.comparisons: dict[int, tuple[str, Value, Value]] = {}  # a truth value's own comparison
-        self.made: dict[Any, Ref] = {}  # nodes that need not be made twice, by what they are
+        self.made: dict[Any, Any] = {}  # what need not be made twice, by what it is
         self.shares: dict[int, tuple[int, ...]] = {}  # a softmax's axes, along which it sums to 1
 
     def add(self, node: Node) -> Ref:
@@ -171,10 +171,26 @@ def _apply(graph: Graph, eqn: Any, values: list[Value]) -> list[Value]:
                 f"no rule bounds the operation {name!r} ({_shown(eqn)}), used at {graph.source or 'an unknown line'}. Write it with "
                 f"operations that have one ({', '.join(sorted(RULES))}), or move it out of what is certified."
             )
-        out = handler(graph, eqn, *values)
+        key = _key(eqn, values)
+        out = graph.made.get(key) if key is not None else None
+        if out is None:
+            out = handler(graph, eqn, *values)
+            out = list(out) if isinstance(out, list | tuple) else [out]
+            if key is not None:
+                graph.made[key] = out
     finally:
         graph.source = outer
-    return list(out) if isinstance(out, list | tuple) else [out]
+    return out
+
+
+def _key(eqn: Any, values: list[Value]) -> Any:
+    """The same for equations that compute the same: of values that depend on the input, and single numbers."""
+    if any(isinstance(p, jex.Jaxpr | jex.ClosedJaxpr) for p in eqn.params.values()) or eqn.effects:
+        return None
+    known = [v if isinstance(v, Ref) else (np.shape(v), scalar(v)) for v in values]
+    if any(isinstance(v, tuple) and v[1] is None for v in known):
+        return None
+    return (eqn.primitive.name, tuple(known), str(eqn.params))
 
 
 def known(eqn: Any, values: list[Any]) -> list[Any]:

@@ -1,6 +1,6 @@
 """Which nodes need lines, and the lines of all of them from their inputs' ranges."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +16,22 @@ def curved(graph: Graph, upto: int) -> list[int]:
 
 
 def lines_of(
-    graph: Graph, upto: int, ranges: Sequence[Range], turned: Mapping[int, jax.Array] | None = None, *, sound: bool = False
+    graph: Graph,
+    upto: int,
+    ranges: Sequence[Range],
+    turned: Mapping[int, jax.Array] | None = None,
+    *,
+    sound: bool = False,
+    done: Collection[int] = (),
 ) -> dict[int, Lines]:
-    """The lines of every curve and kink that `upto` is made of; `turned` gives the slopes' parameters where they are chosen."""
+    """The lines of every curve and kink that `upto` is made of; `turned` gives the slopes' parameters where they are chosen.
+
+    done: nodes that have theirs already.
+    """
     found = {}
     for i in curved(graph, upto):
+        if i in done:
+            continue
         node = graph.nodes[i]
         r, t = ranges[node.inputs[0]], (turned or {}).get(i)
         if isinstance(node, Curve):

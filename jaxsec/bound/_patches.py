@@ -169,8 +169,10 @@ def through(node: Contract, patch: Patch) -> Patch | None:
     offset = tuple(o * s - b for o, s, (b, _) in zip(patch.offset, stride, p["padding"], strict=True))
     a = _transposed(w, patch.a, size, stride, dilation)
     moved = patch.replaced(a, stride=tuple(a * s for a, s in zip(patch.stride, stride, strict=True)), offset=offset, layout=layout)
-    if all(o >= 0 and o + (q - 1) * s + k <= n for o, q, s, k, n in zip(
-        moved.offset, moved.places, moved.stride, moved.size, layout.extent, strict=True)):
+    if all(
+        o >= 0 and o + (q - 1) * s + k <= n
+        for o, q, s, k, n in zip(moved.offset, moved.places, moved.stride, moved.size, layout.extent, strict=True)
+    ):
         return moved
     return moved.replaced(jnp.where(moved.inside(), moved.a, 0))
 

@@ -46,11 +46,11 @@ class Problem:
     def least(self, forms: Any, at: jax.Array) -> jax.Array:
         return self.region.least(forms, at, self.sound)
 
-    def intervals(self, known: Any = None, upto: int | None = None) -> list[Range]:
-        return intervals(self.graph, self.inputs, known, self.out if upto is None else upto, sound=self.sound)
+    def intervals(self, known: Any = None, upto: int | None = None, so_far: Sequence[Range] = ()) -> list[Range]:
+        return intervals(self.graph, self.inputs, known, self.out if upto is None else upto, sound=self.sound, so_far=so_far)
 
-    def lines(self, upto: int, ranges: Sequence[Range], turned: Any = None) -> dict[int, Lines]:
-        return lines_of(self.graph, upto, ranges, turned, sound=self.sound)
+    def lines(self, upto: int, ranges: Sequence[Range], turned: Any = None, done: Any = ()) -> dict[int, Lines]:
+        return lines_of(self.graph, upto, ranges, turned, sound=self.sound, done=done)
 
     def lines_before(self, target: int) -> list[int]:
         return curved(self.graph, target)

@@ -20,7 +20,7 @@ import numpy as np
 
 from ._build import curve, moved, negated, rewritten, scaled, spread, summed
 from ._graph import Graph, Ref, Value, concrete
-from ._nodes import Move, Range, Sum, certain
+from ._nodes import Move, Range, Scale, Sum, certain
 from ._patterns import copied, curve_of, places, spread_back, total
 from ._unary_rounding import errors
 
@@ -28,6 +28,7 @@ from ._unary_rounding import errors
 _PAIRS = 2048
 # Known logits below this are a program's way to write minus infinity: their exponentials are 0.
 _MASKED = -(2.0**100)
+_FAR = 1e3
 
 
 def softmax(graph: Graph, x: Ref, y: Ref) -> Value | None:
@@ -114,6 +115,14 @@ def shown(graph: Graph, logits: Ref, axes: tuple[int, ...]) -> np.ndarray:
     return visible | ~visible.any(axes, keepdims=True)
 
 
+def _heard(graph: Graph, logits: Ref, axes: tuple[int, ...]) -> np.ndarray:
+    """Which logits the mean is of: not those that a large known term pushes far below the others, as masks that are added do."""
+    node = graph.node(logits)
+    bias = concrete(node.bias) if isinstance(node, Scale) and node.bias is not None else None
+    bias = np.broadcast_to(0.0 if bias is None else bias, node.shape)
+    return bias > bias.max(axes, keepdims=True, initial=-np.inf) - _FAR
+
+
 class Rows:
     """The logits with the axes of the sum as one last axis, masked ones set to 0: they are left out of every sum."""
 
@@ -123,6 +132,7 @@ class Rows:
         self.order = (*rest, *axes)
         self.kept, self.n = tuple(self.shape[i] for i in rest), math.prod(self.shape[i] for i in axes)
         self.shown = self.laid(shown(graph, logits, axes))
+        self.heard = self.laid(_heard(graph, logits, axes)) & self.shown
         self.x = self._visible(moved(graph, (logits,), self.laid))
 
     def laid(self, v: Any) -> Any:
@@ -148,7 +158,10 @@ class Rows:
         if not self.pairs:
             p = curve(self.graph, self._shifted()[0], "exp")
         elif self.n == 2 and self.shown.all():
-            p = curve(self.graph, negated(self.graph, self._difference()), "logistic")
+            d = summed(self.graph, *(moved(self.graph, (self.x,), lambda v, i=i: v[..., i : i + 1]) for i in (0, 1)), -1)
+            p = curve(self.graph, d, "logistic")
+            rest = scaled(self.graph, p, -1, 1)  # what one gains the other loses, to the last digit
+            p = moved(self.graph, (p, rest), lambda a, b: jnp.concatenate([a, b], -1))
         else:
             p = curve(self.graph, scaled(self.graph, self._others(), bias=1), "reciprocal")
         return self._visible(p)
@@ -188,8 +201,8 @@ class Rows:
     def _shifted(self) -> tuple[Ref, Ref, Ref]:
         """(log p [..., n], log of the sum of exp(z) [..., 1], mean [..., 1])."""
         graph, n = self.graph, self.n
-        middle = moved(graph, (self.x,), lambda v: jnp.sum(v, -1, keepdims=True), summed=n)
-        middle = scaled(graph, middle, 1 / self.shown.sum(-1, keepdims=True))
+        middle = moved(graph, (self.x,), lambda v: jnp.sum(jnp.where(self.heard, v, 0), -1, keepdims=True), summed=n)
+        middle = scaled(graph, middle, 1 / np.maximum(self.heard.sum(-1, keepdims=True), 1))
         z = summed(graph, self.x, middle, -1)
         e = self._visible(curve(graph, z, "exp"))
         level = curve(graph, moved(graph, (e,), lambda v: jnp.sum(v, -1, keepdims=True), summed=n, over=(len(self.kept),)), "log")
@@ -255,4 +268,3 @@ def averaged(graph: Graph, out: Ref, numbers: Any, x: Ref, y: Ref) -> Ref:
 
         return graph.hinted(out, (values,), run)
     return out
-

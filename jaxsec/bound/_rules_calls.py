@@ -59,7 +59,9 @@ def _stack(graph: Graph, rows: list[Value], aval: Any) -> Value:
 
     known = None
     if rest or not rows:
-        known = steady(lambda *vs: stacked({i: jnp.asarray(v, aval.dtype) for i, v in zip(rest, vs, strict=True)}), *(rows[i] for i in rest))
+        known = steady(
+            lambda *vs: stacked({i: jnp.asarray(v, aval.dtype) for i, v in zip(rest, vs, strict=True)}), *(rows[i] for i in rest)
+        )
     if not refs:
         return known
     return moved(graph, tuple(rows[i] for i in refs), lambda *xs: stacked(dict(zip(refs, xs, strict=True))), known)

@@ -119,7 +119,9 @@ def _known_choice(graph: Graph, eqn: Any, which: Any, cases: tuple[Value, ...]) 
     avals = [v.aval for v in eqn.invars[1:]]
 
     def chosen(which: Any, given: dict[int, Any]) -> jax.Array:
-        return rebound(eqn, [jnp.asarray(which), *(given[i] if i in given else jnp.zeros(a.shape, a.dtype) for i, a in enumerate(avals))])[0]
+        return rebound(eqn, [jnp.asarray(which), *(given[i] if i in given else jnp.zeros(a.shape, a.dtype) for i, a in enumerate(avals))])[
+            0
+        ]
 
     bias = None
     if rest:

@@ -211,4 +211,3 @@ def _rem(graph: Graph, eqn: Any, x: Value, y: Value) -> Ref:
         return jnp.where(whole, lo, jnp.where(r[0] < 0, -size, 0)), jnp.where(whole, hi, jnp.where(r[1] > 0, size, 0))
 
     return opaque(graph, eqn.outvars[0].aval, (x, y), run)
-

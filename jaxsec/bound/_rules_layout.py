@@ -174,7 +174,9 @@ def affine_in(graph: Graph, eqn: Any, values: tuple[Value, ...], linear: tuple[i
 
     bias = None
     if set(linear) - set(refs):
-        bias = steady(lambda *vs: at({i: jnp.asarray(v, avals[i].dtype) for i, v in zip(rest, vs, strict=True)}), *(values[i] for i in rest))
+        bias = steady(
+            lambda *vs: at({i: jnp.asarray(v, avals[i].dtype) for i, v in zip(rest, vs, strict=True)}), *(values[i] for i in rest)
+        )
     return moved(graph, tuple(values[i] for i in refs), run, _unless_zero(bias), summed)
 
 

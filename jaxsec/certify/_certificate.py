@@ -60,4 +60,5 @@ class Certificate(Struct):
         by = ", ".join(f"{name} {int(np.sum(method == i))}" for i, name in enumerate(self.methods))
         wrong = int(np.sum(status == Verdict.WRONG_BEFORE))
         rest = int(np.sum(~robust)) - wrong
-        return f"Certificate({len(robust)} rows: certified accuracy {robust.mean():.2%} (by {by}), {wrong} wrong before, {rest} open; {self.precision})"
+        share = f"certified accuracy {robust.mean():.2%} (by {by})"
+        return f"Certificate({len(robust)} rows: {share}, {wrong} wrong before, {rest} open; {self.precision})"

@@ -26,7 +26,7 @@ def certify(
     y: Any,
     *,
     threat: Threat,
-    method: BoundMethod | Sequence[BoundMethod] = (IBP(), CROWN()),
+    method: BoundMethod | Sequence[BoundMethod] | None = None,
     sound: bool = False,
     max_rows: int = 128,
     budget: int = BUDGET,
@@ -41,6 +41,7 @@ def certify(
       method: one, or several from cheap to dear; each sees the rows that those before it left open.
       sound: count all floating-point rounding, of the network and of the bound; looser, about twice the work.
       max_rows: rows bounded at once; between that and 1 in powers of two. budget: bytes for the bounds' working arrays.
+      method: default IBP, then CROWN.
     Returns: Certificate. Raises: ValueError, TypeError: unusable inputs. UnsupportedPrimitive: an operation of the model has no rule.
     Cost: the methods' on the rows left. Under `jit` every method runs on all rows, as one program.
     Edge cases: an empty batch; eps = 0 certifies what is classified with a margin above the tolerance.
@@ -58,7 +59,7 @@ def certify(
         raise TypeError(f"model is {type(model).__name__}; a jaxsec.Model is needed: jaxsec.bind(fn, params), or jaxsec.load(path).")
     if model.stochastic:
         raise ValueError("the model draws random numbers; bounds are about one function: certify its deterministic part, or smooth it.")
-    methods = _methods(method)
+    methods = _methods((IBP(), CROWN()) if method is None else method)
     names = tuple(m.name for m in methods)
     precision = "sound" if sound else "highest"
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((model, x, y, threat)))
@@ -91,7 +92,7 @@ def certify(
 
 
 def _methods(method: BoundMethod | Sequence[BoundMethod]) -> tuple[BoundMethod, ...]:
-    methods = (method,) if isinstance(method, BoundMethod) else tuple(method) if isinstance(method, list | tuple) else (method,)
+    methods: tuple[Any, ...] = tuple(method) if isinstance(method, list | tuple) else (method,)
     for m in methods:
         if not isinstance(m, BoundMethod):
             shown = f"the class {m.__name__}; write {m.__name__}()" if isinstance(m, type) else type(m).__name__

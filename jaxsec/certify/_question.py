@@ -27,10 +27,6 @@ class Case:
     spec: np.ndarray  # [C, m, K] float32
     at: np.ndarray  # [C, m] float32
 
-    def proved(self, lower: np.ndarray, *, sound: bool, clauses: np.ndarray | None = None, scale: float = 1.0) -> np.ndarray:
-        """[...] whether bounds [..., m] of a clause's rows show that it is empty: one row is above 0 all over the box."""
-        return (lower > (0.0 if sound else TOLERANCE * scale)).any(-1)
-
 
 def cases_of(prop: Property) -> list[Case]:
     """Raises ValueError: a constraint mixes inputs and outputs."""

@@ -40,16 +40,17 @@ class InputSplit:
         order = np.argsort(self.bound, kind="stable") if len(self.lo) <= _WIDE else np.arange(len(self.lo))[::-1]
         take, rest = order[:n], np.sort(order[n:])
         index = np.concatenate([take, np.full(batch - n, take[0])])
-        boxes = Boxes(self.lo[index], self.hi[index], jax.tree.map(lambda v: v[index], self.known))
-        found: Bounded = _bounded(
-            self.question.model, self.question.shape, boxes, self.spec, self.at, sound=self.sound, budget=self.budget
-        )
+        lows: Any
+        highs: Any
+        lows, highs = self.lo[index], self.hi[index]
+        boxes: Any = Boxes(lows, highs, jax.tree.map(lambda v: v[index], self.known))
+        found: Bounded = _bounded(self.question.model, self.question.shape, boxes, self.spec, self.at, sound=self.sound, budget=self.budget)
         lower, slope, score = (np.asarray(v)[:n] for v in (found.lower, found.slope, found.score))
         self.done += n
         threshold = 0.0 if self.sound else TOLERANCE * self._scale(slope, boxes, n)
-        by_clause = (lower > threshold).reshape(n, *self.rows).any(-1)  # [n, clauses] proved
+        by_clause: Any = (lower > threshold).reshape(n, *self.rows).any(-1)  # [n, clauses] proved
         still = ~by_clause.all(1)
-        lo, hi = boxes.lo[:n][still], boxes.hi[:n][still]
+        lo, hi = lows[:n][still], highs[:n][still]
         known = jax.tree.map(lambda v: np.asarray(v)[:n][still], found.known)
         worst = np.where(by_clause, np.inf, lower.reshape(n, *self.rows).max(-1)).min(1)[still]
         wanted = np.repeat(~by_clause[still], self.rows[1], axis=1)  # rows of open clauses
@@ -67,7 +68,7 @@ class InputSplit:
         corner = np.where(slope[still][rows, np.where(wanted, lower[still], np.inf).argmin(1)] > 0, lo, hi)
         return np.concatenate([0.5 * (lo + hi), corner])
 
-    def _scale(self, slope: np.ndarray, boxes: Boxes, n: int) -> np.ndarray:
+    def _scale(self, slope: np.ndarray, boxes: Any, n: int) -> np.ndarray:
         """[n, S] how large the numbers are that a bound was summed from."""
         x = np.maximum(np.abs(boxes.lo[:n]), np.abs(boxes.hi[:n]))
         return np.einsum("dsn,dn->ds", np.abs(slope), x) + np.abs(self.at)
@@ -82,4 +83,3 @@ class InputSplit:
         splittable = 0.5 * (lo + hi)
         free = (splittable > lo) & (splittable < hi)
         return np.where(free, blame + 0.05 * linear + 1e-9 * width / (width.max(1, keepdims=True) + 1e-30), -1.0).argmax(1)
-

@@ -1,5 +1,7 @@
 """`certify`: the ladder, its agreement with exact answers and with attacks, and what it refuses."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,7 +25,7 @@ def model() -> jaxsec.Model:
     sizes = (6, 16, 16, 4)
     params = [
         (jnp.asarray(r.normal(size=(a, b)) / np.sqrt(a), jnp.float32), jnp.asarray(r.normal(size=b) * 0.3, jnp.float32))
-        for a, b in zip(sizes, sizes[1:], strict=False)
+        for a, b in itertools.pairwise(sizes)
     ]
     return jaxsec.bind(mlp, params)
 
@@ -49,8 +51,8 @@ def test_no_certified_row_is_broken_and_tighter_methods_certify_more(model, rows
     threat = THREATS[norm]
     broken = np.asarray(jaxsec.attack(model, x, y, threat=threat, method=jaxsec.APGD(), key=jax.random.key(0)).success)
     previous = np.full(len(y), -np.inf)
-    for method in METHODS:
-        for sound in (False, True):
+    for method in METHODS if norm == "linf" else METHODS[2:3]:
+        for sound in (False, True) if method.name == "crown" else (False,):
             c = jaxsec.certify(model, x, y, threat=threat, method=method, sound=sound)
             assert not (np.asarray(c.robust) & broken).any(), method
             if not sound:
@@ -64,8 +66,7 @@ def test_no_certified_row_is_broken_and_tighter_methods_certify_more(model, rows
     assert plain.sum() > 0
 
 
-@pytest.mark.parametrize("norm", THREATS)
-@pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
+@pytest.mark.parametrize("norm, method", [*(("linf", m) for m in METHODS), ("l2", METHODS[2]), ("l1", METHODS[2])], ids=str)
 def test_margins_are_below_every_sample(model, rows, norm: str, method) -> None:
     x, y = rows
     threat = THREATS[norm].canonical(jnp.asarray(x))
@@ -117,7 +118,9 @@ def test_eps_per_row_and_zero(model, rows) -> None:
     eps = np.linspace(0, 0.05, len(y)).astype(np.float32)
     c = jaxsec.certify(model, x, y, threat=jaxsec.LInf(eps=eps, lo=0.0, hi=1.0), method=jaxsec.CROWN())
     for i in (5, 20):
-        one = jaxsec.certify(model, x[i : i + 1], y[i : i + 1], threat=jaxsec.LInf(eps=float(eps[i]), lo=0.0, hi=1.0), method=jaxsec.CROWN())
+        one = jaxsec.certify(
+            model, x[i : i + 1], y[i : i + 1], threat=jaxsec.LInf(eps=float(eps[i]), lo=0.0, hi=1.0), method=jaxsec.CROWN()
+        )
         np.testing.assert_allclose(float(one.margin[0]), float(c.margin[i]), rtol=1e-4, atol=1e-5)
     zero = jaxsec.certify(model, x, y, threat=jaxsec.LInf(eps=0.0, lo=0.0, hi=1.0), method=jaxsec.IBP())
     assert (np.asarray(zero.robust) == (np.arange(len(y)) >= 3)).all()
@@ -167,7 +170,7 @@ def test_what_is_refused(model, rows) -> None:
         jaxsec.certify(model, x, y, threat=threat, method=jaxsec.CROWN)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="empty list"):
         jaxsec.certify(model, x, y, threat=threat, method=[])
-    with pytest.raises(TypeError, match="a jaxsec.Model is needed"):
+    with pytest.raises(TypeError, match=r"a jaxsec\.Model is needed"):
         jaxsec.certify(lambda v: v, x, y, threat=threat)  # type: ignore[arg-type]
     with pytest.raises(jaxsec.UnsupportedPrimitive, match=r"test_certify\.py:\d+"):
         jaxsec.certify(jaxsec.bind(lambda p, v: jnp.linalg.cholesky(v[:, :4, None] * p[None])[..., 0], jnp.eye(4)), x, y % 4, threat=threat)

@@ -1,6 +1,7 @@
 """`verify` against brute force, the field's own ground truth, and questions with known answers."""
 
 import importlib
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +29,7 @@ def random_net(seed: int, sizes: tuple[int, ...]) -> jaxsec.Model:
     r = np.random.default_rng(seed)
     params = [
         (jnp.asarray(r.normal(size=(a, b)) / np.sqrt(a), jnp.float32), jnp.asarray(r.normal(size=b) * 0.3, jnp.float32))
-        for a, b in zip(sizes, sizes[1:], strict=False)
+        for a, b in itertools.pairwise(sizes)
     ]
     return jaxsec.bind(small, params)
 

@@ -134,10 +134,10 @@ def evaluate(graph: Graph, jaxpr: jex.Jaxpr, consts: list[Any], args: list[Value
     env: dict[Any, Value] = {}
 
     def read(atom: Any) -> Value:
-        return np.asarray(atom.val, atom.aval.dtype) if isinstance(atom, jex.Literal) else env[atom]
+        return np.asarray(atom.val, atom.aval.dtype) if isinstance(atom, jex.Literal) else env[atom]  # pyright: ignore[reportAttributeAccessIssue]
 
     for var, const in zip(jaxpr.constvars, consts, strict=True):  # JAX keeps a NumPy array as it is, float64 or not
-        env[var] = const.astype(var.aval.dtype) if isinstance(const, np.ndarray | np.generic) else const
+        env[var] = const.astype(var.aval.dtype) if isinstance(const, np.ndarray | np.generic) else const  # pyright: ignore[reportAttributeAccessIssue]
     env.update(zip(jaxpr.invars, args, strict=True))
     for eqn, wanted in zip(jaxpr.eqns, _wanted(jaxpr), strict=True):
         if wanted:

@@ -7,8 +7,9 @@ would no longer cancel. Two forms, by size:
   range of p, and no bound is worse than [0, 1]. One exponential per pair. Exact for two classes (a logistic curve).
 - shifted, `p_i = exp(z_i - log sum_j exp(z_j))` with z = x - mean(x): one exponential per element; `log p_i` has its exact range as a hint.
 
-Measured on random logits within +-w (float64, n = 10, mean width of p by CROWN): pairs 0.037, 0.22, 0.44, 0.80, 0.99 and shifted 0.036, 0.26, 0.80,
-1.4, 1.7 for w = 0.1, 0.5, 1, 2, 4; the exponential times the reciprocal of the sum, after the maximum: 0.043, 0.53, 4.1, 215, 640 000.
+Measured on random logits within +-w (float64, n = 10, mean width of p by CROWN): pairs 0.037, 0.22, 0.44, 0.80, 0.99 and shifted 0.036,
+0.26, 0.80, 1.4, 1.7 for w = 0.1, 0.5, 1, 2, 4; the exponential times the reciprocal of the sum, after the maximum: 0.043, 0.53, 4.1, 215,
+640 000.
 """
 
 import math
@@ -158,7 +159,7 @@ class Rows:
         if not self.pairs:
             p = curve(self.graph, self._shifted()[0], "exp")
         elif self.n == 2 and self.shown.all():
-            d = summed(self.graph, *(moved(self.graph, (self.x,), lambda v, i=i: v[..., i : i + 1]) for i in (0, 1)), -1)
+            d = summed(self.graph, *(moved(self.graph, (self.x,), lambda v, i=i: v[..., i : i + 1]) for i in (0, 1)), -1)  # pyright: ignore[reportCallIssue]
             p = curve(self.graph, d, "logistic")
             rest = scaled(self.graph, p, -1, 1)  # what one gains the other loses, to the last digit
             p = moved(self.graph, (p, rest), lambda a, b: jnp.concatenate([a, b], -1))

@@ -1,4 +1,4 @@
-"""Conditions and choices. A truth value is bounded by (surely, possibly); a choice that is not decided by the hull of what may be chosen."""
+"""Conditions and choices. A truth value is bounded by (surely, possibly); an undecided choice by the hull of what may be chosen."""
 
 from typing import Any
 
@@ -151,7 +151,7 @@ def _kinked(graph: Graph, which: Ref, cases: tuple[Value, Value]) -> Value | Non
     sides = [_affine_of(graph, case, x) for case in (cases if above else cases[::-1])]
     if t is None or sides[0] is None or sides[1] is None:
         return None
-    (neg, s), (pos, q) = sides
+    (neg, s), (pos, q) = sides  # pyright: ignore[reportGeneralTypeIssues, reportOptionalIterable]
     shape = graph.node(which).shape
     dtype = graph.node(x).dtype
     if t == 0 and scalar(s) == 0 and scalar(q) == 0:

@@ -60,7 +60,7 @@ def _pow(graph: Graph, eqn: Any, x: Value, y: Value) -> Value:
             total = summed(graph, total, part)
         if len(different) <= 32:
             return total
-    if isinstance(y, Ref) and not isinstance(x, Ref) and (concrete(x) is None or (concrete(x) > 0).all()):
+    if isinstance(y, Ref) and not isinstance(x, Ref) and ((at := concrete(x)) is None or (at > 0).all()):
         return curve(graph, scaled(graph, y, steady(jnp.log, x)), "exp")
     raise UnsupportedPrimitive(
         f"a power whose exponent is not a plain number; used at {graph.source}. Where the base is positive, "
@@ -124,14 +124,16 @@ def reciprocal(graph: Graph, y: Ref) -> Ref:
     return curve(graph, y, "reciprocal")
 
 
-@rule("max")
-def _max(graph: Graph, eqn: Any, x: Value, y: Value) -> Value:
-    return largest(graph, x, y)
-
-
-@rule("min")
-def _min(graph: Graph, eqn: Any, x: Value, y: Value) -> Value:
-    return smallest(graph, x, y)
+@rule("max", "min", "clamp")
+def _extreme(graph: Graph, eqn: Any, *values: Value) -> Value:
+    if not all(floating(graph, v) for v in values if isinstance(v, Ref)):  # integers: the ends go to the ends
+        cast = [v.aval.dtype for v in eqn.invars]
+        return opaque(graph, eqn.outvars[0].aval, values, lambda *rs: tuple(
+            rebound(eqn, [jnp.asarray(r[i], d) for r, d in zip(rs, cast, strict=True)])[0] for i in (0, 1)))  # fmt: skip
+    if eqn.primitive.name == "clamp":
+        low, x, high = values
+        return smallest(graph, largest(graph, x, low), high)
+    return (largest if eqn.primitive.name == "max" else smallest)(graph, *values)
 
 
 def largest(graph: Graph, x: Value, y: Value) -> Value:
@@ -172,11 +174,6 @@ def smallest(graph: Graph, x: Value, y: Value) -> Value:
     return graph.hinted(out, refs, lambda a, b: (jnp.minimum(a[0], b[0]), jnp.minimum(a[1], b[1])))
 
 
-@rule("clamp")
-def _clamp(graph: Graph, eqn: Any, low: Value, x: Value, high: Value) -> Value:
-    return smallest(graph, largest(graph, x, low), high)
-
-
 # Never falling (or, acos, never rising) on their domain; of these only ranges are known.
 _DOMAINS = {"asin": (-1.0, 1.0), "acos": (-1.0, 1.0), "acosh": (1.0, np.inf), "atanh": (-1.0, 1.0), "erf_inv": (-1.0, 1.0)}
 
@@ -189,7 +186,7 @@ def _monotone(graph: Graph, eqn: Any, x: Ref) -> Ref:
 
     def run(r: Range) -> Range:
         lo, hi = (rebound(eqn, [v])[0] for v in (r[::-1] if falls else r))
-        if least is None:
+        if least is None or most is None:
             return lo, hi
         inside = (r[0] >= least) & (r[1] <= most)
         return jnp.where(inside, lo, -jnp.inf), jnp.where(inside, hi, jnp.inf)

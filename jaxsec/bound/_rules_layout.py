@@ -11,6 +11,7 @@ from jax import lax
 from ..core._walk import rebound
 from ._build import arithmetic, moved, opaque, scaled, summed
 from ._graph import Graph, Ref, UnsupportedPrimitive, Value, concrete, rule, steady
+from ._nodes import Range
 
 
 @rule(
@@ -36,20 +37,27 @@ def _convert(graph: Graph, eqn: Any, x: Ref) -> Ref:
         return opaque(graph, out, (x,), lambda r: ((r[0] > 0) | (r[1] < 0), (r[0] != 0) | (r[1] != 0)))
     if jnp.issubdtype(old, jnp.integer) and to_float:
         return opaque(graph, out, (x,), lambda r: (r[0].astype(new), r[1].astype(new)))
-    if from_float and jnp.issubdtype(new, jnp.integer):
-        # beyond the integers' range anything may come out
-        limits = jnp.iinfo(new)
-        least, most = (np.nextafter(np.asarray(v, old), np.asarray(0, old)) for v in (limits.min, limits.max))
-
-        def whole(r: Any) -> Any:
-            inside = (r[0] >= least) & (r[1] <= most)
-            ends = [jnp.where(inside, v, 0).astype(new) for v in r]
-            return jnp.where(inside, ends[0], limits.min), jnp.where(inside, ends[1], limits.max)
-
-        return opaque(graph, out, (x,), whole)
+    if jnp.issubdtype(new, jnp.integer):
+        return opaque(graph, out, (x,), lambda r: _whole(r, new))
+    if jnp.issubdtype(new, jnp.complexfloating):
+        raise UnsupportedPrimitive(f"complex numbers, which have no order and so no bounds; used at {graph.source}.")
     raise UnsupportedPrimitive(
         f"a conversion from {old} to {new} rounds, which no rule bounds; used at {graph.source}. Certify the model in {old}."
     )
+
+
+def _whole(r: Range, new: np.dtype) -> Range:
+    """Converted to integers: towards 0, and anything where it is beyond the largest."""
+    limits = jnp.iinfo(new)
+    lo, hi = r
+    if jnp.issubdtype(lo.dtype, jnp.integer):
+        old = jnp.iinfo(lo.dtype)
+        inside = (lo >= max(limits.min, old.min)) & (hi <= min(limits.max, old.max))
+    else:
+        least, most = (np.nextafter(np.asarray(v, lo.dtype), np.asarray(0, lo.dtype)) for v in (limits.min, limits.max))
+        inside = (lo >= least) & (hi <= most)
+    low, high = (jnp.where(inside, v, 0).astype(new) for v in r)
+    return jnp.where(inside, low, limits.min), jnp.where(inside, high, limits.max)
 
 
 _LAYOUT = "reshape transpose squeeze expand_dims rev slice broadcast_in_dim tile real reduce_sum cumsum reduce_window_sum"

@@ -70,7 +70,7 @@ def _one_way(graph: Graph, x: Ref, y: Ref) -> Ref | None:
     out = product(graph, group if identical else x, root)
     limits = _limits(of.axes, f * of.factor, e, _centred(graph, group) == of.axes)
     picked = limits if identical else lambda r: tuple(v.reshape(-1)[where] for v in limits(r))
-    return scaled(graph, graph.hinted(out, (group,), picked), None if scalar(gain) == 1 else gain)
+    return scaled(graph, graph.hinted(out, (group,), picked), None if scalar(gain) == 1 else gain)  # pyright: ignore[reportArgumentType]
 
 
 def _centred(graph: Graph, ref: Ref) -> tuple[int, ...] | None:
@@ -160,4 +160,4 @@ def _rest(v: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     before = jnp.concatenate([zero, jnp.cumsum(flat, -1)[..., :-1]], -1)
     after = jnp.concatenate([jnp.flip(jnp.cumsum(jnp.flip(flat, -1), -1), -1)[..., 1:], zero], -1)
     laid = (before + after).reshape(*(shape[i] for i in kept), *(shape[i] for i in axes))
-    return jnp.transpose(laid, np.argsort((*kept, *axes)))
+    return jnp.transpose(laid, [int(i) for i in np.argsort((*kept, *axes))])

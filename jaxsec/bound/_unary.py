@@ -146,10 +146,10 @@ def _intercepts(u: Unary, sound: bool, lo: jax.Array, hi: jax.Array, *slopes: ja
             height = height - _slack(u, segment, slope, sign * height, reach)
         # an infinite interval can only be bounded by a constant
         otherwise = jnp.where(slope == 0, flat, -sign * jnp.inf)
-        height = jnp.where(jnp.isnan(height), -jnp.inf, height)
         # where f overflows it is beyond the largest number, not infinite
         high = sign * flat - jnp.maximum(sign * slope * segment.left.x, sign * slope * segment.right.x)
         height = jnp.where(height == jnp.inf, high, height)
+        height = jnp.where(jnp.isnan(height), -jnp.inf, height)
         found.append(jnp.where(usable, sign * height, otherwise))
     return found[0], found[1]
 

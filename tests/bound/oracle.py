@@ -75,15 +75,17 @@ def _bounds(fn: Callable[..., Any], box: list[Any]) -> list[Any]:
         forms, at = backward(graph, value.index, jnp.concatenate([eye, -eye]), jnp.zeros(2 * len(eye), eye.dtype), ranges, lines)
         least = problem.least(forms, at)
         n = len(eye)
-        rows = [forms[i].dense() if hasattr(forms.get(i), "dense") else forms.get(i, jnp.zeros((2 * n, *b[0].shape))) for i, b in enumerate(box)]
+        rows = [
+            forms[i].dense() if hasattr(forms.get(i), "dense") else forms.get(i, jnp.zeros((2 * n, *b[0].shape))) for i, b in enumerate(box)
+        ]
         a = jnp.concatenate([jnp.reshape(r, (2 * n, lo.size)) for r, (lo, _) in zip(rows, box, strict=True)], 1)
         flat = [jnp.ravel(v).astype(eye.dtype) for v in ends]
         found.append((*flat, (least[:n], -least[n:]), a[:n], at[:n], -a[n:], -at[n:]))
     return found
 
 
-def points(boxes: list[tuple[Any, Any]], n: int, seed: int, fn: Callable[..., Any] | None = None) -> list[np.ndarray]:
-    """[n, *shape] per input: uniform ones, corners, edges (some coordinates at an end), and steps of gradient ascent where `fn` is given."""
+def points(boxes: list[tuple[Any, Any]], n: int, seed: int) -> list[np.ndarray]:
+    """[n, *shape] per input: uniform ones, corners, and edges (some coordinates at an end)."""
     rng = np.random.default_rng(seed)
     found = []
     for lo, hi in boxes:
@@ -94,14 +96,24 @@ def points(boxes: list[tuple[Any, Any]], n: int, seed: int, fn: Callable[..., An
         share[third : 2 * third] = np.clip(3 * share[third : 2 * third] - 1, 0, 1)
         share[0], share[1], share[2] = 0, 1, 0.5
         found.append(np.clip(lo + share * (hi - lo), lo, hi))
-    if fn is not None:
-        with jax.enable_x64(True):
-            found = [np.concatenate([p, q]) for p, q in zip(found, _climbed(fn, boxes, found, seed), strict=True)]
     return found
 
 
+def bred(boxes: list[tuple[Any, Any]], xs: list[np.ndarray], ys: list[np.ndarray], seed: int) -> list[np.ndarray]:
+    """As many points again, near those where some output is largest or smallest: some of their coordinates moved to an end or anywhere."""
+    rng = np.random.default_rng(seed)
+    best = np.concatenate([np.concatenate([np.argmax(y, 0), np.argmin(y, 0)]) for y in ys if y.size])
+    parents = rng.choice(best, len(xs[0]))
+    found = []
+    for x, (lo, hi) in zip(xs, boxes, strict=True):
+        new = points([(lo, hi)], len(x), seed)[0]
+        found.append(np.where(rng.random(x.shape) < 0.25, new, x[parents]))
+    return found
+
+
+@jax.enable_x64(True)
 @jax.numpy_rank_promotion("allow")
-def _climbed(fn: Callable[..., Any], boxes: list[tuple[Any, Any]], starts: list[np.ndarray], seed: int) -> list[np.ndarray]:
+def climbed(fn: Callable[..., Any], boxes: list[tuple[Any, Any]], starts: list[np.ndarray], seed: int) -> list[np.ndarray]:
     """Signed gradient ascent and descent on random outputs, from the first points."""
     rng = np.random.default_rng(seed)
     ends = [(jnp.asarray(lo, jnp.float64), jnp.asarray(hi, jnp.float64)) for lo, hi in boxes]
@@ -123,24 +135,34 @@ def _climbed(fn: Callable[..., Any], boxes: list[tuple[Any, Any]], starts: list[
     return [np.asarray(x) for x in xs]
 
 
-def values(fn: Callable[..., Any], xs: list[np.ndarray], dtype: Any = np.float64) -> list[np.ndarray]:
-    """[n, size] every output at every point."""
+def values(fn: Function, xs: list[np.ndarray], dtype: Any = np.float64, run: Any = None) -> tuple[Any, list[np.ndarray]]:
+    """(the compiled function, to be handed in again; [n, size] every output at every point)."""
     with jax.enable_x64(dtype == np.float64), jax.numpy_rank_promotion("allow"):
-        outs = jax.jit(jax.vmap(fn), compiler_options=QUICK)(*(jnp.asarray(x, dtype) for x in xs))
-        return [np.asarray(o).reshape(len(xs[0]), -1).astype(np.float64) for o in jax.tree.leaves(outs)]
+        run = run or jax.jit(jax.vmap(fn), compiler_options=QUICK)
+        outs = run(*(jnp.asarray(x, dtype) for x in xs))
+        return run, [np.asarray(o).reshape(len(xs[0]), -1).astype(np.float64) for o in jax.tree.leaves(outs)]
 
 
 def check(
-    fns: Function | dict[str, Function], *boxes: tuple[Any, Any], n: int = 510, seed: int = 0, climb: bool = False, jit: bool = False,
+    fns: Function | dict[str, Function], *boxes: tuple[Any, Any], n: int = 510, seed: int = 0, ascent: bool = False, jit: bool = False,
     dtype: Any = np.float64,
-) -> list[Bounded]:
-    """Asserts that no point leaves the intervals or the linear bounds of any output. Returns the bounds."""
+) -> list[Bounded]:  # fmt: skip
+    """Asserts that no point leaves the intervals or the linear bounds of any output. Returns the bounds.
+
+    Points: random ones, two generations that are bred from those where outputs are extreme, and with `ascent` steps along gradients.
+    """
     found, fn = bounds(fns, *boxes, jit=jit, dtype=dtype), joined(fns)
-    xs = points(list(boxes), n, seed, fn if climb else None)
-    flat = np.concatenate([x.reshape(len(x), -1) for x in xs], 1)
     names = list(fns) if isinstance(fns, dict) else [f"output {i}" for i in range(len(found))]
-    for name, b, y in zip(names, found, values(fn, xs, dtype), strict=True):
-        contains(b, flat, y, name, TOLERANCE[dtype])
+    xs = points(list(boxes), n, seed)
+    if ascent:
+        xs = [np.concatenate([x[: n - len(c)], c]) for x, c in zip(xs, climbed(fn, list(boxes), xs, seed), strict=True)]
+    run = None
+    for generation in range(3):
+        run, ys = values(fn, xs, dtype, run)
+        flat = np.concatenate([x.reshape(len(x), -1) for x in xs], 1)
+        for name, b, y in zip(names, found, ys, strict=True):
+            contains(b, flat, y, name, TOLERANCE[dtype])
+        xs = bred(list(boxes), xs, ys, seed + generation)
     return found
 
 

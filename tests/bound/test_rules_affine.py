@@ -76,7 +76,7 @@ RNG_IMAGE = np.random.default_rng(5).normal(size=(1, 4, 4, 1))
 def exact(fns):
     """Centre and radius of every output, by the Jacobian: what one step along each coordinate adds."""
     steps = np.concatenate([np.zeros((1, 12)), np.eye(12)]).reshape(13, *X)
-    for y in oracle.values(oracle.joined(fns), [CENTRE + steps]):
+    for y in oracle.values(oracle.joined(fns), [CENTRE + steps])[1]:
         yield y[0], np.abs(y[1:] - y[0]).T @ RADIUS.ravel()
 
 

@@ -11,12 +11,12 @@ from jaxsec.bound._graph import UnsupportedPrimitive, trace
 from . import oracle
 
 RNG = np.random.default_rng(0)
-X = (3, 4)
+X = (3, 3)
 CENTRE = RNG.normal(size=X)
 RADIUS = RNG.random(X) * 0.8
 RADIUS[0] = 0.0  # a row of points
 RADIUS[2, 1] = 3.0
-W, M = RNG.normal(size=(4, 3)), RNG.random(X) < 0.5
+W, M = RNG.normal(size=(3, 3)), RNG.random(X) < 0.5
 
 
 def pool(x, window, strides, padding, dilation=(1, 1), init=-np.inf, op=lax.max):
@@ -33,7 +33,7 @@ RULES = {
     "cummin_reverse": lambda x: lax.cummin(x, axis=0, reverse=True), "cumprod_reverse": lambda x: lax.cumprod(x, axis=1, reverse=True),
     "sort": lambda x: jnp.sort(x, 1), "sort_down": lambda x: jnp.sort(x, 0, descending=True), "median": lambda x: jnp.median(x, axis=1),
     "top_k": lambda x: lax.top_k(x, 2)[0], "argmax": lambda x: jnp.argmax(x, 1).astype(x.dtype), "argmin": lambda x: jnp.argmin(x, 0) * 1.0,
-    "top_k_places": lambda x: lax.top_k(x, 2)[1].astype(x.dtype), "one_hot": lambda x: jax.nn.one_hot(jnp.argmax(x, 1), 4, dtype=x.dtype),
+    "top_k_places": lambda x: lax.top_k(x, 2)[1].astype(x.dtype), "one_hot": lambda x: jax.nn.one_hot(jnp.argmax(x, 1), 3, dtype=x.dtype),
     "max_of_two": lambda x: jnp.maximum(x, x[::-1]), "min_of_two": lambda x: jnp.minimum(2 * x, 1 - x), "max_itself": lambda x: jnp.maximum(x, x),
     "greater": lambda x: (x > 0.3) * 1.0, "less_equal": lambda x: jnp.where(x <= x[::-1], 1.0, -1.0), "equal": lambda x: (x == CENTRE).astype(x.dtype),
     "not_equal": lambda x: (x != 0) * x.dtype.type(1), "itself": lambda x: (x >= x) * 1.0 + (x < x), "to_bool": lambda x: x.astype(bool) * 1.0,
@@ -48,7 +48,7 @@ RULES = {
     "norm": jnp.linalg.norm, "norm_squared": lambda x: jnp.dot(x[1], x[1]), "batch_energy": lambda x: jnp.einsum("bi,bi->b", x, x), "polynomial": lambda x: 1 + x * (2 - x * (1 + x)),
     "conv_by_itself": lambda x: lax.conv_general_dilated(x[None, None], x[None, None, :2, :2], (1, 1), "SAME"), "power_of_two_values": lambda x: 2.0 ** (x * x[::-1]),
     "variance": lambda x: jnp.var(x, 1), "std": lambda x: jnp.std(x, 0), "fast_variance": lambda x: (x**2).mean(1) - x.mean(1) ** 2, "cosine": lambda x: x[0] @ x[1] / 5,
-    "distance": lambda x: jnp.abs(x[:, None] - x[None]).sum(-1), "hypot": lambda x: jnp.hypot(x, 1.0), "max_minus_min": lambda x: jnp.ptp(x, 1), "glu": lambda x: jax.nn.glu(x, 1),
+    "distance": lambda x: jnp.abs(x[:, None] - x[None]).sum(-1), "hypot": lambda x: jnp.hypot(x, 1.0), "max_minus_min": lambda x: jnp.ptp(x, 1), "glu": lambda x: jax.nn.glu(x[:, :2], 1),
 }  # fmt: skip
 
 
@@ -58,19 +58,14 @@ def test_contained(half):
     oracle.check(fns, (CENTRE - RADIUS, CENTRE + RADIUS))
 
 
-def test_contained_under_ascent():
-    names = ("max", "padded_pool", "prod", "cummax", "product", "matmul", "matmul_two", "quotient", "variance", "polynomial", "glu", "max_of_two")
-    oracle.check({k: RULES[k] for k in names}, (CENTRE - 0.3, CENTRE + 0.3), climb=True)
-
-
 def test_intervals_are_exact_where_elements_are_apart():
     """Monotone functions of independent elements, products of independent factors."""
     names = ("max_axis", "min_axis", "prod", "padded_pool", "cummax", "cummin_reverse", "cumprod", "sort", "top_k", "strided_padded")
     fns = {k: RULES[k] for k in names}
     box = CENTRE - RADIUS, CENTRE + RADIUS
-    xs = oracle.points([box], 0, 1) if False else [np.stack(np.meshgrid(*[[0.0, 1.0]] * 12, indexing="ij"), -1).reshape(-1, *X)]
-    corners = [box[0] + xs[0] * (box[1] - box[0])]
-    for name, b, y in zip(names, oracle.bounds(fns, box), oracle.values(oracle.joined(fns), corners), strict=True):
+    share = np.stack(np.meshgrid(*[[0.0, 1.0]] * 9, indexing="ij"), -1).reshape(-1, *X)
+    corners = [box[0] + share * (box[1] - box[0])]
+    for name, b, y in zip(names, oracle.bounds(fns, box), oracle.values(oracle.joined(fns), corners)[1], strict=True):
         np.testing.assert_allclose(b.lo, y.min(0), atol=1e-9, err_msg=name)
         np.testing.assert_allclose(b.hi, y.max(0), atol=1e-9, err_msg=name)
 
@@ -83,15 +78,15 @@ def test_argmax_knows_who_can_win():
 
 def test_products_of_two_inputs():
     """Elementwise, matrix and convolution products over every combination of signs."""
-    a = np.array([[-2.0, -1.0, 0.5, 0.0], [-1.0, 1.0, -0.2, 0.3], [1.0, 0.0, 0.0, -3.0]])
-    r = np.array([[0.5, 1.0, 1.5, 0.0], [3.0, 0.0, 0.2, 0.3], [0.0, 2.0, 1.0, 3.0]])
+    a = np.array([[-2.0, -1.0, 0.5], [-1.0, 1.0, 0.3], [1.0, 0.0, -3.0]])
+    r = np.array([[0.5, 1.0, 1.5], [3.0, 0.0, 0.3], [0.0, 2.0, 3.0]])
     fns = {
         "times": lambda x, y: x * y, "over": lambda x, y: x / (4 + y), "matmul": lambda x, y: x @ y.T, "batched": lambda x, y: jnp.einsum("bi,bj->bij", x, y),
-        "conv": lambda x, y: lax.conv_general_dilated(x[None, None], y[None, None, :2, :3], (1, 1), "SAME"), "min": jnp.minimum, "max": jnp.maximum,
+        "conv": lambda x, y: lax.conv_general_dilated(x[None, None], y[None, None, :2, :2], (1, 1), "SAME"), "min": jnp.minimum, "max": jnp.maximum,
         "three": lambda x, y: x * y * (x + y), "affine_of": lambda x, y: (x - 2 * y) * (x + y), "logaddexp": jnp.logaddexp,
-        "where": lambda x, y: jnp.where(x > y, x, y * 2), "swap": lambda x, y: x @ W @ y[:3],
+        "where": lambda x, y: jnp.where(x > y, x, y * 2), "swap": lambda x, y: x @ W @ y,
     }  # fmt: skip
-    found = oracle.check(fns, (a - r, a + r), (a[::-1] - r[:, ::-1], a[::-1] + r[:, ::-1]), climb=True)
+    found = oracle.check(fns, (a - r, a + r), (a[::-1] - r[:, ::-1], a[::-1] + r[:, ::-1]))
     lo = np.minimum.reduce([p * q for p in (a - r, a + r) for q in (a[::-1] - r[:, ::-1], a[::-1] + r[:, ::-1])])
     np.testing.assert_allclose(found[0].lo.reshape(X), lo, atol=1e-12)
 
@@ -101,12 +96,11 @@ def test_windows_wholly_in_padding_are_refused():
         trace(lambda x: pool(x, (1, 2), (1, 1), ((1, 0), (0, 0))), jax.ShapeDtypeStruct(X, jnp.float32))
     with pytest.raises(UnsupportedPrimitive, match="base dilation"):
         trace(
-            lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (2, 2), (1, 1), "VALID", base_dilation=(2, 1)), jax.ShapeDtypeStruct(X, jnp.float32)
+            lambda x: lax.reduce_window(x, -jnp.inf, lax.max, (2, 2), (1, 1), "VALID", base_dilation=(2, 1)),
+            jax.ShapeDtypeStruct(X, jnp.float32),
         )
     with pytest.raises(UnsupportedPrimitive, match="over no elements"):
-        trace(lambda x: jnp.max(x[:0], axis=0, initial=None), jax.ShapeDtypeStruct((0, 3), jnp.float32)) if False else trace(
-            lambda x: lax.reduce_max(x[:0], (0,)), jax.ShapeDtypeStruct(X, jnp.float32)
-        )
+        trace(lambda x: lax.reduce_max(x[:0], (0,)), jax.ShapeDtypeStruct(X, jnp.float32))
 
 
 @pytest.mark.parametrize("fn", [lambda x: x**x, lambda x: x ** (x > 0).sum(), lambda x: (-2.0) ** x, lambda x: jnp.mod(x, x[::-1])])

@@ -97,7 +97,7 @@ def input_scores(problem: Problem, ranges: Sequence[Range], costs: dict[int, jax
     """[S, n] how much of each bound's looseness halving each input element would remove: costs shared out by who moves the curve."""
     lines = problem.lines(problem.out, ranges)
     shares = directions(problem, ranges, lines)
-    total: Any = 0.0
+    total = jnp.zeros((len(problem.at), sum(lo.size for lo, _ in problem.inputs)), problem.at.dtype)
     for i, cost in costs.items():
         share = shares[i] / (jnp.sum(shares[i], axis=0) + 1e-30)
         total = total + jnp.einsum("sk,nk->sn", cost.reshape(len(cost), -1), share.reshape(len(share), -1))

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import optax
 
 from ..core._struct import static, struct
-from ._backward import Turn, backward
-from ._crown import signed, tightened
+from ._backward import Turn
+from ._crown import both_ends, tightened
 from ._forward_pass import intersection
-from ._lines import is_copy_of_input, only_sign_matters, targets
-from ._method import BoundMethod, by_intervals
-from ._nodes import Curve, Range
+from ._lines import carried, only_sign_matters, targets
+from ._method import BoundMethod, by_lines
+from ._nodes import Curve, Kink, Range
 from ._problem import Problem
 
 Slopes = dict[tuple[int, int], jax.Array]  # (target, node) -> parameters in [0, 1] of every form on the target
@@ -39,14 +39,10 @@ class AlphaCROWN(BoundMethod):
     layers: bool = static(default=True)
     open: int = static(default=64)
 
-    def ranges(self, problem: Problem) -> list[Range]:
-        return tightened(problem)
-
     def lower(self, problem: Problem) -> jax.Array:
         start = tightened(problem)
         walk = Walk(problem, start, self.open if self.layers else 0)
-        first = jnp.maximum(problem.lower(start), by_intervals(problem, start))
-        return optimised(walk, first, self.steps, self.learning_rate)[0]
+        return optimised(walk, by_lines(problem, start), self.steps, self.learning_rate)[0]
 
 
 class Walk:
@@ -57,8 +53,8 @@ class Walk:
         graph = problem.graph
         consumers = graph.consumers()
         self.rows: dict[int, jax.Array] = {}
-        for target in targets(graph, problem.out):
-            if most == 0 or target == problem.out or is_copy_of_input(graph, target) or not curved_before(problem, target):
+        for target in carried(graph, problem.out) if most else ():
+            if not problem.lines_before(target):  # no slopes to choose
                 continue
             lo, hi = start[target]
             size = lo.size
@@ -71,11 +67,10 @@ class Walk:
 
         def note(target: int) -> Turn:
             def turn(node: int, shape: tuple[int, ...], r: Range) -> None:
-                lo, hi = r
-                if isinstance(self.problem.graph.nodes[node], Curve):
-                    found[target, node] = jnp.full(shape, 0.5, lo.dtype)
-                else:
-                    found[target, node] = jnp.broadcast_to(jnp.where(hi > -lo, 1.0, 0.0).astype(lo.dtype), shape)
+                curve = self.problem.graph.nodes[node]
+                assert isinstance(curve, Kink | Curve)
+                form = shape[1:] if isinstance(curve, Curve) else shape
+                found[target, node] = curve.start(*(jnp.broadcast_to(v, form) for v in r))
 
             return turn
 
@@ -95,28 +90,14 @@ class Walk:
         for target, rows in self.rows.items():
             ranges = problem.intervals(known, target)
             lines = problem.lines(target, ranges)
-            n = len(rows)
-            forms = signed(graph, target, jnp.concatenate([rows, rows]), jnp.repeat(jnp.asarray([1, -1], lines_dtype(ranges)), n))
             charged = problem.charges(target, ranges, lines)
-            found = backward(
-                graph, target, forms, jnp.zeros(2 * n, lines_dtype(ranges)), ranges, lines, turn=turn_of(target), charged=charged
-            )
-            values = problem.least(*found)
+            down, up = both_ends(problem, target, rows, ranges, lines, charged=charged, turn=turn_of(target))
             lo, hi = known[target]
-            low = lo.reshape(-1).at[rows].max(values[:n])
-            high = hi.reshape(-1).at[rows].min(-values[n:])
+            low = lo.reshape(-1).at[rows].max(down)
+            high = hi.reshape(-1).at[rows].min(up)
             known[target] = low.reshape(lo.shape), jnp.maximum(low, high).reshape(lo.shape)
         ranges = problem.intervals(known)
         return problem.lower(ranges, turn=turn_of(problem.out)), known
-
-
-def lines_dtype(ranges: Sequence[Range]) -> Any:
-    return ranges[0][0].dtype
-
-
-def curved_before(problem: Problem, target: int) -> bool:
-    """A curve or kink lies before the node, so that there are slopes to choose."""
-    return bool(problem.lines_before(target))
 
 
 def optimised(walk: Walk, first: jax.Array, steps: int, learning_rate: Any) -> tuple[jax.Array, dict[int, Range]]:

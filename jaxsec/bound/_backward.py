@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from ._graph import Graph
+from ._lines import turned_lines
 from ._nodes import Affine, Contract, Curve, Input, Kink, Lines, Node, Opaque, Product, Range, Scale, Sum
 from ._patches import Patch, through
-from ._rounding import Charges, outer_lines
+from ._rounding import Charges
 
 Form = jax.Array | Patch
 # (node, shape wanted, its argument's range in the forms' layout) -> parameters in [0, 1] of the forms' own lines, or None: shared ones
@@ -164,10 +165,7 @@ def own_lines(index: int, node: Kink | Curve, form: Form, r: Range, lines: Mappi
     if t is None:
         line = lines[index]
         return Lines(*(form.window(v) for v in line)) if isinstance(form, Patch) else line
-    if isinstance(node, Curve):
-        return node.lines(lo, hi, t, sound)
-    line = node.lines(lo, hi, t)
-    return outer_lines(line, lo, hi) if sound else line
+    return turned_lines(node, lo, hi, t, sound)
 
 
 def on_patch(node: Node, form: Patch, line: Lines | None, windowed: bool) -> tuple[list[Patch], jax.Array | float] | None:
@@ -194,8 +192,8 @@ def on_patch(node: Node, form: Patch, line: Lines | None, windowed: bool) -> tup
 def planes(node: Product, form: jax.Array, x: Range, y: Range) -> tuple[list[jax.Array], jax.Array]:
     """McCormick's planes: for all x, y in the box `x y >= c x + a y - a c` and `x y <= d x + a y - a d`, (a, b) of x and (c, d) of y.
 
-    The same for any bilinear operation, whose value is a sum of such products. Of the two planes on each side the one is taken that
-    is nearer at the box's centre... both are equally near there, so the choice is the first.
+    The same for any bilinear operation, whose value is a sum of such products. The other plane of each side is as near at the box's
+    centre, so nothing speaks for either.
     """
     (a, _), (c, d) = x, y
     up, down = positive(form), negative(form)

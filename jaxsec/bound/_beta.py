@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import optax
 
 from ._backward import Split, Turn
-from ._branch_input import Known, carried
 from ._gaps import weighed
+from ._lines import carried
 from ._nodes import Curve, Kink, Range
-from ._problem import Problem
+from ._problem import Known, Problem
 
 
 class Subproblem(NamedTuple):
@@ -30,13 +30,6 @@ class Subproblem(NamedTuple):
     below: tuple[jax.Array, ...]  # and of `x <= upper end`
 
 
-class Cuts(NamedTuple):
-    """Where to cut a lane next: [k] best candidates, as positions in the concatenation of all carried nodes; -1 where there is none."""
-
-    element: jax.Array
-    score: jax.Array
-
-
 def started(problem: Problem, known: Known) -> Subproblem:
     """The lane before any cut, with CROWN's slopes and no multipliers."""
     graph, s = problem.graph, len(problem.at)
@@ -45,11 +38,8 @@ def started(problem: Problem, known: Known) -> Subproblem:
     slopes = []
     for i in problem.lines_before(problem.out):
         node = graph.nodes[i]
-        lo, hi = ranges[node.inputs[0]]
-        if isinstance(node, Curve):
-            slopes.append(jnp.full((2, s, *node.shape), 0.5, lo.dtype))
-        else:
-            slopes.append(jnp.broadcast_to(jnp.where(hi > -lo, 1.0, 0.0).astype(lo.dtype), (s, *node.shape)))
+        assert isinstance(node, Kink | Curve)
+        slopes.append(node.start(*(jnp.broadcast_to(v, (s, *node.shape)) for v in ranges[node.inputs[0]])))
     zeros = tuple(jnp.zeros((s, *r[0].shape), r[0].dtype) for r in known)
     return Subproblem(known, tuple(jnp.zeros(r[0].shape, bool) for r in known), tuple(slopes), zeros, zeros)
 
@@ -116,13 +106,15 @@ def optimised(problem: Problem, lane: Subproblem, steps: int, rate: float, push_
     return jnp.fmax(best, value(problem, last)), last
 
 
-def candidates(problem: Problem, lane: Subproblem, best: jax.Array, k: int) -> tuple[Cuts, jax.Array]:
-    """(the k elements whose curves cost the open bounds most, the linear bound's slopes [S, n])."""
+def candidates(problem: Problem, lane: Subproblem, best: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """([k] the elements whose curves cost the open bounds most, as positions in the concatenation of all carried nodes, -1 where there is
+    none; the linear bound's slopes [S, n])."""
     graph = problem.graph
     ranges = lane_ranges(problem, lane)
     _, costs, forms = weighed(problem, ranges, turned(problem, lane), multipliers(problem, lane, ranges))
     names = carried(graph, problem.out)
     per_layer = {t: jnp.zeros(graph.nodes[t].shape, best.dtype) for t in names}
+    kinks = kinked(problem)
     open_ = (best <= 0).astype(best.dtype)
     for i, cost in costs.items():
         t = graph.nodes[i].inputs[0]
@@ -133,13 +125,13 @@ def candidates(problem: Problem, lane: Subproblem, best: jax.Array, k: int) -> t
     # where no line costs anything and the bound is open all the same, slopes are to blame: the widest open element is next
     widths = []
     for t, (lo, hi) in zip(names, lane.known, strict=True):
-        open_end = jnp.minimum(-lo, hi) if t in kinked(problem) else hi - lo
+        open_end = jnp.minimum(-lo, hi) if t in kinks else hi - lo
         widths.append(jnp.where(jnp.isfinite(open_end), jnp.maximum(open_end, 0), 1).reshape(-1))
     width = jnp.concatenate(widths)
     flat = flat + 1e-6 * width * (jnp.max(flat) / (jnp.max(width) + 1e-30) + 1e-20)
     score, element = jax.lax.top_k(flat, min(k, flat.size))
     slope = jnp.concatenate([f.reshape(len(best), -1) for f in (forms[p] for p in sorted(forms))], axis=1)
-    return Cuts(jnp.where(score > 0, element, -1), score), slope
+    return jnp.where(score > 0, element, -1), slope
 
 
 def kinked(problem: Problem) -> set[int]:
@@ -170,7 +162,7 @@ def child(lane: Subproblem, element: jax.Array, point: jax.Array, upper: bool) -
     return lane._replace(known=tuple(known), cut=tuple(cut))
 
 
-def best_cut(problem: Problem, lane: Subproblem, cuts: Cuts) -> tuple[jax.Array, jax.Array]:
+def best_cut(problem: Problem, lane: Subproblem, elements: jax.Array) -> tuple[jax.Array, jax.Array]:
     """(the candidate whose worse child is bounded best, by one walk each without optimisation; where it is cut)."""
 
     def halves(element: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -178,8 +170,8 @@ def best_cut(problem: Problem, lane: Subproblem, cuts: Cuts) -> tuple[jax.Array,
         low, high = (jnp.max(value(problem, child(lane, element, point, side))) for side in (False, True))
         return jnp.minimum(low, high), jnp.maximum(low, high)
 
-    worse, better = jax.vmap(halves)(cuts.element)
-    gain = jnp.where(cuts.element >= 0, worse + 0.1 * better, -jnp.inf)
+    worse, better = jax.vmap(halves)(elements)
+    gain = jnp.where(elements >= 0, worse + 0.1 * better, -jnp.inf)
     gain = jnp.where(jnp.isnan(gain), -jnp.inf, gain)
-    chosen = cuts.element[jnp.argmax(gain)]
+    chosen = elements[jnp.argmax(gain)]
     return chosen, point_of(problem, lane, chosen)

@@ -8,14 +8,10 @@ import jax.numpy as jnp
 from ..core._model import Model
 from ._crown import tightened
 from ._gaps import input_scores, weighed
-from ._lines import is_copy_of_input, targets
+from ._lines import carried
 from ._method import by_intervals
-from ._nodes import Range
-from ._problem import Problem
-from ._region import Region
-from ._run import of_model, on_platform, output
-
-Known = tuple[Range, ...]  # of every node that lines depend on, in order
+from ._problem import Known
+from ._run import box_problem, of_model, on_platform, output
 
 
 class Boxes(NamedTuple):
@@ -41,21 +37,13 @@ def layers(model: Model, shape: tuple[int, ...], dtype: Any) -> list[tuple[int, 
     return [graph.nodes[t].shape for t in carried(graph, output(graph))]
 
 
-def carried(graph: Any, out: int) -> list[int]:
-    return [t for t in targets(graph, out) if t != out and not is_copy_of_input(graph, t)]
-
-
 def bound_boxes(model: Model, shape: tuple[int, ...], boxes: Boxes, spec: jax.Array, at: jax.Array, *, sound: bool, budget: int) -> Bounded:
     """CROWN on every box. shape: of one row; spec [S, K], at [S], the same for all boxes. Pure."""
 
     def run(model: Model, boxes: Boxes, spec: jax.Array, at: jax.Array, *, native: bool) -> Bounded:
         def one(lo: jax.Array, hi: jax.Array, known: Known) -> Bounded:
-            box = (lo.reshape(1, *shape), hi.reshape(1, *shape))
-            graph = of_model(model, box[0], native)
-            out = output(graph)
-            forms = spec.reshape(len(at), *graph.nodes[out].shape)
-            problem = Problem(graph, out, Region([box]), forms, at, sound, len(boxes.lo), budget)
-            names = carried(graph, out)
+            problem = box_problem(model, shape, lo, hi, spec, at, sound=sound, rows=len(boxes.lo), budget=budget, native=native)
+            names = carried(problem.graph, problem.out)
             ranges = tightened(problem, dict(zip(names, known, strict=True)))
             lower, costs, found = weighed(problem, ranges)
             lower = jnp.fmax(lower, by_intervals(problem, ranges))

@@ -7,19 +7,16 @@ import jax.numpy as jnp
 
 from ..core._model import Model
 from . import _alpha, _beta
-from ._branch_input import Known, carried
 from ._crown import tightened
+from ._lines import carried
 from ._method import by_intervals
-from ._problem import Problem
-from ._region import Region
-from ._run import of_model, on_platform, output
+from ._run import box_problem, on_platform
 
 
 class Root(NamedTuple):
-    """[C, m] bounds of the whole region, the layers' ranges, and the lane that each clause starts from."""
+    """[C, m] bounds of the whole region, and the lane that each clause starts from."""
 
     lower: jax.Array
-    known: Known
     lanes: _beta.Subproblem
 
 
@@ -33,16 +30,6 @@ class Grown(NamedTuple):
     corner: jax.Array
 
 
-def _problem(
-    model: Model, lo: jax.Array, hi: jax.Array, spec: jax.Array, at: jax.Array, shape: tuple[int, ...], rows: int, sound: bool, budget: int,
-    native: bool,
-) -> Problem:  # fmt: skip
-    box = (lo.reshape(1, *shape), hi.reshape(1, *shape))
-    graph = of_model(model, box[0], native)
-    out = output(graph)
-    return Problem(graph, out, Region([box]), spec.reshape(len(at), *graph.nodes[out].shape), at, sound, rows, budget)
-
-
 def bound_root(
     model: Model, shape: tuple[int, ...], lo: jax.Array, hi: jax.Array, spec: jax.Array, at: jax.Array, *,
     steps: int, open: int, sound: bool, budget: int,
@@ -50,7 +37,8 @@ def bound_root(
     """CROWN, then alpha-CROWN with `steps` (none: CROWN only), of forms spec [C, m, K], at [C, m] over the box lo, hi [n]. Pure."""
 
     def run(model: Model, lo: jax.Array, hi: jax.Array, spec: jax.Array, at: jax.Array, *, native: bool) -> Root:
-        problem = _problem(model, lo, hi, spec.reshape(-1, spec.shape[-1]), at.reshape(-1), shape, 1, sound, budget, native)
+        how = {"sound": sound, "rows": 1, "budget": budget, "native": native}
+        problem = box_problem(model, shape, lo, hi, spec.reshape(-1, spec.shape[-1]), at.reshape(-1), **how)
         start = tightened(problem)
         lower = jnp.fmax(problem.lower(start), by_intervals(problem, start))
         known: Any = dict(enumerate(start))
@@ -59,9 +47,9 @@ def bound_root(
         layers = tuple(known[t] for t in carried(problem.graph, problem.out))
 
         def lane(spec: jax.Array, at: jax.Array) -> _beta.Subproblem:
-            return _beta.started(_problem(model, lo, hi, spec, at, shape, 1, sound, budget, native), layers)
+            return _beta.started(box_problem(model, shape, lo, hi, spec, at, **how), layers)
 
-        return Root(lower.reshape(at.shape), layers, jax.vmap(lane)(spec, at))
+        return Root(lower.reshape(at.shape), jax.vmap(lane)(spec, at))
 
     return on_platform(run, model, lo, hi, spec, at)
 
@@ -74,12 +62,10 @@ def grow(
 
     def run(model: Model, lo: jax.Array, hi: jax.Array, lanes: Any, spec: jax.Array, at: jax.Array, *, native: bool) -> Grown:
         def one(lane: _beta.Subproblem, spec: jax.Array, at: jax.Array) -> Grown:
-            problem = _problem(model, lo, hi, spec, at, shape, rows, sound, budget, native)
+            problem = box_problem(model, shape, lo, hi, spec, at, sound=sound, rows=rows, budget=budget, native=native)
             lower, lane = _beta.optimised(problem, lane, steps, 0.1, 0.05)
-            cuts, slope = _beta.candidates(problem, lane, lower, tries)
-            element, point = (
-                _beta.best_cut(problem, lane, cuts) if tries > 1 else (cuts.element[0], _beta.point_of(problem, lane, cuts.element[0]))
-            )
+            elements, slope = _beta.candidates(problem, lane, lower, tries)
+            element, point = _beta.best_cut(problem, lane, elements)
             corner = jnp.where(slope[jnp.argmax(lower)] > 0, lo, hi)
             return Grown(lower, lane, element, point, corner)
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from jax import lax
 from ._backward import Form, backward
 from ._forward_pass import intersection
 from ._graph import Graph
-from ._lines import is_copy_of_input, only_sign_matters, targets
+from ._lines import carried, only_sign_matters
 from ._nodes import Contract, Curve, Kink, Lines, Range, Scale, Sum
 from ._patches import started
 from ._problem import Problem
@@ -27,9 +28,7 @@ def tightened(problem: Problem, known: Mapping[int, Range] | None = None) -> lis
     # what is known of a node is final once it has been tightened: ranges and lines before it are computed once
     ranges: list[Range] = []
     lines: dict[int, Lines] = {}
-    for target in targets(graph, problem.out):
-        if target == problem.out or is_copy_of_input(graph, target):
-            continue
+    for target in carried(graph, problem.out):
         ranges = problem.intervals(found, target, ranges)
         lines |= problem.lines(target, ranges, done=lines)
         ranges[target] = refined(problem, target, ranges, lines, only_sign_matters(graph, target, consumers))
@@ -38,17 +37,13 @@ def tightened(problem: Problem, known: Mapping[int, Range] | None = None) -> lis
 
 def refined(problem: Problem, target: int, ranges: Sequence[Range], lines: Mapping[int, Lines], sign_only: bool) -> Range:
     """One node's range by forms `+e_i` and `-e_i`, for every element, or for those of open sign only."""
-    graph, chunk = problem.graph, problem.chunk(target)
+    chunk = problem.chunk(target)
     lo, hi = ranges[target]
     size, shape = math.prod(lo.shape), lo.shape
     charged = problem.charges(target, ranges, lines)
 
     def both(rows: jax.Array) -> Range:
-        n = len(rows)
-        forms = signed(graph, target, jnp.concatenate([rows, rows]), jnp.repeat(jnp.asarray([1, -1], lo.dtype), n))
-        at = jnp.zeros(2 * n, lo.dtype)
-        values = problem.least(*backward(graph, target, forms, at, ranges, lines, charged=charged))
-        return values[:n], -values[n:]
+        return both_ends(problem, target, rows, ranges, lines, charged=charged)
 
     if size <= chunk:
         down, up = both(jnp.arange(size))
@@ -67,6 +62,14 @@ def refined(problem: Problem, target: int, ranges: Sequence[Range], lines: Mappi
 
     low, high = lax.fori_loop(0, rounds, step, (flat_lo, flat_hi))
     return low.reshape(shape), jnp.maximum(low, high).reshape(shape)
+
+
+def both_ends(problem: Problem, target: int, rows: jax.Array, ranges: Sequence[Range], lines: Mapping[int, Lines], **how: Any) -> Range:
+    """(lower, upper) [n] of the elements `rows [n]` of a node, by one walk of the forms `+e_i` and `-e_i`."""
+    n, dtype = len(rows), problem.graph.nodes[target].dtype
+    forms = signed(problem.graph, target, jnp.concatenate([rows, rows]), jnp.repeat(jnp.asarray([1, -1], dtype), n))
+    values = problem.least(*backward(problem.graph, target, forms, jnp.zeros(2 * n, dtype), ranges, lines, **how))
+    return values[:n], -values[n:]
 
 
 def signed(graph: Graph, target: int, rows: jax.Array, sign: jax.Array) -> Form:

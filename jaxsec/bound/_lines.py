@@ -1,6 +1,6 @@
 """Which nodes need lines, and the lines of all of them from their inputs' ranges."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -19,28 +19,27 @@ def lines_of(
     graph: Graph,
     upto: int,
     ranges: Sequence[Range],
-    turned: Mapping[int, jax.Array] | None = None,
     *,
     sound: bool = False,
     done: Collection[int] = (),
 ) -> dict[int, Lines]:
-    """The lines of every curve and kink that `upto` is made of; `turned` gives the slopes' parameters where they are chosen.
-
-    done: nodes that have theirs already.
-    """
+    """The lines of every curve and kink that `upto` is made of, each by the node's own choice; done: nodes that have theirs already."""
     found = {}
     for i in curved(graph, upto):
         if i in done:
             continue
         node = graph.nodes[i]
-        r, t = ranges[node.inputs[0]], (turned or {}).get(i)
-        if isinstance(node, Curve):
-            found[i] = node.lines(*r, t, sound)
-        else:
-            assert isinstance(node, Kink)
-            line = node.lines(*r, t)
-            found[i] = outer_lines(line, *r) if sound else line
+        assert isinstance(node, Kink | Curve)
+        found[i] = turned_lines(node, *ranges[node.inputs[0]], None, sound)
     return found
+
+
+def turned_lines(node: Kink | Curve, lo: jax.Array, hi: jax.Array, t: jax.Array | None, sound: bool) -> Lines:
+    """A node's lines at the parameters t, or by its own choice; moved outward by their rounding where `sound`."""
+    if isinstance(node, Curve):
+        return node.lines(lo, hi, t, sound)
+    line = node.lines(lo, hi, t)
+    return outer_lines(line, lo, hi) if sound else line
 
 
 def targets(graph: Graph, upto: int) -> list[int]:
@@ -53,11 +52,6 @@ def targets(graph: Graph, upto: int) -> list[int]:
     return sorted(i for i in wanted if jnp.issubdtype(graph.nodes[i].dtype, jnp.floating))  # a truth value has no lines
 
 
-def is_affine_of_input(graph: Graph, index: int) -> bool:
-    """Nothing nonlinear lies before the node."""
-    return not any(isinstance(graph.nodes[i], Kink | Curve | Product | Opaque) for i in graph.ancestors(index))
-
-
 def is_copy_of_input(graph: Graph, index: int) -> bool:
     """Each element is one element of the input, scaled: its interval is exact for a box."""
     while not isinstance(graph.nodes[index], Input):
@@ -67,6 +61,11 @@ def is_copy_of_input(graph: Graph, index: int) -> bool:
             return False
         index = node.inputs[0]
     return True
+
+
+def carried(graph: Graph, out: int) -> list[int]:
+    """The targets whose ranges are worth tightening, in order: not the output itself, nor what is the input, scaled."""
+    return [t for t in targets(graph, out) if t != out and not is_copy_of_input(graph, t)]
 
 
 def only_sign_matters(graph: Graph, index: int, consumers: Sequence[Sequence[int]]) -> bool:

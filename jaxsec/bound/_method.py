@@ -23,10 +23,6 @@ class BoundMethod(Struct, abc.ABC):
     name: ClassVar[str]
 
     @abc.abstractmethod
-    def ranges(self, problem: Problem) -> list[Range]:
-        """The range of every node."""
-
-    @abc.abstractmethod
     def lower(self, problem: Problem) -> jax.Array:
         """[S] lower bounds of the problem's forms."""
 
@@ -40,9 +36,6 @@ class IBP(BoundMethod):
     """
 
     name: ClassVar[str] = "ibp"
-
-    def ranges(self, problem: Problem) -> list[Range]:
-        return problem.intervals()
 
     def lower(self, problem: Problem) -> jax.Array:
         return by_intervals(problem, problem.intervals())
@@ -58,12 +51,8 @@ class CROWNIBP(BoundMethod):
 
     name: ClassVar[str] = "crown-ibp"
 
-    def ranges(self, problem: Problem) -> list[Range]:
-        return problem.intervals()
-
     def lower(self, problem: Problem) -> jax.Array:
-        ranges = self.ranges(problem)
-        return jnp.maximum(problem.lower(ranges), by_intervals(problem, ranges))
+        return by_lines(problem, problem.intervals())
 
 
 @struct
@@ -78,12 +67,13 @@ class CROWN(BoundMethod):
 
     name: ClassVar[str] = "crown"
 
-    def ranges(self, problem: Problem) -> list[Range]:
-        return tightened(problem)
-
     def lower(self, problem: Problem) -> jax.Array:
-        ranges = self.ranges(problem)
-        return jnp.maximum(problem.lower(ranges), by_intervals(problem, ranges))
+        return by_lines(problem, tightened(problem))
+
+
+def by_lines(problem: Problem, ranges: list[Range]) -> jax.Array:
+    """[S] by one walk back from the output, and by intervals where those say more."""
+    return jnp.maximum(problem.lower(ranges), by_intervals(problem, ranges))
 
 
 def by_intervals(problem: Problem, ranges: list[Range]) -> jax.Array:

@@ -6,7 +6,7 @@ forms on its inputs that are no larger anywhere (`backward`). Affine nodes are e
 
 import abc
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -218,6 +218,10 @@ class Kink(Node):
         pos = jnp.where(jnp.asarray(self.pos) == 0, 0, self.pos * jnp.maximum(x, 0))
         return (neg + pos).astype(x.dtype)
 
+    def start(self, lo: jax.Array, hi: jax.Array) -> jax.Array:
+        """The parameter of the line through the kink that leaves the smaller area: CROWN's adaptive slope."""
+        return jnp.where(hi > -lo, 1.0, 0.0).astype(lo.dtype)
+
     def lines(self, lo: jax.Array, hi: jax.Array, t: jax.Array | None) -> Lines:
         """The chord on one side, a line through the kink on the other; `t` in [0, 1] turns it, None takes the smaller area.
 
@@ -233,7 +237,7 @@ class Kink(Node):
         at = jnp.where(bounded, (neg - pos) * low * jnp.where(bounded, high / width, 0.0), 0.0)
         stable = jnp.where(below, neg, pos)
         chord, at = jnp.where(inside, chord, stable), jnp.where(inside, at, 0.0)
-        t = jnp.where(high > -low, 1.0, 0.0) if t is None else t
+        t = self.start(low, high) if t is None else t
         turned = jnp.where(inside, neg + t * (pos - neg), stable)
         zero = jnp.zeros_like(turned)
         unbounded = inside & ~bounded
@@ -256,6 +260,10 @@ class Curve(Node):
 
     def interval(self, *ranges: Range) -> Range:
         return self.unary.interval(*ranges[0])
+
+    def start(self, lo: jax.Array, hi: jax.Array) -> jax.Array:
+        """[2, ...] parameters to optimise from: the middle of the useful slopes."""
+        return jnp.full((2, *lo.shape), 0.5, lo.dtype)
 
     def lines(self, lo: jax.Array, hi: jax.Array, t: jax.Array | None, sound: bool = False) -> Lines:
         """t [2, ...] turns the lower and the upper line between their useful slopes; None takes the function's own choice."""
@@ -317,6 +325,3 @@ class Opaque(Node):
 
     def interval(self, *ranges: Range) -> Range:
         return self.run(*ranges)
-
-
-Consumers = Sequence[Sequence[int]]

@@ -49,8 +49,8 @@ class Problem:
     def intervals(self, known: Any = None, upto: int | None = None, so_far: Sequence[Range] = ()) -> list[Range]:
         return intervals(self.graph, self.inputs, known, self.out if upto is None else upto, sound=self.sound, so_far=so_far)
 
-    def lines(self, upto: int, ranges: Sequence[Range], turned: Any = None, done: Any = ()) -> dict[int, Lines]:
-        return lines_of(self.graph, upto, ranges, turned, sound=self.sound, done=done)
+    def lines(self, upto: int, ranges: Sequence[Range], done: Any = ()) -> dict[int, Lines]:
+        return lines_of(self.graph, upto, ranges, sound=self.sound, done=done)
 
     def lines_before(self, target: int) -> list[int]:
         return curved(self.graph, target)
@@ -69,6 +69,9 @@ class Problem:
         largest = max(math.prod(self.graph.nodes[i].shape) for i in self.graph.ancestors(target))
         fits = self.budget // (4 * _HELD * 2 * largest * self.rows)
         return max(1, min(fits, _FORMS // (2 * self.rows)))
+
+
+Known = tuple[Range, ...]  # of the carried nodes, in order: what a subproblem knows of the layers
 
 
 def identity(shape: tuple[int, ...], dtype: Any) -> jax.Array:

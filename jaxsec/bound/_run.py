@@ -41,6 +41,17 @@ def output(graph: Graph) -> int:
     return out.index
 
 
+def box_problem(
+    model: Model, shape: tuple[int, ...], lo: jax.Array, hi: jax.Array, spec: jax.Array, at: jax.Array, *,
+    sound: bool, rows: int, budget: int, native: bool,
+) -> Problem:  # fmt: skip
+    """Forms spec [S, K], at [S] of a model's output over the box lo, hi [n] of one row of that shape; `rows` such problems side by side."""
+    box = (lo.reshape(1, *shape), hi.reshape(1, *shape))
+    graph = of_model(model, box[0], native)
+    out = output(graph)
+    return Problem(graph, out, Region([box]), spec.reshape(len(at), *graph.nodes[out].shape), at, sound, rows, budget)
+
+
 def lower_rows(
     model: Model,
     x: jax.Array,

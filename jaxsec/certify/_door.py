@@ -38,10 +38,9 @@ def certify(
     Args:
       model: `jaxsec.bind` or `jaxsec.load` makes one. x: [B, ...] in the threat's box. y: [B] integer labels.
       threat: `LInf`, `L2`, `L1` or `Box`; eps a scalar or [B].
-      method: one, or several from cheap to dear; each sees the rows that those before it left open.
+      method: one, or several from cheap to dear, each for the rows that those before it left open; default IBP, then CROWN.
       sound: count all floating-point rounding, of the network and of the bound; looser, about twice the work.
       max_rows: rows bounded at once; between that and 1 in powers of two. budget: bytes for the bounds' working arrays.
-      method: default IBP, then CROWN.
     Returns: Certificate. Raises: ValueError, TypeError: unusable inputs. UnsupportedPrimitive: an operation of the model has no rule.
     Cost: the methods' on the rows left. Under `jit` every method runs on all rows, as one program.
     Edge cases: an empty batch; eps = 0 certifies what is classified with a margin above the tolerance.

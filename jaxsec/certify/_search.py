@@ -1,6 +1,7 @@
 """Counterexamples by gradient: many starts side by side, each descending towards one clause of the property."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,23 +15,25 @@ _STARTS = 256
 _ROUND = 20
 
 
-def search(question: Question, case: Case, key: jax.Array, *, rounds: int, out_of_time: object) -> tuple[np.ndarray, np.ndarray] | None:
+def search(
+    question: Question, case: Case, key: jax.Array, *, rounds: int, out_of_time: Callable[[], bool]
+) -> tuple[np.ndarray, np.ndarray] | None:
     """A replayed counterexample in the case's box, or None after `rounds` of fresh starts."""
     model = tuned(question.model)
     per_form = 4 * len(case.lo) * 8
     starts = int(np.clip((1 << 24) // max(per_form, 1), 32, _STARTS))
     for r in range(rounds):
-        if out_of_time():  # pyright: ignore[reportCallIssue]
+        if out_of_time():
             return None
-        x = _descend(model, question.shape, case.lo, case.hi, case.spec, case.at, jax.random.fold_in(key, r), starts=starts, first=r == 0)
+        x = _descend(model, question.shape, case.lo, case.hi, case.spec, case.at, jax.random.fold_in(key, r), starts=starts)
         found = question.counterexample(np.asarray(x).reshape(-1, len(case.lo)))
         if found is not None:
             return found
     return None
 
 
-@functools.partial(jax.jit, static_argnums=1, static_argnames=("starts", "first"))
-def _descend(model: Model, shape: tuple[int, ...], lo, hi, spec, at, key, *, starts: int, first: bool) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=1, static_argnames="starts")
+def _descend(model: Model, shape: tuple[int, ...], lo, hi, spec, at, key, *, starts: int) -> jax.Array:
     """[2, starts, n] the ends of the descents and their best points, by signed steps that shrink.
 
     The objective of a start is the largest row of its clause, so that all rows come below 0 together (the others do not count). Half of

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..bound._branch_input import Bounded, Boxes, bound_boxes, layers
+from ..core._batch import pad_rows
 from ._question import TOLERANCE, Case, Question
 
 _BATCHES = (32, 512)  # two compiled sizes
@@ -39,7 +40,7 @@ class InputSplit:
         n = min(batch, len(self.lo))
         order = np.argsort(self.bound, kind="stable") if len(self.lo) <= _WIDE else np.arange(len(self.lo))[::-1]
         take, rest = order[:n], np.sort(order[n:])
-        index = np.concatenate([take, np.full(batch - n, take[0])])
+        index = pad_rows(take, batch)
         lows: Any
         highs: Any
         lows, highs = self.lo[index], self.hi[index]

@@ -23,7 +23,7 @@ class NeuronSplit:
         self.lanes: Any = None
         self.bound = np.zeros(0, np.float32)
         self.clause = np.zeros(0, int)
-        self.stuck: list[tuple[Any, int]] = []
+        self.stuck = 0  # subproblems with nothing left to cut, and open
         self.batch = 1
 
     @property
@@ -66,9 +66,8 @@ class NeuronSplit:
         self.done += n
         proved = (lower > self._threshold(lower)).any(1)[:n]
         keep = np.flatnonzero(~proved)
-        ended = keep[element[keep] < 0]  # every sign is known: a linear program decides
+        self.stuck += int(np.sum(element[keep] < 0))
         keep = keep[element[keep] >= 0]
-        self.stuck += [(jax.tree.map(lambda v, i=i: np.asarray(v)[i], found.lanes), int(clause[i])) for i in ended]
         children = _cut(found.lanes, found.element, found.point)
         both = np.concatenate([keep, keep + batch])
         self.lanes = jax.tree.map(lambda old, new: np.concatenate([old[rest], np.asarray(new)[both]]), self.lanes, children)

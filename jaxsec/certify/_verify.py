@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..bound._door import BUDGET
 from ..core._keys import as_key
 from ..core._model import Model
 from ..io import Property
@@ -18,7 +19,6 @@ from ._split_neurons import NeuronSplit
 
 # Inputs up to which the box is split instead of the neurons: halving a box of n sides n times halves each side once.
 _FEW_INPUTS = 16
-_BUDGET = 1 << 30
 
 Events = Callable[[str, dict[str, Any]], None]
 
@@ -63,7 +63,7 @@ def verify(
     key: jax.Array | None = None,
     on_event: Events | None = None,
     sound: bool = False,
-    budget: int = _BUDGET,
+    budget: int = BUDGET,
 ) -> Verification:
     """Decides a property of a network: complete for piecewise linear networks, given time.
 
@@ -145,18 +145,17 @@ class _Run:
         return self._until_closed(split, "beta-crown")
 
     def _until_closed(self, split: InputSplit | NeuronSplit, method: str) -> str:
-        before, rounds = self.branches, 0
+        before = self.branches
         while split.open:
             if self.late():
                 raise _Done("timeout", method)
             points = split.round()
             self.branches = before + split.done
-            rounds += 1
             self._tell(split, method)
             if points is not None and (found := self.question.counterexample(points)) is not None:
                 raise _Done("sat", method, found)
         if isinstance(split, NeuronSplit) and split.stuck:
-            raise _Done("unknown", method, note=f"{len(split.stuck)} subproblems with all signs known are open")
+            raise _Done("unknown", method, note=f"{split.stuck} subproblems with all signs known are open")
         return method
 
     def _tell(self, split: InputSplit | NeuronSplit, method: str) -> None:

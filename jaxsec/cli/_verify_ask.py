@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from ..certify._verify import Verification
 from ..core import Model
 from ..io import load_vnnlib
 from ._inputs import model_of
@@ -21,21 +22,6 @@ class Net:
     model: Model
     n_inputs: int | None
     n_outputs: int | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-    """What the commands say of a `Verification`; `x` and `y` are the counterexample of a "sat", flat float64."""
-
-    verdict: str
-    x: np.ndarray | None
-    y: np.ndarray | None
-    seconds: float
-    method: str
-    branches: int
-    margin: float
-    precision: str
-    note: str
 
 
 def network(spec: Path) -> Net:
@@ -53,13 +39,12 @@ def network(spec: Path) -> Net:
     return Net(model, math.prod(shape), math.prod(out.shape[1:]))
 
 
-def ask(net: Net, vnnlib: Path, *, timeout: float, seed: int, sound: bool, on_event: Callable[[str, dict[str, Any]], None]) -> Answer:
+def ask(net: Net, vnnlib: Path, *, timeout: float, seed: int, sound: bool, on_event: Callable[[str, dict[str, Any]], None]) -> Verification:
     """Asks whether the network violates the property; with `sound`, "unsat" counts only if it was rounded outward."""
     from ..certify import verify
 
     prop = load_vnnlib(vnnlib, n_inputs=net.n_inputs, n_outputs=net.n_outputs)
-    found = verify(net.model, prop, timeout=timeout, key=jax.random.key(seed), on_event=on_event, sound=sound)
-    answer = Answer(**{field.name: getattr(found, field.name) for field in dataclasses.fields(Answer)})
+    answer = verify(net.model, prop, timeout=timeout, key=jax.random.key(seed), on_event=on_event, sound=sound)
     if sound and answer.verdict == "unsat" and answer.precision != "sound":
         said = f"{answer.method} proved unsat without rounding outward, which --sound does not count"
         return dataclasses.replace(answer, verdict="unknown", note=f"{answer.note}; {said}" if answer.note else said)

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import jax
 
+from ..certify._verify import Verification
 from ..io import Instance
 from ._interrupt import Interrupted, interruptible
-from ._verify_ask import Answer, Net, ask, network
+from ._verify_ask import Net, ask, network
 from ._verify_expected import compared, truth_of
 from ._verify_list import instances_of, name_of, selected, there
 from ._verify_progress import Watch, watching
@@ -95,7 +96,7 @@ def _asked(instance: Instance, load: Callable[[Path], Net], wanted: Wanted, resu
         results.keep(answer, instance.line)
     except Exception as error:
         said, seconds = f"{type(error).__name__}: {error}"[:1000], time.monotonic() - begun
-        answer = Answer("error", None, None, seconds, "", 0, math.nan, "", said)
+        answer = Verification("error", None, None, seconds, "", 0, math.nan, "", said)
     onnx, vnnlib = name_of(instance, wanted.listed.parent)
     return Row(
         onnx=onnx,

@@ -13,9 +13,9 @@ from typing import Any
 
 from .. import __version__
 from ..attack._checkpoint import held
+from ..certify._verify import Verification
 from ..io import Instance, write_result
 from ..io._vnnlib_result import VERDICTS
-from ._verify_ask import Answer
 from ._verify_list import Name, name_of
 
 COLUMNS = ("onnx", "vnnlib", "timeout", "verdict", "seconds", "method", "branches", "margin", "note")
@@ -105,7 +105,7 @@ class Results:
                 "--fresh to begin anew."
             )
 
-    def keep(self, answer: Answer, line: int) -> None:
+    def keep(self, answer: Verification, line: int) -> None:
         """Writes the counterexample of a "sat"; before the row, so that each row has what it speaks of."""
         if answer.verdict == "sat":
             self.witnesses.mkdir(exist_ok=True)

@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..certify._verify import Verification
 from ..io import write_result
 from ..io._vnnlib_result import result_text
-from ._verify_ask import Answer
 from ._verify_expected import Comparison
 from ._verify_progress import COLOURS
 from ._verify_results import Row
@@ -24,11 +24,13 @@ SHORT = 20  # numbers of a counterexample that are read rather than skipped
 _MEANING = {"sat": "an input violates it", "unsat": "no input violates it", "unknown": "not decided", "error": "failed"}
 
 
-def write_answer(answer: Answer, out: Path) -> None:
+def write_answer(answer: Verification, out: Path) -> None:
     write_result(out, answer.verdict, _counterexample(answer))
 
 
-def show_answer(answer: Answer, shown: str, model: str, prop: Path, out: Path | None, *, timeout: float, notes: Sequence[str]) -> None:
+def show_answer(
+    answer: Verification, shown: str, model: str, prop: Path, out: Path | None, *, timeout: float, notes: Sequence[str]
+) -> None:
     """The verdict and what it rests on."""
     if shown == "vnncomp":
         print(result_text(answer.verdict, _counterexample(answer)), end="")
@@ -119,7 +121,7 @@ def _cells(rows: Sequence[Row]) -> list[str]:
     return [*counts, f"{facts['median_s']:.2f}", f"{facts['total_s']:.1f}"]
 
 
-def _counterexample(answer: Answer) -> tuple[Any, Any] | None:
+def _counterexample(answer: Verification) -> tuple[Any, Any] | None:
     return (answer.x, answer.y) if answer.verdict == "sat" else None
 
 

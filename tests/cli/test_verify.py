@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jaxsec.certify import Verification
 from jaxsec.cli import _verify_ask
 from jaxsec.cli._verify_progress import Bar
 from jaxsec.io import read_result
@@ -28,19 +29,6 @@ COLUMNS = ["onnx", "vnnlib", "timeout", "verdict", "seconds", "method", "branche
 UNSAFE = "(declare-const X_0 Real) (declare-const X_1 Real) (declare-const Y_0 Real) (declare-const Y_1 Real)\n"
 UNSAFE += "(assert (<= 0 X_0 1)) (assert (<= 0 X_1 1))\n(assert (<= Y_0 {limit}))\n"
 W = np.array([[1.0, -1.0], [2.0, 0.5]], np.float32)
-
-
-@dataclasses.dataclass(frozen=True)
-class Verification:
-    verdict: str
-    x: Any
-    y: Any
-    seconds: float
-    method: str
-    branches: int
-    margin: float
-    precision: str
-    note: str
 
 
 Engine = Callable[..., Verification]

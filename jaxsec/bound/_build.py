@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ._graph import Graph, Ref, UnsupportedPrimitive, Value, scalar, steady
 from ._nodes import Curve, Kink, Move, Opaque, Product, Range, Scale, Sum
 from ._unary import UNARY
+from ._unary_rounding import errors
 
 
 def floating(graph: Graph, x: Ref) -> bool:
@@ -40,8 +41,11 @@ def spread(graph: Graph, x: Ref, shape: tuple[int, ...]) -> Ref:
     return graph.once((x, shape), lambda: moved(graph, (x,), lambda v: jnp.broadcast_to(v, shape)))
 
 
-def scaled(graph: Graph, x: Ref, scale: Any = None, bias: Any = None) -> Ref:
-    """`scale * x + bias`, elementwise, x spread over the result's shape first."""
+def scaled(graph: Graph, x: Ref, scale: Any = None, bias: Any = None, fresh: bool = False) -> Ref:
+    """`scale * x + bias`, elementwise, x spread over the result's shape first.
+
+    fresh: not shared with what the program itself writes like this, because a hint that follows is about another way to compute it.
+    """
     arithmetic(graph, x, "a sum or product")
     node = graph.node(x)
     x = spread(graph, x, jnp.broadcast_shapes(node.shape, *(jnp.shape(v) for v in (scale, bias) if v is not None)))
@@ -51,7 +55,7 @@ def scaled(graph: Graph, x: Ref, scale: Any = None, bias: Any = None) -> Ref:
         return x
     made = Scale(inputs=(x.index,), shape=graph.node(x).shape, dtype=node.dtype, scale=scale, bias=bias)
     s, b = scalar(scale), scalar(bias)
-    if (s is None) != (scale is None) or (b is None) != (bias is None):
+    if fresh or (s is None) != (scale is None) or (b is None) != (bias is None):
         return graph.add(made)
     return graph.once(("scale", x, s, b), lambda: graph.add(made))
 
@@ -64,7 +68,7 @@ def negated(graph: Graph, x: Value) -> Value:
     return scaled(graph, x, -1) if isinstance(x, Ref) else steady(lambda v: -jnp.asarray(v), x)
 
 
-def summed(graph: Graph, x: Value, y: Value, sign: int = 1) -> Value:
+def summed(graph: Graph, x: Value, y: Value, sign: int = 1, fresh: bool = False) -> Value:
     """`x + sign * y` of any two values."""
     if isinstance(x, Ref) and isinstance(y, Ref):
         if x == y:
@@ -73,11 +77,11 @@ def summed(graph: Graph, x: Value, y: Value, sign: int = 1) -> Value:
         x, y = alike(graph, x, y)
         node = graph.node(x)
         made = Sum(inputs=(x.index, y.index), shape=node.shape, dtype=node.dtype, sign=sign)
-        return graph.once(("sum", x, y, sign), lambda: graph.add(made))
+        return graph.add(made) if fresh else graph.once(("sum", x, y, sign), lambda: graph.add(made))
     if isinstance(x, Ref):
-        return scaled(graph, x, bias=y if sign > 0 else negated(graph, y))
+        return scaled(graph, x, bias=y if sign > 0 else negated(graph, y), fresh=fresh)
     if isinstance(y, Ref):
-        return scaled(graph, y, None if sign > 0 else -1, x)
+        return scaled(graph, y, None if sign > 0 else -1, x, fresh)
     return steady(lambda a, b: jnp.asarray(a) + sign * jnp.asarray(b), x, y)
 
 
@@ -111,8 +115,29 @@ def kink(graph: Graph, x: Ref, neg: Any, pos: Any) -> Ref:
 
 def rewritten(graph: Graph, ref: Ref, inputs: tuple[Ref, ...], error: Callable[..., jax.Array]) -> Ref:
     """Says that the program computes the node's function in another way, whose rounding may differ by `error(own, *ranges)`."""
+    if any(r.index > ref.index for r in inputs):  # an earlier node that says the same: this one comes after its inputs
+        ref = moved(graph, (ref,), lambda v: v)
     graph.node(ref).slack = (tuple(r.index for r in inputs), error)
     return ref
+
+
+def size(r: Range) -> jax.Array:
+    """The largest |x| of a range, 0 where it is unbounded: there rounding adds nothing."""
+    largest = jnp.maximum(jnp.abs(r[0]), jnp.abs(r[1]))
+    return jnp.where(jnp.isfinite(largest), largest, 0)
+
+
+def relative(graph: Graph, ref: Ref, *names: str) -> Ref:
+    """`rewritten` where the program's own value is made by these curves and a few products, each of which errs relatively to it."""
+    return rewritten(graph, ref, (), lambda own: size(own) * erring(own[0].dtype, *names))
+
+
+def erring(dtype: Any, *names: str) -> jax.Array:
+    """The error of these curves one after the other and of eight operations, in units of their value or of 1."""
+    total = jnp.asarray(8 * float(jnp.finfo(dtype).eps), dtype)
+    for name in names:
+        total = total + sum(errors(name, None, dtype))
+    return total
 
 
 def opaque(graph: Graph, out: Any, values: tuple[Value, ...], run: Any) -> Ref:

@@ -16,6 +16,7 @@ from jax.extend import core as jex
 from ._build import curve, scaled, summed
 from ._graph import Graph, Ref, Value, scalar
 from ._nodes import Range, certain
+from ._rules_choice import elu
 
 
 def _logaddexp(graph: Graph, x: Value, y: Value) -> Value | None:
@@ -25,7 +26,7 @@ def _logaddexp(graph: Graph, x: Value, y: Value) -> Value | None:
     difference = summed(graph, x, y, -1)
     if not isinstance(difference, Ref):
         return None
-    out = summed(graph, curve(graph, difference, "softplus"), y)
+    out = summed(graph, curve(graph, difference, "softplus"), y, fresh=True)
 
     def run(r: Range, s: Range) -> Range:
         room = 8 * float(jnp.finfo(r[0].dtype).eps)
@@ -39,7 +40,7 @@ def _celu(graph: Graph, x: Value, alpha: Value = 1.0) -> Value | None:
     number = scalar(alpha)
     if number is None or number <= 0 or not isinstance(x, Ref):
         return None
-    return scaled(graph, curve(graph, scaled(graph, x, 1 / number), "elu", 1.0), number)
+    return scaled(graph, elu(graph, scaled(graph, x, 1 / number), 1.0), number)
 
 
 def _hard_tanh(graph: Graph, x: Value) -> Value:

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from ._graph import Graph
 from ._nodes import Curve, Input, Range
-from ._rounding import evaluation_error, widened
+from ._rounding import departure, evaluation_error, widened
 
 
 def intervals(
@@ -37,7 +37,7 @@ def intervals(
         if sound:
             # twice: what the machine loses on its value, and what was lost here on its bounds
             error = evaluation_error(node, before, r)
-            r = widened(r, 2 * error)
+            r = widened(r, 2 * error + departure(node, r, found))
         if node.hint is not None:
             indices, hint = node.hint
             r = intersection(r, hint(*(found[i] for i in indices)))

@@ -7,7 +7,7 @@ that they rise together.
 
 import math
 
-from ._build import curve, scaled
+from ._build import curve, erring, rewritten, scaled, size
 from ._graph import Graph, Ref, scalar
 from ._nodes import Curve, Kink, Scale, Sum
 from ._patterns import curve_of, multiple
@@ -16,15 +16,22 @@ _TANH = math.sqrt(2 / math.pi)
 _CUBIC = 0.044715
 # Constants that are rounded to the program's precision are the constants.
 _CLOSE = 1e-6
+# The curves that a program may make each gate of.
+_PROGRAMS = {"silu": ("logistic", "tanh"), "gelu": ("erf", "erfc"), "gelu_tanh": ("tanh",), "mish": ("softplus", "tanh"), "hard_silu": ()}
 
 
 def gated(graph: Graph, x: Ref, y: Ref) -> Ref | None:
     """The node of `x * y` where one is a gate of the other."""
     for plain, gate in ((x, y), (y, x)):
-        for arm, power in _gates(graph, gate):
-            if (found := _fused(graph, plain, arm, power)) is not None:
-                return found
+        for arm, share in _gates(graph, gate):
+            if (found := _fused(graph, plain, arm, share)) is not None:
+                return _rounded(graph, found, plain, abs(share), _PROGRAMS[arm[0]])
     return None
+
+
+def _rounded(graph: Graph, found: Ref, plain: Ref, share: float, names: tuple[str, ...]) -> Ref:
+    """The gate as the program computes it may err by as much as its largest value does."""
+    return rewritten(graph, found, (plain,), lambda own, r: share * size(r) * erring(own[0].dtype, *names))
 
 
 def _gates(graph: Graph, gate: Ref) -> list[tuple[tuple[str, float, Ref], float]]:

@@ -59,7 +59,8 @@ class Graph:
         return self.made[key]
 
     def hinted(self, ref: Ref, inputs: tuple[Ref, ...], interval: Callable[..., Range]) -> Ref:
-        """The node, with a second interval that is computed from other nodes."""
+        """The node, with a second interval that is computed from earlier nodes."""
+        assert all(r.index < ref.index for r in inputs)
         self.nodes[ref.index].hint = (tuple(r.index for r in inputs), interval)
         return ref
 

@@ -1,6 +1,7 @@
 """Looking back along the graph: what a node is a multiple, a copy, or a sum of. Functions are recognised by what they compute so far."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 from jax.core import Tracer
 
 from ._graph import Graph, Ref, concrete, scalar, steady
-from ._nodes import Curve, Kink, Move, Scale, Sum
+from ._nodes import Curve, Kink, Move, Node, Scale, Sum
 
 # Beyond, float32 cannot count the elements of an array, and nothing is recognised.
 _MOST_ELEMENTS = 1 << 24
@@ -46,8 +47,11 @@ class Copied:
         return bool((self.picked == first).all())
 
 
-def copied(graph: Graph, ref: Ref) -> Copied | None:
-    """As far back as elements are only scaled by one known number and moved. None for what is too large to look at."""
+def copied(graph: Graph, ref: Ref, wanted: Callable[[Node], bool] = lambda node: True) -> Copied | None:
+    """As far back as elements are only scaled by one known number and moved.
+
+    None where the source is not wanted (looked at first, because following elements costs a run of every move), or too large.
+    """
     factor, moves = 1.0, []
     while True:
         node = graph.node(ref)
@@ -59,6 +63,8 @@ def copied(graph: Graph, ref: Ref) -> Copied | None:
             break
         ref = Ref(node.inputs[0])
     size = int(np.prod(graph.node(ref).shape))
+    if not wanted(graph.node(ref)):
+        return None
     if size >= _MOST_ELEMENTS or any(np.prod(m.shape) >= _MOST_ELEMENTS for m in moves):
         return None
     picked = np.arange(1, size + 1).reshape(graph.node(ref).shape)
@@ -82,7 +88,7 @@ class Total:
 
 def total(graph: Graph, ref: Ref) -> Total | None:
     """The sum that a node is a multiple of, however it is laid out again."""
-    at = copied(graph, ref)
+    at = copied(graph, ref, lambda node: isinstance(node, Move) and bool(node.over))
     node = None if at is None else graph.node(at.source)
     if at is None or not isinstance(node, Move) or not node.over:
         return None

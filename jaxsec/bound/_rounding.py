@@ -73,6 +73,14 @@ def evaluation_error(node: Any, ranges: Sequence[Range], own: Range) -> Any:
     return 0.0
 
 
+def departure(node: Any, own: Range, ranges: Sequence[Range]) -> Any:
+    """How far the program's own value may be from a node that says the same in another way (`Node.slack`), besides the node's rounding."""
+    if node.slack is None:
+        return 0.0
+    indices, error = node.slack
+    return error(own, *(ranges[i] for i in indices))
+
+
 def widened(r: Range, error: Any) -> Range:
     """The range and `error` on both sides, rounded outward."""
     if isinstance(error, float) and error == 0:
@@ -105,6 +113,7 @@ def charges(graph: Graph, upto: int, ranges: Sequence[Range], lines: Mapping[int
         # a form's own last operations: one product, and one addition per reader
         total = gamma(4 + len(consumers[i]), dtype) * jnp.where(jnp.isfinite(x), x, 0)
         total = total + 2 * evaluation_error(node, inputs, ranges[i])  # once for the network, once for the transposed sum
+        total = total + departure(node, ranges[i], ranges)
         if isinstance(node, Affine) and node.bias is not None:
             total = total + gamma(count, dtype) * jnp.abs(jnp.broadcast_to(node.bias, node.shape))
         if isinstance(node, Kink | Curve):

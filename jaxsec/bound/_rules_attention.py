@@ -1,35 +1,20 @@
 """Softmax, log-softmax, logsumexp, and averages by softmax weights, recognised by what they compute.
 
-None of them changes when the same number is added everywhere, so the maximum that programs take off for safety is dropped: relaxed, it
-would no longer cancel. Two forms, by size:
-
-- pairs, `p_i = 1 / (1 + sum_j exp(x_j - x_i))`: the differences are affine, so common parts cancel exactly, their ranges give the exact
-  range of p, and no bound is worse than [0, 1]. One exponential per pair. Exact for two classes (a logistic curve).
-- shifted, `p_i = exp(z_i - log sum_j exp(z_j))` with z = x - mean(x): one exponential per element; `log p_i` has its exact range as a hint.
-
-Measured on random logits within +-w (float64, n = 10, mean width of p by CROWN): pairs 0.037, 0.22, 0.44, 0.80, 0.99 and shifted 0.036,
-0.26, 0.80, 1.4, 1.7 for w = 0.1, 0.5, 1, 2, 4; the exponential times the reciprocal of the sum, after the maximum: 0.043, 0.53, 4.1, 215,
-640 000.
+The maximum that programs take off for safety is dropped: relaxed, it would no longer cancel. `_softmax` says how they are bounded.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._build import curve, moved, negated, rewritten, scaled, spread, summed
-from ._graph import Graph, Ref, Value, concrete
-from ._nodes import Move, Range, Scale, Sum, certain
+from ._build import erring, moved, negated, rewritten, scaled, size, spread
+from ._graph import Graph, Ref, Value
+from ._nodes import Curve, Range, Sum
 from ._patterns import copied, curve_of, places, spread_back, total
-from ._unary_rounding import errors
-
-# Up to so many pairs softmax is written with pairs: they are a head's classes or a short sequence, and what CROWN tightens one by one.
-_PAIRS = 2048
-# Known logits below this are a program's way to write minus infinity: their exponentials are 0.
-_MASKED = -(2.0**100)
-_FAR = 1e3
+from ._softmax import Rows, shown
 
 
 def softmax(graph: Graph, x: Ref, y: Ref) -> Value | None:
@@ -58,13 +43,16 @@ def softmax(graph: Graph, x: Ref, y: Ref) -> Value | None:
 def log_softmax(graph: Graph, x: Ref, y: Ref) -> Value | None:
     """The value of `x - y` where y is log(sum(exp(x)))."""
     of = _log_total(graph, spread(graph, y, jnp.broadcast_shapes(graph.node(y).shape, graph.node(x).shape)))
-    if of is None or curve_of(graph, of[0], "exp") != x or not (of[2].shape == graph.node(x).shape and (
-            of[2] == places(graph.node(x).shape, of[1])).all()):  # fmt: skip
+    if of is None or curve_of(graph, of[0], "exp") != x:
         return None
-    rows = Rows(graph, unshifted(graph, x, of[1]), of[1])
+    _, axes, picked = of
+    shape = graph.node(x).shape
+    if picked.shape != shape or (picked != places(shape, axes)).any():
+        return None
+    rows = Rows(graph, unshifted(graph, x, axes), axes)
     if rows.n == 1:
-        return np.zeros(graph.node(x).shape, graph.node(x).dtype)
-    return rewritten(graph, rows.back(rows.log_softmax()), (x,), lambda own, r: _lost(own, rows.n) * (1 + _size(own) + _size(r)))
+        return np.zeros(shape, graph.node(x).dtype)
+    return rewritten(graph, rows.back(rows.log_softmax()), (x,), lambda own, r: _lost(own, rows.n) * (1 + size(own) + size(r)))
 
 
 def logsumexp(graph: Graph, x: Ref, y: Ref) -> Ref | None:
@@ -82,12 +70,12 @@ def logsumexp(graph: Graph, x: Ref, y: Ref) -> Ref | None:
         return None
     rows = Rows(graph, unshifted(graph, z, axes), axes)
     out = moved(graph, (rows.logsumexp(),), lambda v: v.reshape(-1)[picked])
-    return rewritten(graph, out, (z,), lambda own, r: _lost(own, rows.n) * (1 + _size(own) + jnp.max(_size(r))))
+    return rewritten(graph, out, (z,), lambda own, r: _lost(own, rows.n) * (1 + size(own) + jnp.max(size(r))))
 
 
 def _log_total(graph: Graph, ref: Ref) -> tuple[Ref, tuple[int, ...], np.ndarray] | None:
     """(terms, axes, picked) where ref is log(sum(terms over axes))[picked]."""
-    at = copied(graph, ref)
+    at = copied(graph, ref, lambda node: isinstance(node, Curve) and node.unary.name == "log")
     inner = None if at is None or at.factor != 1 or (at.picked < 0).any() else curve_of(graph, at.source, "log")
     of = None if inner is None else total(graph, inner)
     if at is None or of is None or of.factor != 1 or (of.picked < 0).any():
@@ -108,164 +96,39 @@ def unshifted(graph: Graph, z: Ref, axes: tuple[int, ...]) -> Ref:
     return z
 
 
-def shown(graph: Graph, logits: Ref, axes: tuple[int, ...]) -> np.ndarray:
-    """Which logits are not masked by a known minus infinity. Where all along the axes are, none counts as masked."""
-    node = graph.node(logits)
-    bias = concrete(node.bias) if isinstance(node, Move) and node.summed == 1 and node.bias is not None else None
-    visible = np.broadcast_to(True if bias is None else bias > _MASKED, node.shape)
-    return visible | ~visible.any(axes, keepdims=True)
-
-
-def _heard(graph: Graph, logits: Ref, axes: tuple[int, ...]) -> np.ndarray:
-    """Which logits the mean is of: not those that a large known term pushes far below the others, as masks that are added do."""
-    node = graph.node(logits)
-    bias = concrete(node.bias) if isinstance(node, Scale) and node.bias is not None else None
-    bias = np.broadcast_to(0.0 if bias is None else bias, node.shape)
-    return bias > bias.max(axes, keepdims=True, initial=-np.inf) - _FAR
-
-
-class Rows:
-    """The logits with the axes of the sum as one last axis, masked ones set to 0: they are left out of every sum."""
-
-    def __init__(self, graph: Graph, logits: Ref, axes: tuple[int, ...]) -> None:
-        self.graph, self.shape = graph, graph.node(logits).shape
-        rest = [i for i in range(len(self.shape)) if i not in axes]
-        self.order = (*rest, *axes)
-        self.kept, self.n = tuple(self.shape[i] for i in rest), math.prod(self.shape[i] for i in axes)
-        self.shown = self.laid(shown(graph, logits, axes))
-        self.heard = self.laid(_heard(graph, logits, axes)) & self.shown
-        self.x = self._visible(moved(graph, (logits,), self.laid))
-
-    def laid(self, v: Any) -> Any:
-        return v.transpose(self.order).reshape(*self.kept, self.n)
-
-    def _visible(self, ref: Ref, fill: float = 0.0) -> Ref:
-        """The value where logits are shown, `fill` where they are masked."""
-        if self.shown.all():
-            return ref
-        bias = None if fill == 0 else np.where(self.shown, np.float32(0), np.float32(fill)).astype(self.graph.node(ref).dtype)
-        return moved(self.graph, (ref,), lambda v: jnp.where(self.shown, v, 0), bias)
-
-    def back(self, ref: Ref) -> Ref:
-        """As the logits are laid out."""
-        laid = tuple(self.shape[i] for i in self.order)
-        return moved(self.graph, (ref,), lambda v: v.reshape(laid).transpose(np.argsort(self.order)))
-
-    @property
-    def pairs(self) -> bool:
-        return math.prod(self.kept) * self.n**2 <= _PAIRS
-
-    def softmax(self) -> Ref:
-        if not self.pairs:
-            p = curve(self.graph, self._shifted()[0], "exp")
-        elif self.n == 2 and self.shown.all():
-            d = summed(self.graph, *(moved(self.graph, (self.x,), lambda v, i=i: v[..., i : i + 1]) for i in (0, 1)), -1)  # pyright: ignore[reportCallIssue]
-            p = curve(self.graph, d, "logistic")
-            rest = scaled(self.graph, p, -1, 1)  # what one gains the other loses, to the last digit
-            p = moved(self.graph, (p, rest), lambda a, b: jnp.concatenate([a, b], -1))
-        else:
-            p = curve(self.graph, scaled(self.graph, self._others(), bias=1), "reciprocal")
-        return self._visible(p)
-
-    def log_softmax(self) -> Ref:
-        if not self.pairs:
-            out = self._shifted()[0]
-        elif self.n == 2 and self.shown.all():
-            out = negated(self.graph, curve(self.graph, self._difference(), "softplus"))
-        else:
-            out = negated(self.graph, curve(self.graph, self._others(), "log1p"))
-        return self._visible(out, -math.inf)
-
-    def logsumexp(self) -> Ref:
-        def run(r: Range) -> Range:
-            room = 8 * float(jnp.finfo(r[0].dtype).eps) * self.n
-            low, high = (jax.nn.logsumexp(jnp.where(self.shown, v, -jnp.inf), -1) for v in r)
-            return certain(low - room * (1 + jnp.abs(low)), high + room * (1 + jnp.abs(high)))
-
-        _, level, middle = self._shifted()
-        out = moved(self.graph, (summed(self.graph, level, middle),), lambda v: v[..., 0])
-        return self.graph.hinted(out, (self.x,), run)
-
-    def _difference(self) -> Ref:
-        """[..., 2] the other of two logits less the own."""
-        return summed(self.graph, moved(self.graph, (self.x,), lambda v: v[..., ::-1]), self.x, -1)
-
-    def _others(self) -> Ref:
-        """[..., n] sum of exp(x_j - x_i) over the other j."""
-        graph, n = self.graph, self.n
-        others = np.array([[j for j in range(n) if j != i] for i in range(n)])
-        own = moved(graph, (self.x,), lambda v: jnp.broadcast_to(v[..., None], (*v.shape, n - 1)))
-        e = curve(graph, summed(graph, moved(graph, (self.x,), lambda v: v[..., others]), own, -1), "exp")
-        part = self.shown[..., others]
-        return moved(graph, (e,), lambda v: jnp.sum(jnp.where(part, v, 0), -1), summed=n - 1, over=(len(self.kept) + 1,))
-
-    def _shifted(self) -> tuple[Ref, Ref, Ref]:
-        """(log p [..., n], log of the sum of exp(z) [..., 1], mean [..., 1])."""
-        graph, n = self.graph, self.n
-        middle = moved(graph, (self.x,), lambda v: jnp.sum(jnp.where(self.heard, v, 0), -1, keepdims=True), summed=n)
-        middle = scaled(graph, middle, 1 / np.maximum(self.heard.sum(-1, keepdims=True), 1))
-        z = summed(graph, self.x, middle, -1)
-        e = self._visible(curve(graph, z, "exp"))
-        level = curve(graph, moved(graph, (e,), lambda v: jnp.sum(v, -1, keepdims=True), summed=n, over=(len(self.kept),)), "log")
-        out = summed(graph, z, level, -1)
-        # both know the range: x where boxes are given, z where linear bounds have tightened it
-        graph.hinted(out, (self.x, z), lambda *rs: _both(*(_log_share(r, self.shown) for r in rs)))
-        return out, level, middle
-
-
-def _log_share(r: Range, visible: np.ndarray) -> Range:
-    """The range of log softmax along the last axis: the own logit at one end, all others at the other."""
-    lo, hi = r
-    n = lo.shape[-1]
-    others = ~np.eye(n, dtype=bool) & visible[..., None, :]
-
-    def rest(v: jax.Array) -> jax.Array:
-        return jax.nn.logsumexp(jnp.where(others, v[..., None, :], -jnp.inf), -1)
-
-    low, high = rest(hi) - lo, rest(lo) - hi
-    room = 8 * float(jnp.finfo(lo.dtype).eps)
-    low, high = (v + s * room * (n + jnp.where(jnp.isfinite(v), jnp.abs(v), 0) + _size(r)) for v, s in ((low, 1), (high, -1)))
-    return certain(-jax.nn.softplus(low), -jax.nn.softplus(high))
-
-
-def _both(a: Range, b: Range) -> Range:
-    return jnp.maximum(a[0], b[0]), jnp.minimum(a[1], b[1])
-
-
-def _size(r: Range) -> jax.Array:
-    size = jnp.maximum(jnp.abs(r[0]), jnp.abs(r[1]))
-    return jnp.where(jnp.isfinite(size), size, 0)
-
-
 def _lost(r: Range, n: int) -> Any:
     """What exponentials, their sum and a quotient lose: relative to 1, which shares are below."""
-    return 4 * errors("exp", None, r[0].dtype)[0] + 2 * errors("log", None, r[0].dtype)[0] + (2 * n + 16) * float(jnp.finfo(r[0].dtype).eps)
+    return 2 * erring(r[0].dtype, "exp", "exp", "log") + 2 * n * float(jnp.finfo(r[0].dtype).eps)
 
 
 def averaged(graph: Graph, out: Ref, numbers: Any, x: Ref, y: Ref) -> Ref:
     """An average by softmax weights, `out = x . y`, is between the least and the largest of what it averages."""
     (cx, cy), (bx, by) = numbers
-    for weights, values, (cw, _), (cv, bv), first in (
-        (x, y, (cx, bx), (cy, by), False),
-        (y, x, (cy, by), (cx, bx), True),
-    ):
+    for weights, values, cw, cv, bv, left in ((x, y, cx, cy, by, False), (y, x, cy, cx, bx, True)):
         axes = graph.shares.get(weights.index)
         if axes is None or set(axes) != set(cw):
             continue
-        shape, n = graph.node(values).shape, math.prod(graph.node(weights).shape[a] for a in axes)
+        n, shape, final = math.prod(graph.node(weights).shape[a] for a in axes), graph.node(values).shape, graph.node(out).shape
         free = [i for i in range(len(shape)) if i not in cv and i not in bv]
-        kept = [i for i in range(len(shape)) if i not in cv]
-        order = [kept.index(i) for i in (*bv, *free)]
-        ones = (1,) * (len(graph.node(out).shape) - len(order))
-        batch = tuple(shape[i] for i in bv)
-        sides = (*batch, *(shape[i] for i in free), *ones) if first else (*batch, *ones, *(shape[i] for i in free))
-        final = graph.node(out).shape
-
-        def run(r: Range, cv: Any = tuple(cv), order: Any = order, sides: Any = sides, n: int = n, final: Any = final) -> Range:
-            room = 4 * (n + 4) * float(jnp.finfo(r[0].dtype).eps)
-            low, high = jnp.min(r[0], cv), jnp.max(r[1], cv)
-            low, high = low - room * jnp.abs(low), high + room * jnp.abs(high)
-            return tuple(jnp.broadcast_to(jnp.transpose(v, order).reshape(sides), final) for v in (low, high))  # pyright: ignore
-
-        return graph.hinted(out, (values,), run)
+        order = tuple(i - sum(c < i for c in cv) for i in (*bv, *free))  # of what the least and the largest are left with
+        batch, rest = tuple(shape[i] for i in bv), tuple(shape[i] for i in free)
+        ones = (1,) * (len(final) - len(order))
+        sides = (*batch, *rest, *ones) if left else (*batch, *ones, *rest)
+        return graph.hinted(out, (values,), _hull(tuple(cv), order, sides, final, n))
     return out
+
+
+Ints = tuple[int, ...]
+
+
+def _hull(axes: Ints, order: Ints, sides: Ints, shape: Ints, n: int) -> Callable[[Range], Range]:
+    """From the range of n values the range of their averages, laid out as the averages are."""
+
+    def run(r: Range) -> Range:
+        room = 4 * (n + 4) * float(jnp.finfo(r[0].dtype).eps)
+        low, high = jnp.min(r[0], axes), jnp.max(r[1], axes)
+        low, high = low - room * jnp.abs(low), high + room * jnp.abs(high)
+        low, high = (jnp.broadcast_to(jnp.transpose(v, order).reshape(sides), shape) for v in (low, high))
+        return low, high
+
+    return run

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..core._walk import rebound
-from ._build import curve, kink, moved, opaque, scaled, spread, summed
+from ._build import curve, erring, kink, moved, opaque, rewritten, scaled, spread, summed
 from ._graph import Graph, Ref, UnsupportedPrimitive, Value, concrete, rule, scalar, steady
 from ._nodes import Curve, Kink, Range, Scale
 from ._patterns import multiple
@@ -198,10 +198,12 @@ def _elu(graph: Graph, which: Ref, cases: tuple[Value, Value]) -> Ref | None:
     return elu(graph, x, scale)
 
 
-def elu(graph: Graph, x: Ref, alpha: Any) -> Ref:
+def elu(graph: Graph, x: Ref, alpha: Any) -> Value:
     """x above 0, `alpha * (exp(x) - 1)` below."""
     number = scalar(alpha)
     if number is not None and number >= 0:
-        return curve(graph, x, "elu", number)
-    below = scaled(graph, curve(graph, kink(graph, x, 1.0, 0.0), "expm1"), alpha)
-    return summed(graph, kink(graph, x, 0.0, 1.0), below)
+        out = curve(graph, x, "elu", number)
+        return rewritten(graph, out, (), lambda own: jnp.full_like(own[0], number) * erring(own[0].dtype, "exp", "expm1"))
+    below = curve(graph, kink(graph, x, 1.0, 0.0), "expm1")
+    rewritten(graph, below, (), lambda own: jnp.ones_like(own[0]) * erring(own[0].dtype, "exp"))
+    return summed(graph, kink(graph, x, 0.0, 1.0), scaled(graph, below, alpha))

@@ -2,15 +2,33 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from ..core._walk import rebound
-from ._build import alike, arithmetic, curve, floating, kink, moved, negated, opaque, product, scaled, spread, summed
+from ._build import (
+    alike,
+    arithmetic,
+    curve,
+    erring,
+    floating,
+    kink,
+    moved,
+    negated,
+    opaque,
+    product,
+    relative,
+    rewritten,
+    scaled,
+    size,
+    spread,
+    summed,
+)
 from ._gates import gated, monomial, softplus_of
 from ._graph import Graph, Ref, UnsupportedPrimitive, Value, concrete, rule, scalar, steady
-from ._nodes import Move, Range, Scale
+from ._nodes import Curve, Move, Range, Scale
 from ._patterns import copied, curve_of, nonnegative
 from ._rules_attention import softmax
 from ._rules_norm import normalised
@@ -25,8 +43,14 @@ _BOUNDLESS = 2.0**100
 def _curve(graph: Graph, eqn: Any, x: Ref) -> Ref:
     name = eqn.primitive.name
     if name in ("log", "log1p") and (v := softplus_of(graph, name, x)) is not None:
-        return curve(graph, v, "softplus")
+        return rewritten(graph, curve(graph, v, "softplus"), (v,), _of_exponential)
     return curve(graph, x, name)
+
+
+def _of_exponential(own: Range, r: Range) -> jax.Array:
+    """What log(1 + exp(x)) loses: everything beyond the largest exponent, where it says infinity."""
+    most = float(np.log(jnp.finfo(own[0].dtype).max)) - 1
+    return jnp.where(r[1] > most, jnp.inf, (1 + size(own)) * erring(own[0].dtype, "exp", "log", "log1p"))
 
 
 @rule("integer_pow")
@@ -49,7 +73,8 @@ def _pow(graph: Graph, eqn: Any, x: Value, y: Value) -> Value:
     if isinstance(x, Ref) and exponent is not None:
         different = np.unique(exponent)
         if len(different) == 1:
-            return spread(graph, power(graph, x, float(different[0])), eqn.outvars[0].aval.shape)
+            out = power(graph, x, float(different[0]))
+            return spread(graph, out if out == x else relative(graph, out, "pow"), eqn.outvars[0].aval.shape)
         x = spread(graph, x, eqn.outvars[0].aval.shape)
         parts = []
         for n in different[:32]:
@@ -61,7 +86,7 @@ def _pow(graph: Graph, eqn: Any, x: Value, y: Value) -> Value:
         if len(different) <= 32:
             return total
     if isinstance(y, Ref) and not isinstance(x, Ref) and ((at := concrete(x)) is None or (at > 0).all()):
-        return curve(graph, scaled(graph, y, steady(jnp.log, x)), "exp")
+        return relative(graph, curve(graph, scaled(graph, y, steady(jnp.log, x)), "exp"), "pow")
     raise UnsupportedPrimitive(
         f"a power whose exponent is not a plain number; used at {graph.source}. Where the base is positive, "
         "write jnp.exp(y * jnp.log(x)); else use Python numbers as exponents."
@@ -112,11 +137,14 @@ def reciprocal(graph: Graph, y: Ref) -> Ref:
     """1 / y: of roots, exponentials and 1 + exp(v) as one curve; of repeated or scaled elements before they are."""
     node = graph.node(y)
     if (v := curve_of(graph, y, "sqrt")) is not None:
-        return curve(graph, v, "rsqrt")
+        return relative(graph, curve(graph, v, "rsqrt"), "sqrt")
     if (v := curve_of(graph, y, "exp")) is not None:
-        return curve(graph, negated(graph, v), "exp")
+        return relative(graph, curve(graph, negated(graph, v), "exp"), "exp")
     if (v := softplus_of(graph, "log", y)) is not None:
-        return curve(graph, negated(graph, v), "logistic")
+        return relative(graph, curve(graph, negated(graph, v), "logistic"), "exp")
+    if isinstance(node, Curve) and node.unary.name in ("square", "integer_pow", "pow"):
+        exponent = 2.0 if node.unary.parameter is None else node.unary.parameter
+        return relative(graph, power(graph, Ref(node.inputs[0]), -exponent), "pow")
     if isinstance(node, Scale) and node.bias is None and (s := scalar(node.scale)):
         return scaled(graph, reciprocal(graph, Ref(node.inputs[0])), 1 / s)
     if isinstance(node, Move) and (at := copied(graph, y)) is not None and (at.picked >= 0).all() and at.source != y:
@@ -128,8 +156,12 @@ def reciprocal(graph: Graph, y: Ref) -> Ref:
 def _extreme(graph: Graph, eqn: Any, *values: Value) -> Value:
     if not all(floating(graph, v) for v in values if isinstance(v, Ref)):  # integers: the ends go to the ends
         cast = [v.aval.dtype for v in eqn.invars]
-        return opaque(graph, eqn.outvars[0].aval, values, lambda *rs: tuple(
-            rebound(eqn, [jnp.asarray(r[i], d) for r, d in zip(rs, cast, strict=True)])[0] for i in (0, 1)))  # fmt: skip
+
+        def run(*rs: Range) -> Range:
+            low, high = (rebound(eqn, [jnp.asarray(r[i], d) for r, d in zip(rs, cast, strict=True)])[0] for i in (0, 1))
+            return low, high
+
+        return opaque(graph, eqn.outvars[0].aval, values, run)
     if eqn.primitive.name == "clamp":
         low, x, high = values
         return smallest(graph, largest(graph, x, low), high)
@@ -148,17 +180,20 @@ def largest(graph: Graph, x: Value, y: Value) -> Value:
     if isinstance(y, Ref):
         if x == y:
             return x
-        out = summed(graph, kink(graph, summed(graph, x, y, -1), 0.0, 1.0), y)
+        out = summed(graph, kink(graph, summed(graph, x, y, -1), 0.0, 1.0), y, fresh=True)
         return graph.hinted(out, (x, y), lambda a, b: (jnp.maximum(a[0], b[0]), jnp.maximum(a[1], b[1])))
     shape = jnp.broadcast_shapes(graph.node(x).shape, jnp.shape(y))
     x, value = spread(graph, x, shape), concrete(y)
     if value is not None and (value <= -_BOUNDLESS).all():
         return x
     if scalar(y) == 0:
-        return x if nonnegative(graph, x) else kink(graph, x, 0.0, 1.0)
+        if not nonnegative(graph, x):
+            return kink(graph, x, 0.0, 1.0)
+        # nothing to do but for rounding
+        return x if graph.node(x).hint else graph.hinted(x, (), lambda: (jnp.zeros(()), jnp.full((), jnp.inf)))
     if value is not None and not np.isfinite(value).all():
         return opaque(graph, graph.node(x), (x,), lambda r: (jnp.maximum(r[0], y), jnp.maximum(r[1], y)))
-    out = scaled(graph, kink(graph, scaled(graph, x, bias=negated(graph, y)), 0.0, 1.0), bias=y)
+    out = scaled(graph, kink(graph, scaled(graph, x, bias=negated(graph, y)), 0.0, 1.0), bias=y, fresh=True)
     return graph.hinted(out, (x,), lambda r: (jnp.maximum(r[0], y), jnp.maximum(r[1], y)))
 
 
@@ -168,10 +203,14 @@ def smallest(graph: Graph, x: Value, y: Value) -> Value:
     if len(refs) == 1 and scalar(y if isinstance(x, Ref) else x) == 0:
         shape = jnp.broadcast_shapes(*(graph.node(v).shape if isinstance(v, Ref) else jnp.shape(v) for v in (x, y)))
         return kink(graph, spread(graph, refs[0], shape), 1.0, 0.0)
-    out = negated(graph, largest(graph, negated(graph, x), negated(graph, y)))
-    if len(refs) < 2 or out in refs:
-        return out
-    return graph.hinted(out, refs, lambda a, b: (jnp.minimum(a[0], b[0]), jnp.minimum(a[1], b[1])))
+    found = largest(graph, negated(graph, x), negated(graph, y))
+    if len(refs) == 2 and isinstance(found, Ref):
+        a, b = refs
+        if a == b:
+            return a
+        out = scaled(graph, found, -1, fresh=True)
+        return graph.hinted(out, refs, lambda a, b: (jnp.minimum(a[0], b[0]), jnp.minimum(a[1], b[1])))
+    return negated(graph, found)
 
 
 # Never falling (or, acos, never rising) on their domain; of these only ranges are known.

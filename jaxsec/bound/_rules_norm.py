@@ -5,6 +5,7 @@ rest of the group, `c / sqrt(f (c^2 + S) + eps)` rises with c, and falls with S 
 because the rest sums to -c. The product of the ranges of c and of the root would have no limit but 1 / sqrt(eps).
 """
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -12,9 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._build import curve, moved, product, scaled, summed
+from ._build import curve, moved, product, rewritten, scaled, size, summed
 from ._graph import Graph, Ref, scalar
-from ._nodes import Range, Sum
+from ._nodes import Curve, Range, Sum
 from ._patterns import copied, curve_of, mean_of, multiple, places, spread_back, total
 
 _SMALL = 1e-15
@@ -33,6 +34,9 @@ def variance(graph: Graph, x: Ref, y: Ref) -> Ref | None:
     middle = moved(graph, (mean.terms,), lambda v: jnp.sum(v, axes, keepdims=True), summed=n, over=axes)
     centred = summed(graph, mean.terms, scaled(graph, middle, 1 / n), -1)
     spread = scaled(graph, moved(graph, (curve(graph, centred, "square"),), lambda v: jnp.sum(v, axes), summed=n, over=axes), 1 / n)
+    # the program takes the difference of two numbers that may be much larger, each a sum of n
+    eps = float(jnp.finfo(graph.node(spread).dtype).eps)
+    rewritten(graph, spread, (mean.terms,), lambda own, r: jnp.mean(jnp.square(size(r)), axes) * (2 * n + 16) * eps)
     if picked.size == math.prod(graph.node(spread).shape) and (picked.reshape(-1) == np.arange(picked.size)).all():
         return moved(graph, (spread,), lambda v: v.reshape(picked.shape))
     return moved(graph, (spread,), lambda v: v.reshape(-1)[picked])
@@ -51,7 +55,7 @@ def normalised(graph: Graph, x: Ref, y: Ref) -> Ref | None:
 
 def _one_way(graph: Graph, x: Ref, y: Ref) -> Ref | None:
     gain, bias, root = multiple(graph, y)
-    at = copied(graph, root) if scalar(bias) == 0 else None
+    at = copied(graph, root, lambda node: isinstance(node, Curve)) if scalar(bias) == 0 else None
     power = None if at is None else curve_of(graph, at.source, "rsqrt", "pow -0.5")
     if at is None or power is None or (at.picked < 0).any():
         return None
@@ -69,8 +73,23 @@ def _one_way(graph: Graph, x: Ref, y: Ref) -> Ref | None:
     identical = where.shape == home.shape and bool((where.reshape(-1) == np.arange(where.size)).all())
     out = product(graph, group if identical else x, root)
     limits = _limits(of.axes, f * of.factor, e, _centred(graph, group) == of.axes)
-    picked = limits if identical else lambda r: tuple(v.reshape(-1)[where] for v in limits(r))
-    return scaled(graph, graph.hinted(out, (group,), picked), None if scalar(gain) == 1 else gain)  # pyright: ignore[reportArgumentType]
+    others, lost = _lost(graph, energy, of.terms)
+
+    def run(r: Range, *rs: Range) -> Range:
+        low, high = limits(r, f * lost(*rs).reshape(-1)[home] if rs else jnp.zeros(()))
+        return (low, high) if identical else (low.reshape(-1)[where], high.reshape(-1)[where])
+
+    return scaled(graph, graph.hinted(out, (group, *others), run), None if scalar(gain) == 1 else gain)
+
+
+def _lost(graph: Graph, ref: Ref, terms: Ref) -> tuple[tuple[Ref, ...], Callable[..., jax.Array]]:
+    """(whose ranges it takes, how far the program's sum for each group may be from the node's by rounding)."""
+    while ref != terms:
+        node = graph.node(ref)
+        if node.slack is not None:
+            return tuple(Ref(i) for i in node.slack[0]), functools.partial(node.slack[1], None)
+        ref = Ref(node.inputs[0])
+    return (), lambda: jnp.zeros(())
 
 
 def _centred(graph: Graph, ref: Ref) -> tuple[int, ...] | None:
@@ -124,8 +143,8 @@ def _members(graph: Graph, ref: Ref, source: Ref) -> np.ndarray | None:
     return np.sort(rows, axis=1)[mean.picked]
 
 
-def _limits(axes: tuple[int, ...], f: float, eps: float, centred: bool) -> Callable[[Range], Range]:
-    def run(r: Range) -> Range:
+def _limits(axes: tuple[int, ...], f: float, eps: float, centred: bool) -> Callable[[Range, jax.Array], Range]:
+    def run(r: Range, unsure: jax.Array) -> Range:
         lo, hi = r
         n = math.prod(lo.shape[a] for a in axes)
         least = jnp.square(jnp.where((lo < 0) & (hi > 0), 0, jnp.minimum(jnp.abs(lo), jnp.abs(hi))))
@@ -133,17 +152,17 @@ def _limits(axes: tuple[int, ...], f: float, eps: float, centred: bool) -> Calla
         low, high = (_rest(v, axes) for v in (least, most))
         room = 1 + 8 * float(jnp.finfo(lo.dtype).eps) * (n + 8)  # for rounding, here and in the program
 
-        def at(c: jax.Array, s: jax.Array) -> jax.Array:
-            """c / sqrt(f (c^2 + s) + eps), also for infinite c."""
+        def at(c: jax.Array, s: jax.Array, eps: jax.Array) -> jax.Array:
+            """c / sqrt(f (c^2 + s) + eps), also for infinite c; infinite where that may not be a root."""
             share = s / jnp.square(c)
             if centred:
                 share = jnp.maximum(share, 1 / max(n - 1, 1e-9))
-            z = jnp.sign(c) / jnp.sqrt(f * (1 + share) + eps / jnp.square(c))
+            z = jnp.sign(c) / jnp.sqrt(jnp.maximum(f * (1 + share) + eps / jnp.square(c), 0))
             return jnp.where(jnp.isnan(z), jnp.sign(c) / math.sqrt(f), z)
 
         def highest(c: jax.Array) -> jax.Array:
             # c squared must not round to 0; and between 0 and minus that number, 0 is all that is known
-            up, down = at(jnp.maximum(c, _SMALL), low) * room, at(c, high) / room
+            up, down = at(jnp.maximum(c, _SMALL), low, eps - unsure) * room, at(c, high, eps + unsure) / room
             return jnp.where(c > 0, up, jnp.where((c < -_SMALL) & jnp.isfinite(c), down, 0))
 
         return -highest(-lo), highest(hi)

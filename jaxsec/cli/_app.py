@@ -1,4 +1,4 @@
-"""The commands: `audit`, `attack` and `verify` have files of their own; each parses its words, calls one verb, and prints."""
+"""The commands: `audit`, `attack`, `certify` and `verify` have files of their own; each parses its words, calls one verb, and prints."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,12 +7,13 @@ import typer
 
 from ._attack import attack
 from ._audit import audit
+from ._certify import certify
 from ._options import Quiet
 from ._verify import verify
 
 app = typer.Typer(
     name="jaxsec",
-    help="Attack, audit and verify machine-learning models. "
+    help="Attack, audit, certify and verify machine-learning models. "
     "Exit codes: 0 done, 1 not within --fail-under or --fail-on, 2 a mistake in the call or the data, 3 a defect of jaxsec, "
     "130 interrupted.",
     no_args_is_help=True,
@@ -39,6 +40,7 @@ def common(
 
 app.command()(audit)
 app.command()(attack)
+app.command()(certify)
 app.command()(verify)
 
 

@@ -38,19 +38,24 @@ class Bounded:
 Function = Callable[..., Any]
 
 
-def bounds(fns: Function | dict[str, Function], *boxes: tuple[Any, Any], jit: bool = False, dtype: Any = np.float64) -> list[Bounded]:
+def compiled(fns: Function | dict[str, Function]) -> Function:
+    """What `bounds` takes as `run`: the bounds as one program, for all boxes of the same shapes."""
+    return jax.jit(lambda box: _all_bounds(fns, box), compiler_options=QUICK)
+
+
+def bounds(fns: Function | dict[str, Function], *boxes: tuple[Any, Any], run: Any = None, dtype: Any = np.float64) -> list[Bounded]:
     """Bounds of every output of `fn(*arrays)` where array i is in `boxes[i] = (lo, hi)`.
 
-    Not compiled unless asked: of programs that run once, compiling is what costs.
+    Not compiled unless `run` is given: programs of many curves on one shape share their operations, and run faster one by one.
     """
     with jax.enable_x64(dtype == np.float64), jax.numpy_rank_promotion("allow"):
         box = [(jnp.asarray(lo, dtype), jnp.asarray(hi, dtype)) for lo, hi in boxes]
-
-        def run(box: Any) -> Any:
-            return [b for fn in (fns.values() if isinstance(fns, dict) else [fns]) for b in _bounds(fn, box)]
-
-        found = jax.jit(run, compiler_options=QUICK)(box) if jit else run(box)
+        found = run(box) if run else _all_bounds(fns, box)
         return [Bounded(*jax.tree.map(np.asarray, tuple(f))) for f in found]
+
+
+def _all_bounds(fns: Function | dict[str, Function], box: Any) -> list[Any]:
+    return [b for fn in (fns.values() if isinstance(fns, dict) else [fns]) for b in _bounds(fn, box)]
 
 
 def joined(fns: Function | dict[str, Function]) -> Function:
@@ -135,30 +140,30 @@ def climbed(fn: Callable[..., Any], boxes: list[tuple[Any, Any]], starts: list[n
     return [np.asarray(x) for x in xs]
 
 
-def values(fn: Function, xs: list[np.ndarray], dtype: Any = np.float64, run: Any = None) -> tuple[Any, list[np.ndarray]]:
+def values(fn: Function, xs: list[np.ndarray], dtype: Any = np.float64, run: Any = None, jit: bool = True) -> tuple[Any, list[np.ndarray]]:
     """(the compiled function, to be handed in again; [n, size] every output at every point)."""
     with jax.enable_x64(dtype == np.float64), jax.numpy_rank_promotion("allow"):
-        run = run or jax.jit(jax.vmap(fn), compiler_options=QUICK)
+        run = run or (jax.jit(jax.vmap(fn), compiler_options=QUICK) if jit else jax.vmap(fn))
         outs = run(*(jnp.asarray(x, dtype) for x in xs))
         return run, [np.asarray(o).reshape(len(xs[0]), -1).astype(np.float64) for o in jax.tree.leaves(outs)]
 
 
 def check(
-    fns: Function | dict[str, Function], *boxes: tuple[Any, Any], n: int = 510, seed: int = 0, ascent: bool = False, jit: bool = False,
+    fns: Function | dict[str, Function], *boxes: tuple[Any, Any], n: int = 510, seed: int = 0, ascent: bool = False, run: Any = None,
     dtype: Any = np.float64,
 ) -> list[Bounded]:  # fmt: skip
     """Asserts that no point leaves the intervals or the linear bounds of any output. Returns the bounds.
 
     Points: random ones, two generations that are bred from those where outputs are extreme, and with `ascent` steps along gradients.
     """
-    found, fn = bounds(fns, *boxes, jit=jit, dtype=dtype), joined(fns)
+    found, fn = bounds(fns, *boxes, run=run, dtype=dtype), joined(fns)
     names = list(fns) if isinstance(fns, dict) else [f"output {i}" for i in range(len(found))]
     xs = points(list(boxes), n, seed)
     if ascent:
         xs = [np.concatenate([x[: n - len(c)], c]) for x, c in zip(xs, climbed(fn, list(boxes), xs, seed), strict=True)]
-    run = None
+    evaluate = None
     for generation in range(3):
-        run, ys = values(fn, xs, dtype, run)
+        evaluate, ys = values(fn, xs, dtype, evaluate)
         flat = np.concatenate([x.reshape(len(x), -1) for x in xs], 1)
         for name, b, y in zip(names, found, ys, strict=True):
             contains(b, flat, y, name, TOLERANCE[dtype])

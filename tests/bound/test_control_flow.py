@@ -42,24 +42,31 @@ def rough(x):
 rough.defvjp(lambda x: (rough(x), None), lambda _, g: (g,))
 
 FLOW = {
-    "jit": lambda x: jax.jit(layer)(W, x), "nested_jit": lambda x: jax.jit(lambda v: jax.jit(jnp.exp)(v) + 1)(x), "remat": lambda x: jax.checkpoint(layer)(W, x),
-    "custom_jvp": smooth, "custom_vjp": rough, "vmap": lambda x: jax.vmap(lambda r: layer(W[:2, :2], r))(x.reshape(2, 2)),
-    "partial": lambda x: functools.partial(layer, W)(x), "named": lambda x: jax.named_call(jnp.cos)(x), "cond_known": lambda x: lax.cond(True, jnp.sin, jnp.cos, x),
-    "cond_of_number": lambda x: lax.cond(jnp.sum(W) > 0, lambda v: v + 1, lambda v: v - 1, x), "switch": lambda x: lax.switch(2, [jnp.sin, jnp.cos, jnp.tanh], x),
+    "jit": lambda x: jax.jit(layer)(W, x), "nested_jit": lambda x: jax.jit(lambda v: jax.jit(jnp.exp)(v) + 1)(x),
+    "remat": lambda x: jax.checkpoint(layer)(W, x), "custom_jvp": smooth, "custom_vjp": rough,
+    "vmap": lambda x: jax.vmap(lambda r: layer(W[:2, :2], r))(x.reshape(2, 2)), "partial": lambda x: functools.partial(layer, W)(x),
+    "named": lambda x: jax.named_call(jnp.cos)(x), "cond_known": lambda x: lax.cond(True, jnp.sin, jnp.cos, x),
+    "cond_of_number": lambda x: lax.cond(jnp.sum(W) > 0, lambda v: v + 1, lambda v: v - 1, x),
+    "switch": lambda x: lax.switch(2, [jnp.sin, jnp.cos, jnp.tanh], x),
     "cond_on_input": lambda x: lax.cond(x[0] > BOX[0][0] + 0.2, lambda v: v * 2, lambda v: -v, x),
     "switch_on_input": lambda x: lax.switch(jnp.argmax(x[:3]), [jnp.sin, jnp.cos, lambda v: v * 3], x),
     "cond_decided_by_input": lambda x: lax.cond(x[0] > 100, lambda v: v * 2, lambda v: -v, x),
     "cond_two_outputs": lambda x: sum(lax.cond(x[0] > x[1], lambda v: (v, 2.0 * B), lambda v: (B + 0.0, v), x)),
     "scan": lambda x: lax.scan(lambda c, w: (jnp.tanh(c * w), c + w), x, jnp.stack([B, 2 * B]))[0],
     "scan_outputs": lambda x: lax.scan(lambda c, w: (c * 0.5, c + w), x, jnp.stack([B, 2 * B]))[1],
-    "scan_over_input": lambda x: lax.scan(lambda c, r: (c + r * r, c), 0.0 * B[0], x)[1], "scan_reverse": lambda x: lax.scan(lambda c, r: (c * r, c + r), 1.0 + 0 * B[0], x, reverse=True)[1],
-    "scan_known_outputs": lambda x: lax.scan(lambda c, w: (c + w, 2 * w), x, jnp.stack([B, 2 * B]))[1] + x, "scan_no_steps": lambda x: lax.scan(lambda c, w: (c, c), x, jnp.zeros((0, N)))[0],
-    "scan_no_rows": lambda x: x + lax.scan(lambda c, w: (c, c), x, jnp.zeros((0, N)))[1].sum(0), "map": lambda x: lax.map(lambda r: jnp.sin(r) * r, x),
-    "scan_mixed_rows": lambda x: lax.scan(lambda c, i: (c, jnp.where(i == 1, c[0], 2.0)), x, jnp.arange(3))[1], "associative_scan": lambda x: lax.associative_scan(jnp.multiply, x),
-    "fori": lambda x: lax.fori_loop(0, 3, lambda i, v: jnp.sin(v) + i, x), "fori_index": lambda x: lax.fori_loop(0, 3, lambda i, v: v + jnp.asarray(W)[i] * v[i], x),
+    "scan_over_input": lambda x: lax.scan(lambda c, r: (c + r * r, c), 0.0 * B[0], x)[1],
+    "scan_reverse": lambda x: lax.scan(lambda c, r: (c * r, c + r), 1.0 + 0 * B[0], x, reverse=True)[1],
+    "scan_known_outputs": lambda x: lax.scan(lambda c, w: (c + w, 2 * w), x, jnp.stack([B, 2 * B]))[1] + x,
+    "scan_no_steps": lambda x: lax.scan(lambda c, w: (c, c), x, jnp.zeros((0, N)))[0],
+    "scan_no_rows": lambda x: x + lax.scan(lambda c, w: (c, c), x, jnp.zeros((0, N)))[1].sum(0),
+    "map": lambda x: lax.map(lambda r: jnp.sin(r) * r, x),
+    "scan_mixed_rows": lambda x: lax.scan(lambda c, i: (c, jnp.where(i == 1, c[0], 2.0)), x, jnp.arange(3))[1],
+    "associative_scan": lambda x: lax.associative_scan(jnp.multiply, x),
+    "fori": lambda x: lax.fori_loop(0, 3, lambda i, v: jnp.sin(v) + i, x),
+    "fori_index": lambda x: lax.fori_loop(0, 3, lambda i, v: v + jnp.asarray(W)[i] * v[i], x),
     "while": lambda x: lax.while_loop(lambda s: s[0] < 3, lambda s: (s[0] + 1, s[1] * 0.5 + 1), (0, x))[1],
-    "fori_dynamic_update": lambda x: lax.fori_loop(0, N, lambda i, v: v.at[i].set(v[i] * v[(i + 1) % N]), x), "no_input": lambda x: x + lax.fori_loop(0, 3, lambda i, v: v * 2, B),
-    "debug_print": lambda x: (jax.debug.print("{}", x[0]), x)[1] * 2, "unused": lambda x: (jnp.linalg.qr(x.reshape(2, 2)), x * 2)[1],
+    "fori_dynamic_update": lambda x: lax.fori_loop(0, N, lambda i, v: v.at[i].set(v[i] * v[(i + 1) % N]), x),
+    "no_input": lambda x: x + lax.fori_loop(0, 3, lambda i, v: v * 2, B), "unused": lambda x: (jnp.linalg.qr(x.reshape(2, 2)), x * 2)[1],
     "newton": lambda x: lax.fori_loop(0, 2, lambda i, v: v - (v * v - x - 9) / (2 * v), x * 0 + 3),
 }  # fmt: skip
 
@@ -87,20 +94,24 @@ def test_inside_a_trace_with_traced_weights():
         "traced_mask": lambda w, x: jnp.where(w[0] > 0, x, 0.0),
         "traced_index": lambda w, x: x[jnp.argmax(w[0])] + lax.dynamic_slice(x, (jnp.argmax(w[1]),), (1,)),
     }
-    for name, fn in fns.items():
 
-        def run(w, box, fn=fn):
-            graph = trace(lambda x: fn(w, x), jax.ShapeDtypeStruct((N,), jnp.float32))
-            return intervals(graph, [box])[graph.outputs[0].index]
+    def run(w, box):
+        found = []
+        for fn in fns.values():
+            graph = trace(lambda x, fn=fn: fn(w, x), jax.ShapeDtypeStruct((N,), jnp.float32))
+            found.append(intervals(graph, [box])[graph.outputs[0].index])
+        return found
 
-        box, w = tuple(jnp.asarray(v, jnp.float32) for v in BOX), jnp.asarray(W, jnp.float32)
-        with jax.numpy_rank_promotion("allow"):
-            traced, plain = jax.jit(run, compiler_options=oracle.QUICK)(w, box), run(w, box)
-            xs = oracle.points([BOX], 200, 1)[0]
-            y = np.asarray(jax.vmap(lambda x, fn=fn, w=w: fn(w, x))(jnp.asarray(xs, jnp.float32))).reshape(200, -1)
-        for got, other in zip(traced, plain, strict=True):
-            np.testing.assert_allclose(got, other, rtol=1e-5, atol=1e-6, err_msg=name)
-        assert (y >= np.ravel(traced[0]) - 1e-5).all() and (y <= np.ravel(traced[1]) + 1e-5).all(), name
+    box, w = tuple(jnp.asarray(v, jnp.float32) for v in BOX), jnp.asarray(W, jnp.float32)
+    with jax.numpy_rank_promotion("allow"):
+        traced = jax.jit(run, compiler_options=oracle.QUICK)(w, box)
+        closed = jax.jit(lambda box: run(w, box), compiler_options=oracle.QUICK)(box)  # the same with the weights known
+        xs = jnp.asarray(oracle.points([BOX], 200, 1)[0], jnp.float32)
+        values = jax.jit(jax.vmap(lambda x: [fn(w, x) for fn in fns.values()]))(xs)
+    for name, got, other, y in zip(fns, traced, closed, values, strict=True):
+        y = np.asarray(y).reshape(200, -1)
+        np.testing.assert_allclose(got, other, rtol=1e-5, atol=1e-6, err_msg=name)
+        assert (y >= np.ravel(got[0]) - 1e-5).all() and (y <= np.ravel(got[1]) + 1e-5).all(), name
 
 
 @pytest.mark.parametrize(
@@ -162,6 +173,14 @@ def test_nodes_carry_the_line_they_come_from():
     graph = trace(fn, jax.ShapeDtypeStruct((N,), jnp.float32))
     assert graph.nodes[graph.outputs[0].index].source.endswith(f"test_control_flow.py:{inspect.getsourcelines(fn)[1] + 1}")
     assert source_line(jax.make_jaxpr(fn)(jnp.ones(2)).jaxpr.eqns[0]) == graph.nodes[-1].source
+
+
+def test_what_feeds_no_output_is_not_looked_at():
+    def fn(x):
+        jax.debug.print("{}", x[0])
+        return x * 2
+
+    assert len(trace(fn, jax.ShapeDtypeStruct((N,), jnp.float32)).nodes) == 2
 
 
 def test_outputs_keep_their_structure():

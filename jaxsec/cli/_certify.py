@@ -1,0 +1,183 @@
+"""`jaxsec certify`: proves row by row that no input of a threat set changes the class, and counts the rows for each eps."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ._options import (
+    MODEL,
+    Data,
+    DivideBy,
+    LabelColumn,
+    Labels,
+    Layout,
+    Limit,
+    Mean,
+    Quiet,
+    Range,
+    Std,
+    StoredLayout,
+    Threat,
+    XKey,
+    YKey,
+)
+from ._values import number, whole, writable
+
+METHODS = ("ibp", "crown-ibp", "crown", "alpha-crown")  # cheapest first
+BLOCK = 512  # rows of one call: what a bar moves by; large enough that the rows left for the dear methods still fill their batches
+
+
+def certify(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help=MODEL)],
+    data: Data = None,
+    threat: Threat = None,
+    eps: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--eps",
+            metavar="EPS",
+            help="The largest change allowed, at least 0, in the units of the data: 0.03 or 8/255 for data in [0, 1], 8 for 0 to 255. "
+            "Several with commas, or --eps again. [default: 8/255 for linf, 0.5 for l2, none for l1]",
+        ),
+    ] = None,
+    method: Annotated[
+        str,
+        typer.Option(
+            "--method",
+            metavar="METHODS",
+            help="ibp, crown-ibp, crown or alpha-crown, from cheap and loose to dear and tight; several with commas, each for the rows "
+            "that those before it left open.",
+        ),
+    ] = "ibp,crown",
+    sound: Annotated[
+        bool, typer.Option("--sound", help="Count all rounding of floating point, of the model and of the bounds; about twice the work.")
+    ] = False,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", metavar="MIB", help="MiB for the bounds' working arrays, at least 1; less is slower. [default: 1024]"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="An .npz file for the result of every row. [default: no file]")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON in place of the table.")] = False,
+    labels: Labels = None,
+    label_column: LabelColumn = None,
+    x_key: XKey = None,
+    y_key: YKey = None,
+    layout: Layout = None,
+    stored_layout: StoredLayout = None,
+    divide_by: DivideBy = None,
+    range: Range = None,
+    mean: Mean = None,
+    std: Std = None,
+    limit: Limit = None,
+    quiet: Quiet = False,
+) -> int:
+    """Prove row by row that no input of the threat set changes the class.
+
+    Certified accuracy is the share of rows that are right and proved to stay so, with its 95 % interval (Clopper-Pearson); true robust
+    accuracy on these rows is at least that, what attack prints is at most that of an attack. A row is open where no method proved it,
+    which does not mean that an adversarial input exists.
+
+    The .npz holds eps [E], names (of the methods), y [N], and for each eps and row [E, N]: robust, margin (the best lower bound of the
+    label's logit less any other), method (an index into names, -1 for none) and status; and about, a JSON text: threat, model, data,
+    versions, what the numbers of status mean.
+
+    Exit codes: 0 done, 2 a mistake in the call or the data, or a model with an operation that cannot be bounded, 3 a defect of jaxsec,
+    130 interrupted.
+    """
+    names = _names(method)
+    given = _several(eps)
+    mib = whole(budget, "--budget", 1, 2**20) or 1024
+    if out is not None:
+        if out.suffix != ".npz" or out.is_dir():
+            raise ValueError(f"--out is {str(out)!r}{', a folder' if out.is_dir() else ''}; a file name that ends in .npz is needed.")
+        writable(out.parent, "an .npz file in a folder")
+
+    from ..bound import CROWN, CROWNIBP, IBP, AlphaCROWN
+    from ._about import about_certify
+    from ._cache import keep_programs
+    from ._certify_show import Rows, save, show_json, show_table, watching
+    from ._inputs import Source, threat_of
+    from ._interrupt import interruptible
+    from ._subject import model_and_data
+
+    keep_programs()
+    source = Source(
+        data=data,
+        labels=labels,
+        label_column=label_column,
+        x_key=x_key,
+        y_key=y_key,
+        layout=layout,
+        stored_layout=stored_layout,
+        divide_by=divide_by,
+        range=range,
+        mean=mean,
+        std=std,
+        limit=limit,
+    )
+    ladder = [{m.name: m for m in (IBP(), CROWNIBP(), CROWN(), AlphaCROWN())}[name] for name in names]
+    with interruptible():
+        net, rows = model_and_data(model, source, 0)
+        balls = [threat_of("linf" if threat is None else threat, value, rows) for value in given]
+        results: list[Rows] = []
+        with watching(len(balls) * len(rows), quiet) as watch:
+            for ball in balls:
+                watch.begin(f"eps {float(ball.eps):.6g}")
+                results.append(_rows(net, rows, ball, ladder, sound=sound, budget=mib * 2**20, watch=watch))
+        about = about_certify(net, rows, ladder, balls, sound=sound)
+        if out is not None:
+            save(out, results, names, rows.y, about)
+    if json:
+        show_json(results, names, about, model)
+    elif not quiet:
+        show_table(results, names, about, out, sound=sound)
+    return 0
+
+
+def _rows(net: Any, rows: Any, ball: Any, ladder: list[Any], *, sound: bool, budget: int, watch: Any) -> Any:
+    """All rows under one threat, in blocks; a row's certificate does not depend on its block."""
+    import numpy as np
+
+    from ..certify import certify as prove
+    from ._certify_show import Rows
+
+    begun, parts = time.monotonic(), []
+    for start in range(0, len(rows), BLOCK):
+        x, y = rows.x[start : start + BLOCK], rows.y[start : start + BLOCK]
+        found = prove(net, x, y, threat=ball, method=ladder, sound=sound, budget=budget)
+        parts.append({name: np.asarray(getattr(found, name)) for name in ("robust", "margin", "method", "status")})
+        watch.done(len(y), int(parts[-1]["robust"].sum()))
+    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return Rows(eps=float(ball.eps), seconds=time.monotonic() - begun, **arrays)
+
+
+def _names(text: str) -> list[str]:
+    """`ibp,crown` -> the two names."""
+    names = [word.strip().lower() for word in text.split(",")]
+    wanted = f"allowed: {', '.join(METHODS)}, several with commas, cheapest first"
+    if unknown := [name for name in names if name not in METHODS]:
+        raise ValueError(f"--method is {text!r}; {f'{unknown[0]!r} is no method' if unknown[0] else 'a name is missing'}; {wanted}.")
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"--method is {text!r}, which has {twice[0]} twice; the second run would prove no more: leave it out.")
+    return names
+
+
+def _several(given: list[str] | None) -> list[str | None]:
+    """`--eps 0.1,0.2 --eps 8/255` -> three words; [None] for the default. Whether each is a number is asked where the threat is made."""
+    if not given:
+        return [None]
+    words = [word.strip() for text in given for word in text.split(",")]
+    if "" in words:
+        raise ValueError(f"--eps is {','.join(given)!r}; a number is missing beside a comma: --eps 0.01,0.02.")
+    wanted = "a finite number of at least 0 is needed, in the units of the data: 0.03, or a fraction such as 8/255"
+    values: list[float] = []
+    for word in words:
+        value = number(word, "--eps", wanted)
+        if value in values:
+            raise ValueError(f"--eps has {word!r} twice; each budget is certified once: leave one out.")
+        values.append(value)
+    return list(words)

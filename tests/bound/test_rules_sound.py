@@ -1,0 +1,67 @@
+"""With `sound=True` bounds contain what float32 computes, also where a known function stands for the program's own operations."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxsec.bound import _softmax
+from jaxsec.bound._crown import tightened
+from jaxsec.bound._graph import Ref, trace
+from jaxsec.bound._problem import Problem, identity
+from jaxsec.bound._region import Region
+
+from . import oracle
+from .test_rules_composites import CENTRE, NORMS, SOFTMAX
+from .test_rules_elementwise import ALONE, HI, LO, POSITIVE
+
+
+def sound(fn, box):
+    """((lo, hi) of intervals, (lo, hi) by linear bounds) in float32."""
+    graph = trace(fn, jax.ShapeDtypeStruct(box[0].shape, jnp.float32))
+    value = graph.outputs[0]
+    assert isinstance(value, Ref)
+    eye = identity(graph.nodes[value.index].shape, jnp.float32)
+    forms = jnp.concatenate([eye, -eye])
+    problem = Problem(graph, value.index, Region([box]), forms, jnp.zeros(len(forms), jnp.float32), True, 1, 1 << 30)
+    low = problem.lower(tightened(problem))
+    return problem.intervals()[value.index], (low[: len(eye)], -low[len(eye) :])
+
+
+def contained(fns, centres, widths):
+    """By one compiled program for all boxes."""
+    bounds = jax.jit(lambda box: [sound(fn, box) for fn in fns.values()], compiler_options=oracle.QUICK)
+    values = jax.jit(jax.vmap(lambda x: [fn(x) for fn in fns.values()]))
+    for centre, width in itertools.product(centres, np.float32(widths)):
+        box = tuple(centre.astype(np.float32) + s * width for s in (-1, 1))
+        x = np.clip(oracle.points([box], 200, 0)[0].astype(np.float32), *box)
+        with jax.numpy_rank_promotion("allow"):
+            found = zip(fns, bounds(tuple(map(jnp.asarray, box))), values(x), strict=True)
+        for name, ends, y in found:
+            y = np.asarray(y).reshape(200, -1)
+            for label, (lo, hi) in zip(("interval", "crown"), ends, strict=True):
+                lo, hi = np.ravel(lo), np.ravel(hi)
+                assert ((y >= lo) & (y <= hi)).all(), f"{name} {label} {width}: {lo} {hi} against {y.min(0)} {y.max(0)}"
+
+
+def named(fns, names):
+    return {name: fns[name] for name in names.split()}
+
+
+def test_elementwise():
+    names = "gelu_tanh torch_gelu quick_gelu tanh_silu user_mish onnx_hard_swish user_elu user_sigmoid user_softplus celu_2 logaddexp kinked_at_1 clip"
+    contained(named(ALONE, names), [(LO + HI) / 2], [0.0, 1e-6, 0.1])
+    contained(named(POSITIVE, "by_sqrt power_-0.7"), [np.geomspace(0.1, 100, 12)], [0.0, 1e-3])
+
+
+@pytest.mark.parametrize("pairs", [2048, 0], ids=["pairs", "shifted"])
+def test_softmax(pairs, monkeypatch):
+    monkeypatch.setattr(_softmax, "PAIRS", pairs)
+    contained(named(SOFTMAX, "softmax log_softmax logsumexp attention"), [CENTRE, 3 * CENTRE + 50], [0.0, 1e-6, 0.05])
+
+
+def test_norms():
+    """Far from 0 the difference of the means has lost most of its digits."""
+    contained(named(NORMS, "layer layer_fast layer_by_division groups"), [CENTRE, CENTRE + 100], [0.0, 1e-6, 0.05])

@@ -1,22 +1,24 @@
-"""AlphaCROWN: every form's own slopes, in every layer, turned by gradient ascent until its bound is as high as it gets."""
+"""AlphaCROWN: every form's own slopes, turned by gradient ascent until its bound is as high as it gets, layer by layer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from ..core._struct import static, struct
 from ._backward import Turn
-from ._crown import both_ends, tightened
-from ._forward_pass import intersection
-from ._lines import carried, only_sign_matters, targets
+from ._crown import both_ends, each_chunk, tightened, work_list
 from ._method import BoundMethod, by_lines
-from ._nodes import Curve, Kink, Range
+from ._nodes import Curve, Kink, Lines, Range
 from ._problem import Problem
 
-Slopes = dict[tuple[int, int], jax.Array]  # (target, node) -> parameters in [0, 1] of every form on the target
+# Elements of a row that climb side by side: few, so that work follows the number of open ones.
+_AT_ONCE = 64
+
+Slopes = dict[int, jax.Array]  # curve node -> parameters in [0, 1] of every form's own lines, in the forms' layout
 
 
 @struct
@@ -24,105 +26,90 @@ class AlphaCROWN(BoundMethod):
     """CROWN with the slopes of its lines optimised: for every form on the output, and for every open element of every layer before it.
 
     Guarantee: at least as tight as `CROWN`: the best of its start, which is CROWN, and of all steps. A bound at any slopes is a bound.
+      Not differentiable in reverse mode where a layer has more open elements than one step takes, as `CROWN`.
     Args:
-      steps: gradient steps.
+      steps: gradient steps of every layer.
       learning_rate: of Adam, at the first step; decays to a tenth over the steps. Slopes live in [0, 1].
-      layers: optimise the intermediate layers too; without, only the walk from the output has slopes of its own.
-      open: the most elements of a layer whose bounds are optimised, those of the largest interval first; the rest keep CROWN's.
-    Cost: about three walks a step; memory for all forms of a layer at once.
-    Source: Xu et al. 2021 (alpha-CROWN), section 3.1.
+      open: the most elements of a layer whose bounds are optimised, those of the largest interval first; the rest keep CROWN's. None: all.
+    Cost: about three walks a step for every open element.
+    Source: Xu et al. 2021 (alpha-CROWN), section 3.1. There all slopes climb the final bound together; here every element's slopes climb
+      its own two bounds, first layer first: tighter intervals only help the forms after them, no gradient passes through more than one
+      walk, and the same number of steps comes further (bench/test_certify.py).
     """
 
     name: ClassVar[str] = "alpha-crown"
     steps: int = static(default=20)
     learning_rate: Any = 0.3
-    layers: bool = static(default=True)
-    open: int = static(default=64)
+    open: int | None = static(default=None)
 
     def lower(self, problem: Problem) -> jax.Array:
-        start = tightened(problem)
-        walk = Walk(problem, start, self.open if self.layers else 0)
-        return optimised(walk, by_lines(problem, start), self.steps, self.learning_rate)[0]
+        return optimised(problem, self.steps, self.learning_rate, self.open)[0]
 
 
-class Walk:
-    """The bound as a function of all slopes: layers' ranges first, then the output's forms."""
+def optimised(problem: Problem, steps: int, rate: Any, most: int | None) -> tuple[jax.Array, list[Range], Slopes]:
+    """([S] bounds of the problem's forms, the ranges of all nodes, the slopes of the forms' last step)."""
 
-    def __init__(self, problem: Problem, start: Sequence[Range], most: int):
-        self.problem, self.start = problem, list(start)
-        graph = problem.graph
-        consumers = graph.consumers()
-        self.rows: dict[int, jax.Array] = {}
-        for target in carried(graph, problem.out) if most else ():
-            if not problem.lines_before(target):  # no slopes to choose
-                continue
-            lo, hi = start[target]
-            size = lo.size
-            width = jnp.where((lo < 0) & (hi > 0), jnp.minimum(-lo, hi), 0) if only_sign_matters(graph, target, consumers) else hi - lo
-            self.rows[target] = jax.lax.top_k(width.reshape(-1), min(most, size))[1]
+    def sharpened(target: int, ranges: Sequence[Range], lines: dict[int, Lines]) -> Range:
+        return _layer(problem, target, ranges, lines, steps, rate, most)
 
-    def start_slopes(self) -> Slopes:
-        """CROWN's own slopes for every form, in its own layout: one walk that looks at every curve it meets."""
-        found: Slopes = {}
-
-        def note(target: int) -> Turn:
-            def turn(node: int, shape: tuple[int, ...], r: Range) -> None:
-                curve = self.problem.graph.nodes[node]
-                assert isinstance(curve, Kink | Curve)
-                form = shape[1:] if isinstance(curve, Curve) else shape
-                found[target, node] = curve.start(*(jnp.broadcast_to(v, form) for v in r))
-
-            return turn
-
-        self.value(note)
-        return found
-
-    def value(self, slopes: Any) -> tuple[jax.Array, dict[int, Range]]:
-        """([S] the bounds, the layers' ranges). `slopes` is a `Slopes`, or a function from a target to its `Turn`."""
-        problem, graph = self.problem, self.problem.graph
-        known: dict[int, Range] = {i: self.start[i] for i in targets(graph, problem.out)}
-
-        def turn_of(target: int) -> Turn:
-            if callable(slopes):
-                return slopes(target)  # pyright: ignore[reportReturnType]
-            return lambda node, shape, r: slopes.get((target, node))
-
-        for target, rows in self.rows.items():
-            ranges = problem.intervals(known, target)
-            lines = problem.lines(target, ranges)
-            charged = problem.charges(target, ranges, lines)
-            down, up = both_ends(problem, target, rows, ranges, lines, charged=charged, turn=turn_of(target))
-            lo, hi = known[target]
-            low = lo.reshape(-1).at[rows].max(down)
-            high = hi.reshape(-1).at[rows].min(up)
-            known[target] = low.reshape(lo.shape), jnp.maximum(low, high).reshape(lo.shape)
-        ranges = problem.intervals(known)
-        return problem.lower(ranges, turn=turn_of(problem.out)), known
+    ranges = tightened(problem, then=sharpened)
+    bounds, slopes = climbed(problem, lambda turn: problem.lower(ranges, turn=turn), by_lines(problem, ranges), steps, rate)
+    return bounds, ranges, slopes
 
 
-def optimised(walk: Walk, first: jax.Array, steps: int, learning_rate: Any) -> tuple[jax.Array, dict[int, Range]]:
-    """(the best bound of each form over `steps` of projected Adam and the start, the tightest ranges met)."""
-    slopes = walk.start_slopes()
+def _layer(
+    problem: Problem, target: int, ranges: Sequence[Range], lines: dict[int, Lines], steps: int, rate: Any, most: int | None
+) -> Range:
+    """One node's range, with the slopes of its open elements optimised."""
+    if not problem.lines_before(target):  # no slopes to choose
+        return ranges[target]
+    charged = problem.charges(target, ranges, lines)
+    shape = ranges[target][0].shape
+    order, rounds, chunk = work_list(problem, target, ranges[target], most, _AT_ONCE)
+
+    def step(i: Any, state: Range) -> Range:
+        low, high = state
+        rows = lax.dynamic_slice(order, (i * chunk,), (chunk,))
+
+        def ends(turn: Turn | None) -> jax.Array:
+            down, up = both_ends(problem, target, rows, ranges, lines, charged=charged, turn=turn)
+            return jnp.concatenate([down, -up])
+
+        first = jnp.concatenate([low[rows], -high[rows]])
+        best, _ = climbed(problem, ends, first, steps, rate)
+        return low.at[rows].max(best[:chunk], mode="drop"), high.at[rows].min(-best[chunk:], mode="drop")
+
+    low, high = each_chunk(step, rounds, ranges[target])
+    return low.reshape(shape), jnp.maximum(low, high).reshape(shape)
+
+
+def climbed(problem: Problem, bound: Callable[[Turn], jax.Array], first: jax.Array, steps: int, rate: Any) -> tuple[jax.Array, Slopes]:
+    """([S] the best of `first` and of all steps of projected Adam on each form's own slopes, the slopes of the last step)."""
+    slopes: Slopes = {}
+
+    def note(node: int, shape: tuple[int, ...], r: Range) -> None:
+        curve = problem.graph.nodes[node]
+        assert isinstance(curve, Kink | Curve)
+        form = shape[1:] if isinstance(curve, Curve) else shape
+        slopes[node] = curve.start(*(jnp.broadcast_to(v, form) for v in r))
+
+    bound(note)  # a walk that looks at every curve it meets, in the layout of its forms
+    if not slopes:
+        return first, slopes
     names = sorted(slopes)
-    optimiser = optax.adam(lambda i: learning_rate * 0.1 ** (i / max(steps - 1, 1)))
+    adam = optax.adam(lambda i: rate * 0.1 ** (i / max(steps - 1, 1)))
 
-    def objective(values: Mapping[str, jax.Array]) -> tuple[jax.Array, Any]:
-        bounds, known = walk.value({key: values[str(key)] for key in names})
-        return -jnp.sum(jnp.where(jnp.isfinite(bounds), bounds, 0)), (bounds, known)
-
-    def kept(best: jax.Array, tightest: dict[int, Range], found: Any) -> tuple[jax.Array, dict[int, Range]]:
-        bounds, known = found
-        return jnp.fmax(best, bounds), {t: intersection(tightest[t], known[t]) for t in tightest}
+    def objective(values: list[jax.Array]) -> tuple[jax.Array, jax.Array]:
+        bounds = bound(lambda node, shape, r: values[names.index(node)])
+        return -jnp.sum(jnp.where(jnp.isfinite(bounds), bounds, 0)), bounds
 
     def step(state: Any, _: None) -> tuple[Any, None]:
-        values, moments, best, tightest = state
-        (_, found), gradient = jax.value_and_grad(objective, has_aux=True)(values)
-        updates, moments = optimiser.update(gradient, moments)
-        values = jax.tree.map(lambda v, u: jnp.clip(v + u, 0, 1), values, updates)
-        return (values, moments, *kept(best, tightest, found)), None
+        values, moments, best = state
+        (_, bounds), gradient = jax.value_and_grad(objective, has_aux=True)(values)
+        updates, moments = adam.update(gradient, moments)
+        values = [jnp.clip(v + u, 0, 1) for v, u in zip(values, updates, strict=True)]  # pyright: ignore[reportArgumentType]
+        return (values, moments, jnp.fmax(best, bounds)), None
 
-    values = {str(key): slopes[key] for key in names}
-    tightest = {t: walk.start[t] for t in targets(walk.problem.graph, walk.problem.out)}
-    state = (values, optimiser.init(values), first, tightest)
-    (values, _, best, tightest), _ = jax.lax.scan(step, state, None, length=steps)
-    return kept(best, tightest, objective(values)[1])
+    start = [slopes[n] for n in names]
+    (last, _, best), _ = lax.scan(step, (start, adam.init(start), first), None, length=steps)
+    return jnp.fmax(best, objective(last)[1]), dict(zip(names, last, strict=True))

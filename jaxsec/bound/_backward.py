@@ -38,8 +38,13 @@ def positive(a: jax.Array) -> jax.Array:
 
 
 def dotted(a: jax.Array, v: Any) -> jax.Array:
-    """[S] sums of `a * v` with 0 * inf = 0: an infinite bound without a coefficient does no harm."""
-    product = jnp.where(a == 0, 0, a * v)
+    """[S] sums of `a * v` with 0 * inf = 0: an infinite bound without a coefficient does no harm.
+
+    Where v is finite the derivative is v, also at a = 0: slopes and multipliers that are optimised start there.
+    """
+    finite = jnp.isfinite(v)
+    some = jnp.where(a == 0, 1, a)  # 0 * inf has no derivative either
+    product = jnp.where(finite, a * jnp.where(finite, v, 0), jnp.where(a == 0, 0, some * v))
     return jnp.sum(product, axis=tuple(range(1, a.ndim)))
 
 

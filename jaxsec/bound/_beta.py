@@ -6,18 +6,19 @@ may be added to the bound with a multiplier that is not negative. Source: Wang e
 curve (Shi et al. 2024, GenBaB) as the same thing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from ._backward import Split, Turn
+from ._backward import Form, Split, Turn, dotted
 from ._gaps import weighed
 from ._lines import carried
 from ._nodes import Curve, Kink, Range
 from ._problem import Known, Problem
+from ._rounding import gamma, largest, tiny
 
 
 class Subproblem(NamedTuple):
@@ -30,8 +31,8 @@ class Subproblem(NamedTuple):
     below: tuple[jax.Array, ...]  # and of `x <= upper end`
 
 
-def started(problem: Problem, known: Known) -> Subproblem:
-    """The lane before any cut, with CROWN's slopes and no multipliers."""
+def started(problem: Problem, known: Known, climbed: Mapping[int, jax.Array]) -> Subproblem:
+    """The lane before any cut, with the slopes that have `climbed`, CROWN's for other nodes, and no multipliers."""
     graph, s = problem.graph, len(problem.at)
     names = carried(graph, problem.out)
     ranges = problem.intervals(dict(zip(names, known, strict=True)))
@@ -39,18 +40,24 @@ def started(problem: Problem, known: Known) -> Subproblem:
     for i in problem.lines_before(problem.out):
         node = graph.nodes[i]
         assert isinstance(node, Kink | Curve)
-        slopes.append(node.start(*(jnp.broadcast_to(v, (s, *node.shape)) for v in ranges[node.inputs[0]])))
+        start = node.start(*(jnp.broadcast_to(v, (s, *node.shape)) for v in ranges[node.inputs[0]]))
+        slopes.append(climbed[i] if i in climbed and climbed[i].shape == start.shape else start)
     zeros = tuple(jnp.zeros((s, *r[0].shape), r[0].dtype) for r in known)
     return Subproblem(known, tuple(jnp.zeros(r[0].shape, bool) for r in known), tuple(slopes), zeros, zeros)
 
 
 def multipliers(problem: Problem, lane: Subproblem, ranges: Sequence[Range]) -> dict[int, Split]:
+    """What `x >= lower end` and `x <= upper end` add to a form; an end that is infinite says nothing, whatever its multiplier."""
     found = {}
     for t, above, below in zip(carried(problem.graph, problem.out), lane.above, lane.below, strict=True):
         lo, hi = ranges[t]
-        axes = tuple(range(1, above.ndim))
+        above, below = jnp.where(jnp.isfinite(lo), above, 0), jnp.where(jnp.isfinite(hi), below, 0)
         lo, hi = jnp.where(jnp.isfinite(lo), lo, 0), jnp.where(jnp.isfinite(hi), hi, 0)
-        found[t] = Split(below - above, jnp.sum(above * lo - below * hi, axis=axes))
+        at = dotted(above, lo) - dotted(below, hi)
+        if problem.sound:  # the constant's own sum, and the form's one subtraction
+            size = dotted(above + below, largest((lo, hi)))
+            at = at - 1.02 * gamma(lo.size + 8, at.dtype) * size - lo.size * tiny(at.dtype)
+        found[t] = Split(below - above, at)
     return found
 
 
@@ -106,9 +113,9 @@ def optimised(problem: Problem, lane: Subproblem, steps: int, rate: float, push_
     return jnp.fmax(best, value(problem, last)), last
 
 
-def candidates(problem: Problem, lane: Subproblem, best: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+def candidates(problem: Problem, lane: Subproblem, best: jax.Array, k: int) -> tuple[jax.Array, dict[int, Form]]:
     """([k] the elements whose curves cost the open bounds most, as positions in the concatenation of all carried nodes, -1 where there is
-    none; the linear bound's slopes [S, n])."""
+    none; the linear bounds on the inputs)."""
     graph = problem.graph
     ranges = lane_ranges(problem, lane)
     _, costs, forms = weighed(problem, ranges, turned(problem, lane), multipliers(problem, lane, ranges))
@@ -130,8 +137,7 @@ def candidates(problem: Problem, lane: Subproblem, best: jax.Array, k: int) -> t
     width = jnp.concatenate(widths)
     flat = flat + 1e-6 * width * (jnp.max(flat) / (jnp.max(width) + 1e-30) + 1e-20)
     score, element = jax.lax.top_k(flat, min(k, flat.size))
-    slope = jnp.concatenate([f.reshape(len(best), -1) for f in (forms[p] for p in sorted(forms))], axis=1)
-    return jnp.where(score > 0, element, -1), slope
+    return jnp.where(score > 0, element, -1), forms
 
 
 def kinked(problem: Problem) -> set[int]:

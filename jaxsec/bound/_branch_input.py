@@ -23,9 +23,11 @@ class Boxes(NamedTuple):
 
 
 class Bounded(NamedTuple):
-    """Of every box: [D, S] lower bounds, [D, S, n] the linear bound's slopes, [D, S, n] the scores of the input elements; its ranges."""
+    """Of every box: [D, S] lower bounds and the size of what they were summed from, [D, S, n] the linear bound's slopes and the scores
+    of the input elements; its ranges."""
 
     lower: jax.Array
+    size: jax.Array
     slope: jax.Array
     score: jax.Array
     known: Known
@@ -48,7 +50,7 @@ def bound_boxes(model: Model, shape: tuple[int, ...], boxes: Boxes, spec: jax.Ar
             lower, costs, found = weighed(problem, ranges)
             lower = jnp.fmax(lower, by_intervals(problem, ranges))
             slope = found[0].reshape(len(at), -1)
-            return Bounded(lower, slope, input_scores(problem, ranges, costs), tuple(ranges[t] for t in names))
+            return Bounded(lower, problem.magnitude(found), slope, input_scores(problem, ranges, costs), tuple(ranges[t] for t in names))
 
         return jax.vmap(one)(boxes.lo, boxes.hi, boxes.known)
 

@@ -7,23 +7,27 @@ import jax.numpy as jnp
 
 from ..core._model import Model
 from . import _alpha, _beta
+from ._backward import dense
 from ._crown import tightened
 from ._lines import carried
-from ._method import by_intervals
+from ._method import by_lines
 from ._run import box_problem, on_platform
 
 
 class Root(NamedTuple):
-    """[C, m] bounds of the whole region, and the lane that each clause starts from."""
+    """[C, m] bounds of the whole region, the size of what they were summed from, and the lane that each clause starts from."""
 
     lower: jax.Array
+    size: jax.Array
     lanes: _beta.Subproblem
 
 
 class Grown(NamedTuple):
-    """Of every lane: [D, m] bounds, the lane optimised, which element to cut next and where, [D, n] the point where the bound is least."""
+    """Of every lane: [D, m] bounds and the size of what they were summed from, the lane optimised, which element to cut next and where,
+    [D, n] the point where the bound is least."""
 
     lower: jax.Array
+    size: jax.Array
     lanes: _beta.Subproblem
     element: jax.Array
     point: jax.Array
@@ -39,17 +43,19 @@ def bound_root(
     def run(model: Model, lo: jax.Array, hi: jax.Array, spec: jax.Array, at: jax.Array, *, native: bool) -> Root:
         how = {"sound": sound, "rows": 1, "budget": budget, "native": native}
         problem = box_problem(model, shape, lo, hi, spec.reshape(-1, spec.shape[-1]), at.reshape(-1), **how)
-        start = tightened(problem)
-        lower = jnp.fmax(problem.lower(start), by_intervals(problem, start))
-        known: Any = dict(enumerate(start))
         if steps:
-            lower, known = _alpha.optimised(_alpha.Walk(problem, start, open), lower, steps, 0.3)
-        layers = tuple(known[t] for t in carried(problem.graph, problem.out))
+            lower, ranges, slopes = _alpha.optimised(problem, steps, 0.3, open)
+        else:
+            ranges, slopes = tightened(problem), {}
+            lower = by_lines(problem, ranges)
+        forms, _ = problem.walked(ranges)
+        layers = tuple(ranges[t] for t in carried(problem.graph, problem.out))
 
-        def lane(spec: jax.Array, at: jax.Array) -> _beta.Subproblem:
-            return _beta.started(box_problem(model, shape, lo, hi, spec, at, **how), layers)
+        def lane(spec: jax.Array, at: jax.Array, slopes: _alpha.Slopes) -> _beta.Subproblem:
+            return _beta.started(box_problem(model, shape, lo, hi, spec, at, **how), layers, slopes)
 
-        return Root(lower.reshape(at.shape), jax.vmap(lane)(spec, at))
+        by_clause = {i: v.reshape(*at.shape, *v.shape[1:]) for i, v in slopes.items() if v.shape[0] == at.size}
+        return Root(lower.reshape(at.shape), problem.magnitude(forms).reshape(at.shape), jax.vmap(lane)(spec, at, by_clause))
 
     return on_platform(run, model, lo, hi, spec, at)
 
@@ -64,10 +70,11 @@ def grow(
         def one(lane: _beta.Subproblem, spec: jax.Array, at: jax.Array) -> Grown:
             problem = box_problem(model, shape, lo, hi, spec, at, sound=sound, rows=rows, budget=budget, native=native)
             lower, lane = _beta.optimised(problem, lane, steps, 0.1, 0.05)
-            elements, slope = _beta.candidates(problem, lane, lower, tries)
+            elements, forms = _beta.candidates(problem, lane, lower, tries)
             element, point = _beta.best_cut(problem, lane, elements)
+            slope = dense(forms[0]).reshape(len(at), -1)
             corner = jnp.where(slope[jnp.argmax(lower)] > 0, lo, hi)
-            return Grown(lower, lane, element, point, corner)
+            return Grown(lower, problem.magnitude(forms), lane, element, point, corner)
 
         return jax.vmap(one)(lanes, spec, at)
 

@@ -2,19 +2,19 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ._backward import backward
+from ._backward import Form, backward, dense, dotted
 from ._forward_pass import intervals
 from ._graph import Graph
 from ._lines import curved, lines_of
 from ._nodes import Lines, Range
 from ._region import Region
-from ._rounding import Charges, charges
+from ._rounding import Charges, charges, largest
 
 # Forms walked back at once over all rows: enough to fill the machine, few enough that what a dynamic count leaves unused is small.
 _FORMS = 4096
@@ -58,11 +58,22 @@ class Problem:
     def charges(self, upto: int, ranges: Sequence[Range], lines: Any) -> Charges | None:
         return charges(self.graph, upto, ranges, lines) if self.sound else None
 
-    def lower(self, ranges: Sequence[Range], **how: Any) -> jax.Array:
-        """[S] by one walk back from the output."""
+    def walked(self, ranges: Sequence[Range], **how: Any) -> tuple[dict[int, Form], jax.Array]:
+        """The forms on the inputs, and their constants [S], by one walk back from the output."""
         lines = self.lines(self.out, ranges)
         charged = self.charges(self.out, ranges, lines)
-        return self.least(*backward(self.graph, self.out, self.spec, self.at, ranges, lines, charged=charged, **how))
+        return backward(self.graph, self.out, self.spec, self.at, ranges, lines, charged=charged, **how)
+
+    def lower(self, ranges: Sequence[Range], **how: Any) -> jax.Array:
+        """[S] by one walk back from the output."""
+        return self.least(*self.walked(ranges, **how))
+
+    def magnitude(self, forms: Mapping[int, Form]) -> jax.Array:
+        """[S] how large the numbers are that a bound was summed from: its rounding is a small share of them."""
+        total = jnp.abs(self.at)
+        for position, form in forms.items():
+            total = total + dotted(jnp.abs(dense(form)), largest(self.inputs[position]))
+        return total
 
     def chunk(self, target: int) -> int:
         """How many elements of a node are walked back at once, in every row."""

@@ -46,9 +46,9 @@ class InputSplit:
         lows, highs = self.lo[index], self.hi[index]
         boxes: Any = Boxes(lows, highs, jax.tree.map(lambda v: v[index], self.known))
         found: Bounded = _bounded(self.question.model, self.question.shape, boxes, self.spec, self.at, sound=self.sound, budget=self.budget)
-        lower, slope, score = (np.asarray(v)[:n] for v in (found.lower, found.slope, found.score))
+        lower, size, slope, score = (np.asarray(v)[:n] for v in (found.lower, found.size, found.slope, found.score))
         self.done += n
-        threshold = 0.0 if self.sound else TOLERANCE * self._scale(slope, boxes, n)
+        threshold = 0.0 if self.sound else TOLERANCE * size
         by_clause: Any = (lower > threshold).reshape(n, *self.rows).any(-1)  # [n, clauses] proved
         still = ~by_clause.all(1)
         lo, hi = lows[:n][still], highs[:n][still]
@@ -68,11 +68,6 @@ class InputSplit:
             return None
         corner = np.where(slope[still][rows, np.where(wanted, lower[still], np.inf).argmin(1)] > 0, lo, hi)
         return np.concatenate([0.5 * (lo + hi), corner])
-
-    def _scale(self, slope: np.ndarray, boxes: Any, n: int) -> np.ndarray:
-        """[n, S] how large the numbers are that a bound was summed from."""
-        x = np.maximum(np.abs(boxes.lo[:n]), np.abs(boxes.hi[:n]))
-        return np.einsum("dsn,dn->ds", np.abs(slope), x) + np.abs(self.at)
 
     def _axis(self, score: np.ndarray, slope: np.ndarray, wanted: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
         """[n] which element is halved: the one to blame for most looseness; the linear bound's own where nothing is loose."""

@@ -7,6 +7,7 @@ import numpy as np
 
 from ..bound._branch_neuron import Grown, Root, bound_root, cut, grow
 from ..core._batch import pad_rows
+from ._leaves import decided
 from ._question import TOLERANCE, Case, Question
 
 _bound_root = jax.jit(bound_root, static_argnums=1, static_argnames=("steps", "open", "sound", "budget"))
@@ -23,7 +24,7 @@ class NeuronSplit:
         self.lanes: Any = None
         self.bound = np.zeros(0, np.float32)
         self.clause = np.zeros(0, int)
-        self.stuck = 0  # subproblems with nothing left to cut, and open
+        self.stuck = 0  # leaves that neither their linear program nor a replayed point decided
         self.batch = 1
 
     @property
@@ -38,7 +39,7 @@ class NeuronSplit:
             steps=steps, open=256, sound=self.sound, budget=self.budget,
         )  # fmt: skip
         lower = np.asarray(found.lower)
-        proved = (lower > self._threshold(lower)).any(1)
+        proved = (lower > self._threshold(found.size)).any(1)
         left = np.flatnonzero(~proved)
         self.clause, self.bound = left, lower.max(1)[left]
         self.lanes = jax.tree.map(lambda v: np.asarray(v)[left], found.lanes)
@@ -46,8 +47,8 @@ class NeuronSplit:
         self.batch = int(np.clip(self.budget // (4 * 40 * max(numbers, 1)), 4, 128))
         return proved
 
-    def _threshold(self, lower: np.ndarray) -> Any:
-        return 0.0 if self.sound else TOLERANCE * np.maximum(1.0, np.abs(lower))
+    def _threshold(self, size: Any) -> Any:
+        return 0.0 if self.sound else TOLERANCE * np.asarray(size)
 
     def round(self) -> np.ndarray | None:
         """Bounds a batch of subproblems, cuts what stays open; returns points worth trying as counterexamples."""
@@ -64,9 +65,14 @@ class NeuronSplit:
         )  # fmt: skip
         lower, element = np.asarray(found.lower), np.asarray(found.element)
         self.done += n
-        proved = (lower > self._threshold(lower)).any(1)[:n]
+        proved = (lower > self._threshold(found.size)).any(1)[:n]
         keep = np.flatnonzero(~proved)
-        self.stuck += int(np.sum(element[keep] < 0))
+        points = np.asarray(found.corner)[keep]
+        for i in keep[element[keep] < 0]:
+            lane = jax.tree.map(lambda v, i=i: np.asarray(v[i]), found.lanes)
+            leaf = decided(self.question, case, lane, case.spec[clause[i]], case.at[clause[i]], sound=self.sound, budget=self.budget)
+            self.stuck += not leaf.proved
+            points = points if leaf.proved or leaf.point is None else np.concatenate([leaf.point[None].astype(np.float32), points])
         keep = keep[element[keep] >= 0]
         children = _cut(found.lanes, found.element, found.point)
         both = np.concatenate([keep, keep + batch])
@@ -74,4 +80,4 @@ class NeuronSplit:
         worst = lower.max(1)
         self.bound = np.concatenate([self.bound[rest], worst[keep], worst[keep]])
         self.clause = np.concatenate([self.clause[rest], clause[keep], clause[keep]])
-        return np.asarray(found.corner)[:n][~proved] if (~proved).any() else None
+        return points if len(points) else None

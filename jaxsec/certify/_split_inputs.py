@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..bound._branch_input import Bounded, Boxes, bound_boxes, layers
-from ..core._batch import pad_rows
+from ..core._batch import pad_rows, take_leaves
+from ._pool import Pool
 from ._question import TOLERANCE, Case, Question
 
 _BATCHES = (32, 512)  # two compiled sizes
@@ -22,36 +23,26 @@ class InputSplit:
     def __init__(self, question: Question, case: Case, *, sound: bool, budget: int):
         self.question, self.case, self.sound, self.budget = question, case, sound, budget
         shapes = layers(question.model, question.shape, jnp.float32)
-        self.lo, self.hi = case.lo[None], case.hi[None]
-        self.known: Any = tuple((np.full((1, *s), -np.inf, np.float32), np.full((1, *s), np.inf, np.float32)) for s in shapes)
-        self.bound = np.full(1, -np.inf, np.float32)
+        known: Any = tuple((np.full((1, *s), -np.inf, np.float32), np.full((1, *s), np.inf, np.float32)) for s in shapes)
+        self.pool = Pool()
+        self.pool.put(Boxes(case.lo[None], case.hi[None], known), np.full(1, -np.inf, np.float32))  # pyright: ignore[reportArgumentType]
         self.done = 0
         clauses, m, k = case.spec.shape
         self.spec, self.at = case.spec.reshape(-1, k), case.at.reshape(-1)
         self.rows = (clauses, m)
 
-    @property
-    def open(self) -> int:
-        return len(self.lo)
-
     def round(self) -> np.ndarray | None:
         """Bounds a batch of boxes, halves what stays open; returns points worth trying as counterexamples."""
-        batch = _BATCHES[0] if len(self.lo) <= _BATCHES[0] else _BATCHES[1]
-        n = min(batch, len(self.lo))
-        order = np.argsort(self.bound, kind="stable") if len(self.lo) <= _WIDE else np.arange(len(self.lo))[::-1]
-        take, rest = order[:n], np.sort(order[n:])
-        index = pad_rows(take, batch)
-        lows: Any
-        highs: Any
-        lows, highs = self.lo[index], self.hi[index]
-        boxes: Any = Boxes(lows, highs, jax.tree.map(lambda v: v[index], self.known))
+        batch = _BATCHES[0] if len(self.pool) <= _BATCHES[0] else _BATCHES[1]
+        n = min(batch, len(self.pool))
+        boxes = take_leaves(self.pool.take(n, newest=len(self.pool) > _WIDE), pad_rows(np.arange(n), batch), n)
         found: Bounded = _bounded(self.question.model, self.question.shape, boxes, self.spec, self.at, sound=self.sound, budget=self.budget)
         lower, size, slope, score = (np.asarray(v)[:n] for v in (found.lower, found.size, found.slope, found.score))
         self.done += n
         threshold = 0.0 if self.sound else TOLERANCE * size
         by_clause: Any = (lower > threshold).reshape(n, *self.rows).any(-1)  # [n, clauses] proved
         still = ~by_clause.all(1)
-        lo, hi = lows[:n][still], highs[:n][still]
+        lo, hi = boxes.lo[:n][still], boxes.hi[:n][still]
         known = jax.tree.map(lambda v: np.asarray(v)[:n][still], found.known)
         worst = np.where(by_clause, np.inf, lower.reshape(n, *self.rows).max(-1)).min(1)[still]
         wanted = np.repeat(~by_clause[still], self.rows[1], axis=1)  # rows of open clauses
@@ -60,10 +51,8 @@ class InputSplit:
         middle = 0.5 * (lo[rows, axis] + hi[rows, axis])
         below, above = hi.copy(), lo.copy()
         below[rows, axis] = above[rows, axis] = middle
-        self.lo = np.concatenate([self.lo[rest], lo, above])
-        self.hi = np.concatenate([self.hi[rest], below, hi])
-        self.known = jax.tree.map(lambda old, new: np.concatenate([old[rest], new, new]), self.known, known)
-        self.bound = np.concatenate([self.bound[rest], worst, worst])
+        self.pool.put(Boxes(lo, below, known), worst)
+        self.pool.put(Boxes(above, hi, known), worst)
         if not len(lo):
             return None
         corner = np.where(slope[still][rows, np.where(wanted, lower[still], np.inf).argmin(1)] > 0, lo, hi)

@@ -6,8 +6,9 @@ import jax
 import numpy as np
 
 from ..bound._branch_neuron import Grown, Root, bound_root, cut, grow
-from ..core._batch import pad_rows
+from ..core._batch import pad_rows, take_leaves
 from ._leaves import decided
+from ._pool import Pool
 from ._question import TOLERANCE, Case, Question
 
 _bound_root = jax.jit(bound_root, static_argnums=1, static_argnames=("steps", "open", "sound", "budget"))
@@ -21,15 +22,9 @@ class NeuronSplit:
     def __init__(self, question: Question, case: Case, *, sound: bool, budget: int):
         self.question, self.case, self.sound, self.budget = question, case, sound, budget
         self.done = 0
-        self.lanes: Any = None
-        self.bound = np.zeros(0, np.float32)
-        self.clause = np.zeros(0, int)
+        self.pool = Pool()  # of (lane, clause)
         self.stuck = 0  # leaves that neither their linear program nor a replayed point decided
         self.batch = 1
-
-    @property
-    def open(self) -> int:
-        return len(self.bound)
 
     def root(self, steps: int) -> np.ndarray:
         """[C] whether each clause is proved by CROWN (`steps` 0) or alpha-CROWN; what is not becomes a subproblem."""
@@ -41,9 +36,10 @@ class NeuronSplit:
         lower = np.asarray(found.lower)
         proved = (lower > self._threshold(found.size)).any(1)
         left = np.flatnonzero(~proved)
-        self.clause, self.bound = left, lower.max(1)[left]
-        self.lanes = jax.tree.map(lambda v: np.asarray(v)[left], found.lanes)
-        numbers = sum(int(np.prod(v.shape[1:])) for v in jax.tree.leaves(self.lanes))
+        lanes = jax.tree.map(lambda v: np.asarray(v)[left], found.lanes)
+        self.pool = Pool()
+        self.pool.put((lanes, left), lower.max(1)[left])
+        numbers = sum(int(np.prod(v.shape[1:])) for v in jax.tree.leaves(lanes))
         self.batch = int(np.clip(self.budget // (4 * 40 * max(numbers, 1)), 4, 128))
         return proved
 
@@ -52,13 +48,10 @@ class NeuronSplit:
 
     def round(self) -> np.ndarray | None:
         """Bounds a batch of subproblems, cuts what stays open; returns points worth trying as counterexamples."""
-        batch = self.batch if self.open > min(8, self.batch) else min(8, self.batch)
-        n = min(batch, self.open)
-        order = np.argsort(self.bound, kind="stable")
-        take, rest = order[:n], np.sort(order[n:])
-        index = pad_rows(take, batch)
-        lanes = jax.tree.map(lambda v: v[index], self.lanes)
-        case, clause = self.case, self.clause[index]
+        batch = self.batch if len(self.pool) > min(8, self.batch) else min(8, self.batch)
+        n = min(batch, len(self.pool))
+        lanes, clause = take_leaves(self.pool.take(n), pad_rows(np.arange(n), batch), n)
+        case = self.case
         found: Grown = _grow(
             self.question.model, self.question.shape, case.lo, case.hi, lanes, case.spec[clause], case.at[clause],
             steps=15, tries=4, sound=self.sound, budget=self.budget,
@@ -75,9 +68,6 @@ class NeuronSplit:
             points = points if leaf.proved or leaf.point is None else np.concatenate([leaf.point[None].astype(np.float32), points])
         keep = keep[element[keep] >= 0]
         children = _cut(found.lanes, found.element, found.point)
-        both = np.concatenate([keep, keep + batch])
-        self.lanes = jax.tree.map(lambda old, new: np.concatenate([old[rest], np.asarray(new)[both]]), self.lanes, children)
-        worst = lower.max(1)
-        self.bound = np.concatenate([self.bound[rest], worst[keep], worst[keep]])
-        self.clause = np.concatenate([self.clause[rest], clause[keep], clause[keep]])
+        both, worst = np.concatenate([keep, keep + batch]), lower.max(1)
+        self.pool.put((jax.tree.map(lambda v: np.asarray(v)[both], children), np.tile(clause[keep], 2)), np.tile(worst[keep], 2))
         return points if len(points) else None

@@ -146,7 +146,7 @@ class _Run:
 
     def _until_closed(self, split: InputSplit | NeuronSplit, method: str) -> str:
         before = self.branches
-        while split.open:
+        while len(split.pool):
             if self.late():
                 raise _Done("timeout", method)
             points = split.round()
@@ -159,6 +159,6 @@ class _Run:
         return method
 
     def _tell(self, split: InputSplit | NeuronSplit, method: str) -> None:
-        self.margin = float(split.bound.min()) if len(split.bound) else self.margin
+        self.margin = float(split.pool.bound.min()) if len(split.pool) else self.margin
         if self.on_event is not None:
-            self.on_event("bound", {"open": split.open, "done": self.branches, "bound": self.margin, "method": method})
+            self.on_event("bound", {"open": len(split.pool), "done": self.branches, "bound": self.margin, "method": method})

@@ -77,10 +77,10 @@ def test_splitting_alone_finds_no_proof_where_there_is_none(inside: bool) -> Non
     if isinstance(split, NeuronSplit):
         assert not split.root(0).all()
     for _ in range(12):
-        if split.open == 0:
+        if not len(split.pool):
             break
         split.round()
-    assert split.open or (isinstance(split, NeuronSplit) and split.stuck)
+    assert len(split.pool) or (isinstance(split, NeuronSplit) and split.stuck)
 
 
 def test_all_rows_of_a_clause_must_hold() -> None:
@@ -138,7 +138,7 @@ def test_never_unsat_where_a_witness_is_known(family: str) -> None:
             assert not split.root(0).all(), key
         else:
             split.round()
-            assert split.open, key
+            assert len(split.pool), key
 
 
 @pytest.mark.slow

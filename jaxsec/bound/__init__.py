@@ -12,3 +12,5 @@ from ._method import CROWN as CROWN
 from ._method import CROWNIBP as CROWNIBP
 from ._method import IBP as IBP
 from ._method import BoundMethod as BoundMethod
+from ._names import by_name as by_name
+from ._names import wrong_names as wrong_names

@@ -5,6 +5,7 @@
 """
 
 from ._alpha import AlphaCROWN as AlphaCROWN
+from ._cost import walks as walks
 from ._door import Interval as Interval
 from ._door import bound as bound
 from ._graph import UnsupportedPrimitive as UnsupportedPrimitive

@@ -95,13 +95,13 @@ def share(text: str | None, name: str) -> float | None:
     return value
 
 
-def methods(text: str, name: str) -> tuple[str, ...]:
-    """`ibp,crown` -> the names of two bound methods."""
+def methods(text: str, name: str, more: str = "") -> tuple[str, ...]:
+    """`ibp,crown` -> the names of two bound methods. `more` are words that the option takes besides, for its message."""
     from ..bound import wrong_names
 
     names = tuple(word.strip().lower() for word in text.split(","))
     if wrong := wrong_names(names):
-        raise ValueError(f"{name} is {text!r}; {wrong}.")
+        raise ValueError(f"{name} is {text!r}; {wrong}{more}.")
     return names
 
 

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from ._chart import NARROW, WIDE, Chart, chart_of
-from ._sandwich_text import sandwich_said, sandwich_table
+from ._sandwich_text import point_at, sandwich_said, sandwich_table
 from ._text import sweep_said, sweep_table
 from ._theme import FIRST, MUTED, SECOND, THIRD
 
@@ -33,8 +33,8 @@ def _sandwich(data: dict[str, Any]) -> Chart:
 
     ends = [f"at eps {p['eps']:.4g} from {100 * p['certified']['value']:.1f} to {100 * p['attacked']['value']:.1f} %" for p in points]
     alt = f"Two falling lines with true robust accuracy between them: {ends[0]}, {ends[-1]}. "
-    at = next(p for p in points if p["eps"] == eps)
-    alt += f"At the audited eps {eps:.4g} {100 * at['undecided']['value']:.1f} % of rows are undecided."
+    left = point_at(data["probes"]["certify"], eps)["undecided"]["value"]
+    alt += f"At the audited eps {eps:.4g} {100 * left:.1f} % of rows are undecided."
     chart = chart_of("curve", "Certified and attacked accuracy against the budget", alt, draw, WIDE, *sandwich_table(data), narrow=NARROW)
     return dataclasses.replace(chart, said=sandwich_said(data))
 

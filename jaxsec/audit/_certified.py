@@ -31,6 +31,8 @@ def certified(subject: Subject, report: Progress, state: str | None) -> Outcome:
     plan, n = subject.plan, len(subject.y)
     if subject.model.stochastic:
         raise Unable("the model draws random numbers, and a bound is about one function")
+    if subject.x.dtype not in (np.float32, np.float64):
+        raise Unable(f"the rows are {subject.x.dtype}, and only float32 and float64 can be bounded")
     with _noted():
         ladder, note = _ladder(subject)
     multiples = np.array(sorted({0.0, 1.0, *plan.sweep}), np.float64) if subject.eps else np.zeros(1)

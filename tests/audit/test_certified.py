@@ -162,6 +162,13 @@ def test_what_cannot_be_certified_is_said_and_attacked_all_the_same(sick: str, m
     assert line in [n["message"]["text"] for n in notes]
 
 
+def test_half_precision_is_not_certified() -> None:
+    model, x, y = subject_of()
+    plan = tiny_plan(probes=("clean", "certify"))
+    data = audit(model, (x.astype(np.float16), y), threat=THREAT, key=jax.random.key(0), plan=plan).data
+    assert data["skipped"]["certify"] == "the rows are float16, and only float32 and float64 can be bounded"
+
+
 def test_a_full_disk_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: Any, **more: Any) -> Any:
         raise OSError(28, "No space left on device")

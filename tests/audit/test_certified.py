@@ -153,8 +153,9 @@ def test_what_cannot_be_certified_is_said_and_attacked_all_the_same(sick: str, m
     else:
         words = "certification failed (TypeError: what is this)"
         monkeypatch.setattr(probe, "certify", raises(TypeError("what is this")))
-    data = audited(tiny_plan(probes=("clean", "sweep", "certify")), model).data
-    assert words in data["skipped"]["certify"] and "certify" not in data["probes"] and "worst_case" in data["probes"]
+    other = "noise" if sick == "stochastic" else "sweep"  # an attack on a model that draws takes long to compile
+    data = audited(tiny_plan(probes=("clean", other, "certify")), model).data
+    assert words in data["skipped"]["certify"] and "certify" not in data["probes"] and other in data["probes"]
     assert "JSX-CER-001" not in [f["id"] for f in data["findings"]] and not any("undecided row" in limit for limit in data["limits"])
     line = f"The probe “certify” did not run: {data['skipped']['certify']}."
     assert words in markdown_of(data).replace("\\", "") and words in html_of(data)

@@ -6,14 +6,16 @@ import errno
 import hashlib
 import json
 import os
+import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from ..core._check import constants_of
 from ._record import Record
 
 VERSION = 2
@@ -34,10 +36,14 @@ def fingerprint(*parts: Any) -> str:
     return digest.hexdigest()
 
 
+def of_programs(settings: str, programs: Sequence[Any]) -> tuple[list[Any], np.ndarray]:
+    """Parts for `fingerprint`: arrays that closed jaxprs hold, and their text; a function may keep its name and change its body."""
+    text = re.sub(r" at 0x[0-9a-f]+", "", "\n".join([settings, *map(str, programs)]))
+    return [c for program in programs for c in constants_of(program)], np.frombuffer(text.encode(), np.uint8)
+
+
 def _plain(part: Any) -> str:
     """The static side of a tree without memory addresses, which change from process to process."""
-    import re
-
     return re.sub(r" at 0x[0-9a-f]+|object at \S+", "", str(jax.tree.structure(part)))
 
 

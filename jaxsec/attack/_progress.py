@@ -9,10 +9,12 @@ Report = Callable[[str, float, int], None]
 
 
 @contextmanager
-def progress(choice: bool | Report | None) -> Iterator[Report]:
+def progress(choice: bool | Report | None, word: str = "standing") -> Iterator[Report]:
     """Yields `report(stage, fraction done, rows still robust)`.
 
-    Args: choice: a function gets every report; True shows a bar; None shows one on a terminal once 3 s have passed; False none.
+    Args:
+      choice: a function gets every report; True shows a bar; None shows one on a terminal once 3 s have passed; False none.
+      word: what the rows that a report counts are.
     """
     if callable(choice):
         yield choice
@@ -31,7 +33,7 @@ def progress(choice: bool | Report | None) -> Iterator[Report]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.fields[live]} standing"),
+        TextColumn(f"{{task.fields[live]}} {word}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )

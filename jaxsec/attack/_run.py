@@ -1,7 +1,6 @@
 """One eager attack from clean evaluation to record: chunks, live rows in power-of-two batches, pauses, resumable state."""
 
 import os
-import re
 from functools import partial
 from typing import Any
 
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..core._batch import bucket, pad_rows, take_leaves, take_rows
-from ..core._check import constants_of, program_of
+from ..core._check import program_of
 from ..core._keys import fold, row_keys
 from ..core._model import Model
 from ..core._result import Status
@@ -18,7 +17,7 @@ from ..core._rewrite import untuned
 from ..core._working_set import rows_in_cache
 from ..threat import Threat
 from ..threat._rows import working_dtype
-from ._checkpoint import Checkpoint, Cursor, fingerprint, held
+from ._checkpoint import Checkpoint, Cursor, fingerprint, held, of_programs
 from ._method import Method, Track
 from ._problem import Problem
 from ._progress import Report, progress
@@ -205,12 +204,10 @@ class Run:
         from .. import __version__
 
         settings = repr((__version__, self.targeted, self.draws, self.n_classes, self.stages))
-        # the programs too, of the model and of one step of each stage: a function may keep its name and change its body
+        # the programs too, of the model and of one step of each stage
         programs = [program_of(untuned(self.model), self.x)] + [self._program(method) for _, method in self.stages]
-        constants = [c for program in programs for c in constants_of(program)]
-        text = re.sub(r" at 0x[0-9a-f]+", "", "\n".join([settings, *map(str, programs)]))
         leaves = [method for _, method in self.stages]
-        return fingerprint(self.model, self.x, self.y, self.threat, self.keys, leaves, constants, np.frombuffer(text.encode(), np.uint8))
+        return fingerprint(self.model, self.x, self.y, self.threat, self.keys, leaves, *of_programs(settings, programs))
 
     def _program(self, method: Method) -> Any:
         problem = self.problem(np.arange(min(len(self.y), 1)), size=1)

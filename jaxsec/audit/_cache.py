@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ._probes import Outcome
+from ._subject import Outcome
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,35 +1,12 @@
-"""Charts of a report as SVG text: the same JSON gives the same bytes.
-
-matplotlib is used through `Figure` alone: no pyplot, so no global figures and no display.
-"""
+"""Charts of a report as SVG text: the same JSON gives the same bytes."""
 
 import dataclasses
-import io
-from collections.abc import Callable
 from typing import Any
 
-from ._text import CLASSES_SAID, answers_said, percent, sweep_said, sweep_table
-from ._theme import FIRST, INK, MUTED, SECOND, STYLE, themed
-
-# Inches: the page's whole width, and a phone's, where a letter of 10 points is about 10 pixels high.
-WIDE, NARROW = (10.4, 4.2), (4.3, 4.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Chart:
-    """`svg` has a title and a description for readers who do not see it; `rows` are its numbers as a table under `columns`.
-
-    A chart too wide for a phone has a second drawing, `narrow`, in which letters keep their size. `said` is a sentence to print below.
-    """
-
-    key: str
-    title: str
-    alt: str
-    svg: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    narrow: str = ""
-    said: str = ""
+from ._chart import Chart, chart_of
+from ._chart_curve import accuracy_curve
+from ._text import CLASSES_SAID, answers_said, percent
+from ._theme import FIRST, INK, MUTED, SECOND, STYLE
 
 
 def charts_of(data: dict[str, Any]) -> list[Chart]:
@@ -40,58 +17,6 @@ def charts_of(data: dict[str, Any]) -> list[Chart]:
     style: Any = STYLE  # matplotlib types its keys as literals
     with rc_context(style):
         return [chart for maker in makers if (chart := maker(data)) is not None]
-
-
-def accuracy_curve(data: dict[str, Any]) -> Chart | None:
-    """Robust accuracy against the budget, with its interval and the audited budget marked."""
-    sweep = data["probes"].get("sweep")
-    if not sweep:
-        return None
-    points, eps, norm = sweep["points"], data["threat"]["eps"], data["threat"]["norm"]
-    x = [p["eps"] for p in points]
-    y = [100 * p["robust"]["value"] for p in points]
-    low, high = ([100 * p["robust"]["interval"][i] for p in points] for i in (0, 1))
-
-    def draw(ax: Any) -> None:
-        ax.fill_between(x, low, high, color=FIRST, alpha=0.18, linewidth=0)
-        ax.plot(x, y, color=FIRST, marker="o", markersize=4, linewidth=1.8, label="PGD, at this or a smaller budget")
-        ax.axvline(eps, color=MUTED, linewidth=1, linestyle="--")
-        left = eps > 0.7 * max(x)
-        ax.annotate(
-            f"eps {eps:.4g}",
-            (eps, 101),
-            color=MUTED,
-            ha="right" if left else "left",
-            xytext=(-4 if left else 4, 0),
-            textcoords="offset points",
-        )
-        if worst := data["probes"].get("worst_case"):
-            v, (a, b) = worst["robust"]["value"], worst["robust"]["interval"]
-            ax.errorbar(
-                [eps],
-                [100 * v],
-                yerr=[[100 * (v - a)], [100 * (b - v)]],
-                color=SECOND,
-                marker="D",
-                markersize=5,
-                capsize=3,
-                linestyle="none",
-            )
-            ax.plot([], [], color=SECOND, marker="D", markersize=5, linestyle="none", label="all attacks at the audited eps")
-        ax.set_ylim(-2, 108)
-        ax.set_xlim(left=min(x), right=max(max(x), 1e-9) * 1.02)
-        ax.set_yticks(range(0, 101, 20))
-        ax.set_xlabel(f"eps ({norm}, input units)")
-        ax.set_ylabel("robust accuracy, %")
-        if ax.figure.get_figwidth() < WIDE[0]:
-            ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=1)
-            ax.locator_params(axis="x", nbins=5)
-        else:
-            ax.legend(loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=2)
-
-    alt = f"Line chart. Robust accuracy falls from {y[0]:.1f} % at eps {x[0]:.4g} to {y[-1]:.1f} % at eps {x[-1]:.4g}."
-    chart = _chart("curve", "Robust accuracy against the budget", alt, draw, WIDE, *sweep_table(data), narrow=NARROW)
-    return dataclasses.replace(chart, said=sweep_said(data))
 
 
 def class_bars(data: dict[str, Any]) -> Chart | None:
@@ -127,7 +52,7 @@ def class_bars(data: dict[str, Any]) -> Chart | None:
     alt += f"{percent(worst['robust'])} under attack."
     rows = tuple((label(c), percent(c["clean"]), percent(c["robust"]), str(c["robust"]["n"])) for c in shown)
     title = "Accuracy of each class" if len(shown) == len(classes) else f"Accuracy of the {len(shown)} weakest of {len(classes)} classes"
-    chart = _chart("classes", title, alt, draw, (5.0, 4.3), ("class", "clean", "under attack", "rows"), rows)
+    chart = chart_of("classes", title, alt, draw, (5.0, 4.3), ("class", "clean", "under attack", "rows"), rows)
     return dataclasses.replace(chart, said=CLASSES_SAID)
 
 
@@ -160,7 +85,7 @@ def confusion(data: dict[str, Any]) -> Chart | None:
     alt = f"Confusion table of {k} classes under attack. Most frequent error: class {top[1]} answered as {top[2]}, {top[0]} rows."
     columns = ("true class", *(f"as {j}" for j in range(k)))
     rows = tuple((str(i), *(str(n) for n in row)) for i, row in enumerate(counts))
-    chart = _chart("confusion", "Answers under attack", alt, draw, (5.0, 4.3), columns, rows)
+    chart = chart_of("confusion", "Answers under attack", alt, draw, (5.0, 4.3), columns, rows)
     return dataclasses.replace(chart, said=answers_said(data))
 
 
@@ -181,7 +106,7 @@ def distance_cdf(data: dict[str, Any]) -> Chart | None:
     n = probe["within_eps"]["n"]
     middle = "no median" if median is None else f"the median distance is {median:.4g}"
     alt = f"Cumulative curve over {n} correctly classified rows; {middle}; within eps: {percent(probe['within_eps'])}."
-    return _chart(
+    return chart_of(
         "distance",
         "Distance to the nearest adversarial input",
         alt,
@@ -205,7 +130,7 @@ def query_cdf(data: dict[str, Any]) -> Chart | None:
 
     rate = probe["success_rate"]
     alt = f"Cumulative curve over {rate['n']} correctly classified rows; the attack broke {percent(rate)}."
-    return _chart(
+    return chart_of(
         "queries", "Queries until a black-box success", alt, draw, (5.0, 3.3), ("queries", "share of rows"), _points(probe["curve"])
     )
 
@@ -223,27 +148,3 @@ def _points(curve: list[list[float]]) -> tuple[tuple[str, ...], ...]:
     every = max(1, len(curve) // 12)
     kept = curve[::every] + ([curve[-1]] if (len(curve) - 1) % every else [])
     return tuple((f"{v:.5g}", f"{100 * s:.1f} %") for v, s in kept)
-
-
-def _chart(
-    key: str,
-    title: str,
-    alt: str,
-    draw: Callable[[Any], None],
-    size: tuple[float, float],
-    columns: tuple[str, ...],
-    rows: tuple[tuple[str, ...], ...],
-    narrow: tuple[float, float] | None = None,
-) -> Chart:
-    drawn = themed(_drawn(draw, size), key, title, alt)
-    return Chart(key, title, alt, drawn, columns, rows, themed(_drawn(draw, narrow), f"{key}-narrow", title, alt) if narrow else "")
-
-
-def _drawn(draw: Callable[[Any], None], size: tuple[float, float]) -> str:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=size, layout="constrained")
-    draw(figure.add_subplot())
-    out = io.StringIO()
-    figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return out.getvalue()

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from ..attack._square import image_axes
-from ._numbers import wrong_clean
-from ._probes import Outcome, Subject
+from ._sandwich import wrong_clean
+from ._subject import Outcome, Subject
 
 LARGEST_SIDE = 64
 

@@ -9,8 +9,8 @@ from ..threat import Ball
 from ._environment import hash_of
 from ._finding import Finding
 from ._plan import Plan
-from ._probes import Subject
 from ._standards import FAMILIES
+from ._subject import Subject
 
 LIMITS = (
     "Robust accuracy found by attacks is an upper bound: a better attack can only lower it. Only a certificate gives a lower bound.",
@@ -18,6 +18,11 @@ LIMITS = (
     "Intervals cover which rows were drawn. They do not cover a shift of the data, mislabelled rows or attacks that were not run.",
     "A family marked NOT TESTED was not looked at; nothing follows about it.",
     "Evidence relevant to Article 15(5) of the EU AI Act for the families tested; no statement of compliance.",
+)
+
+CERTIFIED = (
+    "Certified accuracy is a lower bound: no input of the threat set turns a certified row. With the precision highest that holds up to "
+    "float32 rounding, with sound it is counted. An undecided row was neither broken nor proved, and may be either."
 )
 
 

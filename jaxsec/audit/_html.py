@@ -8,6 +8,7 @@ import numpy as np
 
 from ._charts import charts_of
 from ._examples import decode
+from ._sandwich_text import sandwich_shares, skipped_said
 from ._text import examples_said, limited_said, noise_said, resumed_said, rows_said, runs_of, valued
 
 LIMIT = 3 * 1024 * 1024
@@ -27,7 +28,7 @@ def html_of(data: dict[str, Any]) -> str:
     loader = Environment(
         loader=PackageLoader("jaxsec.audit", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    loader.filters["valued"] = valued
+    loader.filters |= {"valued": valued, "whole": _whole}
     page = loader.get_template("report.html.j2").render(
         data=data,
         charts=[(c, Markup(c.svg), Markup(c.narrow)) for c in charts],
@@ -35,6 +36,8 @@ def html_of(data: dict[str, Any]) -> str:
         examples_said=examples_said(data) if data["examples"] else "",
         rows_said=rows_said(data),
         limited=limited_said(data),
+        sandwich=sandwich_shares(data),
+        skipped=skipped_said(data),
         noise_said=noise_said(data["probes"]["noise"]) if "noise" in data["probes"] else "",
         attacks=attacks_of(data),
         settings=settings_of(data),
@@ -86,6 +89,11 @@ def settings_of(data: dict[str, Any]) -> list[tuple[str, list[tuple[str, str]]]]
         if isinstance(probe, dict) and "settings" in probe:
             groups.append((f"Probe: {name}", [("wall time", f"{probe['wall_s']:.1f} s"), *_pairs(probe["settings"])]))
     return groups
+
+
+def _whole(cell: str) -> str:
+    """A cell of numbers that a narrow column breaks between a value and its interval only."""
+    return cell.replace(", ", ",\u00a0").replace(" %", "\u00a0%")
 
 
 def _pairs(values: dict[str, Any]) -> list[tuple[str, str]]:

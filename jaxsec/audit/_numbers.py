@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from ._probes import Outcome, Subject
+from ._sandwich import broken_within, sandwich_of, wrong_clean
 from ._statistics import share
+from ._subject import Outcome, Subject
 
 CURVE_POINTS = 128
 MOST_CLASSES = 50
@@ -19,7 +20,7 @@ def numbers_of(subject: Subject, outcomes: Mapping[str, Outcome]) -> dict[str, A
     out: dict[str, Any] = {"clean": {"accuracy": share(~wrong, c), "nonfinite_rows": int((~outcomes["clean"].arrays["finite"]).sum())}}
     out["clean"]["majority_share"] = float(np.bincount(subject.y).max() / len(subject.y))
     out["clean"]["classes_present"] = len(np.unique(subject.y))
-    broken, by = broken_at_eps(subject, outcomes)
+    broken, by = broken_within(subject, outcomes, subject.eps)
     if "noise" in outcomes:
         hits = outcomes["noise"].arrays["wrong"]
         out["noise"] = {"one_draw": share(~(hits[0] | wrong), c), "all_draws": share(~(hits.any(axis=0) | wrong), c), "draws": len(hits)}
@@ -46,6 +47,8 @@ def numbers_of(subject: Subject, outcomes: Mapping[str, Outcome]) -> dict[str, A
             "median": median if np.isfinite(median) else None,
             "curve": cdf(d),
         }
+    if "certify" in outcomes:
+        out["certify"] = sandwich_of(subject, outcomes)
     if by:
         out["worst_case"] = {
             "robust": share(~broken, c),
@@ -55,31 +58,6 @@ def numbers_of(subject: Subject, outcomes: Mapping[str, Outcome]) -> dict[str, A
         out["classes"] = _classes(subject, wrong, broken)
         out["confusion"] = _confusion(subject, outcomes)
     return out
-
-
-def wrong_clean(subject: Subject, outcome: Outcome) -> np.ndarray:
-    """[N] rows that are wrong as they are; a row whose logits are not finite counts as wrong."""
-    return (outcome.arrays["predicted"] != subject.y) | ~outcome.arrays["finite"]
-
-
-def broken_at_eps(subject: Subject, outcomes: Mapping[str, Outcome]) -> tuple[np.ndarray, dict[str, Any]]:
-    """[N] rows that any attack broke within eps (rows wrong before included), and the same by probe; noise is no attack."""
-    by: dict[str, Any] = {}
-    if "attack" in outcomes:
-        by["attack"] = outcomes["attack"].arrays["success"]
-    if "sweep" in outcomes:
-        a = outcomes["sweep"].arrays
-        within = a["eps"] <= subject.eps
-        if within.any():
-            by["sweep"] = a["broken"][within].any(axis=0)
-    if "blackbox" in outcomes:
-        by["blackbox"] = outcomes["blackbox"].arrays["success"]
-    if "distance" in outcomes:
-        by["distance"] = outcomes["distance"].arrays["distance"] <= subject.eps
-    broken = wrong_clean(subject, outcomes["clean"])
-    for hit in by.values():
-        broken = broken | hit
-    return broken, by
 
 
 def _sweep(subject: Subject, outcome: Outcome, wrong: np.ndarray) -> list[dict[str, Any]]:

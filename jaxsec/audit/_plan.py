@@ -7,7 +7,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-PROBES = ("clean", "noise", "sweep", "attack", "blackbox", "distance")
+from ..bound import wrong_names
+
+PROBES = ("clean", "noise", "sweep", "attack", "blackbox", "distance", "certify")
 ATTACKS = ("standard", "plus", "rand")
 
 # Settings of a run that a plan file may also give; the command line has options of the same names.
@@ -20,7 +22,7 @@ class Plan:
 
     Args:
       preset: the name printed in the report; `Plan.preset_of("quick")` gives the values that belong to it.
-      probes: which of "clean", "noise", "sweep", "attack", "blackbox", "distance" run; "clean" always does.
+      probes: which of "clean", "noise", "sweep", "attack", "blackbox", "distance", "certify" run; "clean" always does.
       rows: rows audited, drawn at random from the data by the audit's key; 0 means all.
       confidence: of every interval.
       fail_under: least robust accuracy that passes, in [0, 1]; None means that no limit is checked.
@@ -30,6 +32,9 @@ class Plan:
         100, 5000 and 9 are AutoAttack as published, anything less is reported as reduced.
       blackbox_queries: queries per row of Square on its own.
       distance_steps: steps of FAB, which measures how far the nearest adversarial input is.
+      certify: names of the bound methods of the certified curve, from cheap to dear: "ibp", "crown-ibp", "crown", "alpha-crown"; none of
+        them, no curve; "auto": IBP, then CROWN, or CROWN-IBP for models on which CROWN would be dearer than the attacks.
+      certify_sound: count all rounding of floating point; about twice the work.
       examples: worst inputs shown. layout: "auto", "chw", "hwc" or "hw", of image rows. max_rows: rows worked on at once.
 
     Example:
@@ -53,6 +58,8 @@ class Plan:
     attack_targets: int = 9
     blackbox_queries: int = 1000
     distance_steps: int = 50
+    certify: tuple[str, ...] = ("auto",)
+    certify_sound: bool = False
     examples: int = 8
     layout: str = "auto"
     max_rows: int = 512
@@ -94,6 +101,12 @@ class Plan:
             raise ValueError(f"sweep is {list(self.sweep)}; the multiples of eps must rise and none may come twice.")
         if self.attack not in ATTACKS:
             raise ValueError(f"attack is {_shown(self.attack)}; allowed: {', '.join(ATTACKS)}.")
+        if not isinstance(self.certify, tuple):
+            raise ValueError(f'certify is {_shown(self.certify)}; a list is needed: ["ibp", "crown"], ["auto"], or [] for no certificates.')
+        if self.certify != ("auto",) and (wrong := wrong_names(self.certify)):
+            raise ValueError(f"certify is {_shown(self.certify)}; {wrong}.")
+        if not isinstance(self.certify_sound, bool):
+            raise ValueError(f"certify_sound is {_shown(self.certify_sound)}; true or false is needed.")
         if self.layout not in ("auto", "chw", "hwc", "hw"):
             raise ValueError(f"layout is {_shown(self.layout)}; allowed: auto, chw, hwc, hw.")
 

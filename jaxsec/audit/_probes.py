@@ -1,4 +1,7 @@
-"""Probes: pure functions from a subject (model, rows, threat, plan, key) to numbers. They judge nothing and write nothing."""
+"""Probes: pure functions from a subject (model, rows, threat, plan, key) to numbers. They judge nothing and write nothing.
+
+Attacks are here; `_certified` is the one that proves.
+"""
 
 import dataclasses
 import os
@@ -10,49 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..attack import FAB, PGD, AutoAttack, Method, Problem, Square, attack
-from ..core import AttackResult, Model, row_keys
+from ..core import AttackResult, row_keys
 from ..core._batch import bucket, pad_rows, take_leaves
 from ..core._keys import fold
-from ..threat import Ball
-from ._plan import Plan
-
-Progress = Callable[[str, float, int], None]
-Arrays = dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class Subject:
-    """What is audited: x [N, ...] float, y [N] int32, ids [N] the rows' places in the whole data set.
-
-    `layout` is that of the image rows, or None where rows are no images.
-    """
-
-    model: Model
-    x: np.ndarray
-    y: np.ndarray
-    ids: np.ndarray
-    threat: Ball
-    key: jax.Array
-    plan: Plan
-    n_classes: int
-    layout: str | None
-
-    @property
-    def eps(self) -> float:
-        return float(np.asarray(self.threat.eps))
-
-    def key_for(self, probe: str) -> jax.Array:
-        """A probe's own key: by name, so that leaving one probe out changes no other."""
-        return jax.random.fold_in(self.key, sum(b << (8 * i) for i, b in enumerate(probe.encode()[:4])))
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """A probe's arrays (one row per audited row), its settings for the record, and flags of the attack that ran."""
-
-    arrays: Arrays
-    settings: dict[str, Any]
-    flags: tuple[dict[str, Any], ...] = ()
+from ._certified import certified
+from ._subject import Outcome, Progress, Subject
 
 
 def _problems(subject: Subject, probe: str, x: np.ndarray) -> Any:
@@ -176,6 +141,7 @@ PROBE_FUNCTIONS: dict[str, Callable[[Subject, Progress, str | None], Outcome]] =
     "attack": worst,
     "blackbox": blackbox,
     "distance": distance,
+    "certify": certified,
 }
 
 

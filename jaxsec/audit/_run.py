@@ -18,19 +18,21 @@ from ..core import Model, as_key
 from ..core._check import check_batch
 from ..threat import Ball
 from ._cache import ProbeCache
+from ._certified import withheld
 from ._clock import Clock
 from ._environment import command_line, environment, model_facts
 from ._examples import examples_of
-from ._facts import LIMITS, coverage, data_facts, plain, plan_facts, threat_facts
+from ._facts import CERTIFIED, LIMITS, coverage, data_facts, plain, plan_facts, threat_facts
 from ._judge import findings_of, nothing_attacked, verdict_of
 from ._numbers import numbers_of
 from ._plan import PROBES, Plan
-from ._probes import PROBE_FUNCTIONS, Outcome, Subject
+from ._probes import PROBE_FUNCTIONS
 from ._report import SCHEMA_NAME, SCHEMA_VERSION, Report
 from ._scale import scale_findings
+from ._subject import Outcome, Subject, Unable
 
 # Share of the whole run's time, for the progress bar only.
-_WEIGHTS = {"clean": 1, "noise": 2, "sweep": 25, "attack": 50, "blackbox": 15, "distance": 15}
+_WEIGHTS = {"clean": 1, "noise": 2, "sweep": 25, "attack": 50, "blackbox": 15, "distance": 15, "certify": 15}
 
 
 def audit(
@@ -86,7 +88,7 @@ def audit(
     plan = plan or Plan()
     plan.check()
     subject, facts = _subject(model, data, threat, as_key(key), plan)
-    names = [p for p in PROBES if p in plan.probes or p == "clean"]
+    names = [p for p in PROBES if p == "clean" or (p in plan.probes and (p != "certify" or plan.certify))]
     skipped: dict[str, str] = {}
     if subject.layout is None and "blackbox" in names:
         names.remove("blackbox")
@@ -95,15 +97,20 @@ def audit(
         )
     folder = None if state is None else Path(state)
     with held(folder):
-        outcomes, walls, clock = _measured(subject, names, folder, progress, resumed)
-    numbers = numbers_of(subject, outcomes)
+        outcomes, walls, clock, unable = _measured(subject, names, folder, progress, resumed)
     flags = [f for o in outcomes.values() for f in o.flags]
+    if "certify" in outcomes and (reason := withheld(flags)):
+        unable["certify"] = reason
+    skipped |= unable
+    names = [name for name in names if name not in unable]
+    outcomes = {name: outcomes[name] for name in names}
+    numbers = numbers_of(subject, outcomes)
     more = scale_findings(subject.threat, subject.x.shape[1:], data)
     findings = findings_of(numbers, flags, eps=subject.eps, norm=subject.threat.norm, plan=plan, n_classes=subject.n_classes, more=more)
     nothing = nothing_attacked(numbers, subject.eps)
-    for name, wall in walls.items():
-        numbers[name]["wall_s"] = round(wall, 3)
-        numbers[name]["settings"] = outcomes[name].settings
+    for name, outcome in outcomes.items():
+        numbers[name]["wall_s"] = round(walls[name], 3)
+        numbers[name]["settings"] = outcome.settings
     record = {
         "schema": SCHEMA_NAME,
         "schema_version": SCHEMA_VERSION,
@@ -124,7 +131,7 @@ def audit(
         "findings": [f.to_json() for f in findings],
         "coverage": coverage(names, skipped, findings, nothing),
         "examples": examples_of(subject, outcomes),
-        "limits": list(LIMITS),
+        "limits": [*LIMITS, *([CERTIFIED] if "certify" in numbers else [])],
         "wall_s": round(clock.wall_s, 3),
     }
     return Report(plain(record))
@@ -136,17 +143,19 @@ def _measured(
     folder: Path | None,
     progress: bool | ProgressReport | None,
     resumed: Callable[[Sequence[str]], None] | None,
-) -> tuple[dict[str, Outcome], dict[str, float], Clock]:
-    """Each probe's outcome and seconds, taken from `folder` where a former run has finished it."""
+) -> tuple[dict[str, Outcome], dict[str, float], Clock, dict[str, str]]:
+    """Each probe's outcome and seconds, taken from `folder` where a former run has finished it, and why others could not run."""
     identity = _identity(subject)
-    cache, clock = ProbeCache(folder, identity), Clock(folder, identity)
+    caches, clock = {name: ProbeCache(folder, _own(identity, name, subject.plan)) for name in names}, Clock(folder, identity)
     if clock.resumed and resumed is not None:
-        resumed([name for name in names if cache.load(name) is not None])
+        resumed([name for name in names if caches[name].load(name) is not None])
     outcomes: dict[str, Outcome] = {}
     walls: dict[str, float] = {}
+    unable: dict[str, str] = {}
     with progress_bar(progress) as report:
         total, done = sum(_WEIGHTS[n] for n in names), 0.0
         for name in names:
+            cache = caches[name]
             saved = cache.load(name)
             if saved is None:
                 first, weight = done / total, _WEIGHTS[name] / total
@@ -155,13 +164,17 @@ def _measured(
                     clock.tick()
                     report(stage if stage == name else f"{name}: {stage}", first + fraction * weight, live)
 
-                with clock.probe(name):
-                    outcome = PROBE_FUNCTIONS[name](subject, inner, cache.attack_state(name))
+                try:
+                    with clock.probe(name):
+                        outcome = PROBE_FUNCTIONS[name](subject, inner, cache.attack_state(name))
+                except Unable as reason:
+                    unable[name] = str(reason)
+                    continue
                 saved = outcome, clock.of(name)
                 cache.save(name, *saved)
             outcomes[name], walls[name] = saved
             done += _WEIGHTS[name]
-    return outcomes, walls, clock
+    return outcomes, walls, clock, unable
 
 
 def _subject(model: Model, data: Any, threat: Ball, key: jax.Array, plan: Plan) -> tuple[Subject, dict[str, Any]]:
@@ -213,7 +226,13 @@ def _layout(row_shape: tuple[int, ...], plan: Plan, data: Any) -> str | None:
 
 
 def _identity(subject: Subject) -> str:
-    """Digest of what decides the outcomes; a limit, the confidence and the number of examples do not."""
-    plan = dataclasses.replace(subject.plan, probes=PROBES, fail_under=None, confidence=0.95, examples=0, preset="")
+    """Digest of what decides the outcomes; a limit, the confidence and the number of examples do not, for attacks nor what bounds do."""
+    said = {"fail_under": None, "confidence": 0.95, "examples": 0, "preset": "", "certify": (), "certify_sound": False}
+    plan = dataclasses.replace(subject.plan, probes=PROBES, **said)
     key = jax.random.key_data(subject.key)
     return fingerprint(subject.model, subject.x, subject.y, subject.ids, subject.threat, key, repr((__version__, plan)))
+
+
+def _own(identity: str, probe: str, plan: Plan) -> str:
+    """The identity of one probe's outcome: with other bound methods the attacks stay, the certificates do not."""
+    return fingerprint(identity, repr((plan.certify, plan.certify_sound))) if probe == "certify" else identity

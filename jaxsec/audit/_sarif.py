@@ -3,6 +3,7 @@
 import hashlib
 from typing import Any
 
+from ._sandwich_text import sandwich_shares, skipped_said
 from ._standards import ATLAS_VERSION, NIST_EDITION, OWASP_EDITION
 
 _LEVEL = {"high": "error", "medium": "warning", "low": "note", "info": "none"}
@@ -43,10 +44,12 @@ def sarif_of(data: dict[str, Any]) -> dict[str, Any]:
                             {"level": "note", "message": {"text": f"NOT TESTED: {c['title']} ({c['reason']})"}}
                             for c in data["coverage"]
                             if c["status"] == "NOT TESTED"
-                        ],
+                        ]
+                        + [{"level": "note", "message": {"text": line}} for line in skipped_said(data)],
                     }
                 ],
                 "properties": {k: data[k] for k in ("context", "key", "threat", "plan", "wall_s")}
+                | {name.split()[0].lower(): share for name, share, _ in sandwich_shares(data)}
                 | {"modelSha256": data["model"]["sha256"], "dataSha256": data["data"]["audited_sha256"]},
                 "results": [_result(f, order.index(f["id"]), data) for f in findings],
                 "columnKind": "utf16CodeUnits",

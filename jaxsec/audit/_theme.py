@@ -5,8 +5,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 # Stand-ins that matplotlib draws with; `themed` replaces them by CSS variables of the page.
-INK, MUTED, GRID, FIRST, SECOND = "#010101", "#020202", "#030303", "#040404", "#050505"
-_VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", FIRST: "series-1", SECOND: "series-2"}
+INK, MUTED, GRID, FIRST, SECOND, THIRD = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
+_VARIABLES = {INK: "ink", MUTED: "muted", GRID: "grid", FIRST: "series-1", SECOND: "series-2", THIRD: "series-3"}
 STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "jaxsec",

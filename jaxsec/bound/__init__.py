@@ -5,6 +5,7 @@
 """
 
 from ._alpha import AlphaCROWN as AlphaCROWN
+from ._cost import walks as walks
 from ._door import Interval as Interval
 from ._door import bound as bound
 from ._graph import UnsupportedPrimitive as UnsupportedPrimitive
@@ -12,3 +13,5 @@ from ._method import CROWN as CROWN
 from ._method import CROWNIBP as CROWNIBP
 from ._method import IBP as IBP
 from ._method import BoundMethod as BoundMethod
+from ._names import by_name as by_name
+from ._names import wrong_names as wrong_names

@@ -184,7 +184,7 @@ def _transposed(w: jax.Array, a: jax.Array, size: tuple[int, ...], stride: Any, 
     n = len(size)
 
     def forward(x: jax.Array) -> jax.Array:
-        numbers = lax.conv_dimension_numbers(x.shape, w.shape, (tuple(range(n + 2)),) * 3)
+        numbers = lax.ConvDimensionNumbers(*(tuple(range(n + 2)),) * 3)
         return lax.conv_general_dilated(
             x, w, stride, [(0, 0)] * n, rhs_dilation=dilation, dimension_numbers=numbers, precision=lax.Precision.HIGHEST
         )

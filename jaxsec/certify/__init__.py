@@ -3,6 +3,6 @@
 from ._certificate import Certificate as Certificate
 from ._certificate import Verdict as Verdict
 from ._door import certify as certify
-from ._door import margins as margins
+from ._rows import margins as margins
 from ._verify import Verification as Verification
 from ._verify import verify as verify

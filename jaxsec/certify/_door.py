@@ -1,6 +1,6 @@
 """`certify`: the verb. Methods run cheapest first, each on the rows that are still open."""
 
-import functools
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,15 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from ..attack._checkpoint import held
+from ..attack._progress import Report
+from ..attack._progress import progress as progress_bar
 from ..bound._door import BUDGET
 from ..bound._method import CROWN, IBP, BoundMethod
-from ..bound._run import lower_rows
-from ..core._batch import bucket, pad_rows, take_leaves
 from ..core._check import check_batch
 from ..core._model import Model, ModelInfo
 from ..threat import Threat
 from ._certificate import Certificate, Verdict
-from ._question import TOLERANCE
+from ._kept import Kept, identity_of
+from ._ladder import Ladder
+from ._rows import all_rows
 
 
 def certify(
@@ -29,7 +32,10 @@ def certify(
     method: BoundMethod | Sequence[BoundMethod] | None = None,
     sound: bool = False,
     max_rows: int = 128,
+    min_rows: int = 1,
     budget: int = BUDGET,
+    progress: bool | Report | None = None,
+    state: str | os.PathLike[str] | None = None,
 ) -> Certificate:
     """Proves, row by row, that no input of the threat set changes the class.
 
@@ -40,9 +46,14 @@ def certify(
       threat: `LInf`, `L2`, `L1` or `Box`; eps a scalar or [B].
       method: one, or several from cheap to dear, each for the rows that those before it left open; default IBP, then CROWN.
       sound: count all floating-point rounding, of the network and of the bound; looser, about twice the work.
-      max_rows: rows bounded at once; between that and 1 in powers of two. budget: bytes for the bounds' working arrays.
-    Returns: Certificate. Raises: ValueError, TypeError: unusable inputs. UnsupportedPrimitive: an operation of the model has no rule.
-    Cost: the methods' on the rows left. Under `jit` every method runs on all rows, as one program.
+      max_rows, min_rows: rows bounded at once, between the two in powers of two, each compiled when it is first met.
+      budget: bytes for the bounds' working arrays.
+      progress: True, False, a function `(method, fraction done, rows open)`, or None: a bar on a terminal after 3 s.
+      state: a folder; what is found is kept there after each batch, and the same call goes on after a kill. It may hold many calls' files.
+    Returns: Certificate. Raises: ValueError, TypeError: unusable inputs. UnsupportedPrimitive: an operation of the model has no rule,
+      whatever the rows are.
+    Cost: the methods' on the rows left. Under `jit`, and on rows sharded over several devices, every method runs on all rows, as one
+      program, without progress or state.
     Edge cases: an empty batch; eps = 0 certifies what is classified with a margin above the tolerance.
 
     Example:
@@ -64,30 +75,23 @@ def certify(
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((model, x, y, threat)))
     bare = model.replace(info=ModelInfo())
     if traced or (isinstance(x, jax.Array) and len(x.sharding.device_set) > 1):
+        if state is not None:
+            raise ValueError(
+                f"state={str(state)!r} needs the eager run, not jit nor rows on several devices; pass np.asarray(x) or no state."
+            )
         x, y = jnp.asarray(x), jnp.asarray(y)
-        return _all_rows(bare, x, y, threat.canonical(x), methods, names=names, precision=precision, budget=budget)
+        return all_rows(bare, x, y, threat.canonical(x), methods, names=names, precision=precision, budget=budget)
     x, y, _ = check_batch(model, x, y, threat, max_rows)
+    if not 1 <= min_rows <= max_rows:
+        raise ValueError(f"min_rows is {min_rows}; it must be from 1 to max_rows, which is {max_rows}.")
     x, y = np.asarray(x), np.asarray(y)
     threat = jax.tree.map(np.asarray, threat.canonical(jnp.asarray(x)))
-    n = len(y)
-    margin, by = np.full(n, -np.inf, x.dtype), np.full(n, -1, np.int32)
-    status = np.full(n, Verdict.OPEN, np.int32)
-    for start in range(0, n, max_rows):
-        rows = np.arange(start, min(start + max_rows, n))
-        status[rows] = _clean(bare, x, y, rows, max_rows)
-    for i, m in enumerate(methods):
-        left = np.flatnonzero(status == Verdict.OPEN)
-        for start in range(0, len(left), max_rows):
-            rows = left[start : start + max_rows]
-            index = pad_rows(rows, bucket(len(rows), max_rows))
-            part = jax.tree.map(jnp.asarray, take_leaves(threat, index, n))
-            low, slack = (np.asarray(v)[: len(rows)] for v in _margins(bare, x[index], y[index], part, m, sound=sound, budget=budget))
-            margin[rows] = np.fmax(margin[rows], low)
-            proved = low > slack
-            by[rows[proved]], status[rows[proved]] = i, Verdict.CERTIFIED
-    robust = status == Verdict.CERTIFIED
-    arrays = (jnp.asarray(v) for v in (robust, margin, by, status))
-    return Certificate(**dict(zip(("robust", "margin", "method", "status"), arrays, strict=True)), methods=names, precision=precision)
+    ladder = Ladder(model=bare, x=x, y=y, threat=threat, methods=methods, sound=sound, budget=budget, max_rows=max_rows, min_rows=min_rows)
+    with held(state), progress_bar(progress, "open") as report:
+        identity = "" if state is None else identity_of(bare, x, y, threat, methods, sound=sound)
+        found = ladder.run(Kept(state, identity), report)
+    arrays = {name: jnp.asarray(getattr(found, name)) for name in ("margin", "method", "status")}
+    return Certificate(robust=arrays["status"] == Verdict.CERTIFIED.value, **arrays, methods=names, precision=precision)
 
 
 def _methods(method: BoundMethod | Sequence[BoundMethod]) -> tuple[BoundMethod, ...]:
@@ -99,47 +103,3 @@ def _methods(method: BoundMethod | Sequence[BoundMethod]) -> tuple[BoundMethod, 
     if not methods:
         raise ValueError("method is an empty list; give at least one, e.g. [IBP(), CROWN()].")
     return methods
-
-
-def margins(y: jax.Array, k: int, dtype: Any) -> jax.Array:
-    """[B, K - 1, K] the forms `logit[y] - logit[j]` for j other than y, in rising order of j."""
-    others = jnp.arange(k - 1)[None] + (jnp.arange(k - 1)[None] >= y[:, None])
-    return jax.nn.one_hot(y, k, dtype=dtype)[:, None] - jax.nn.one_hot(others, k, dtype=dtype)
-
-
-@functools.partial(jax.jit, static_argnames=("sound", "budget"))
-def _margins(model: Model, x: jax.Array, y: jax.Array, threat: Threat, method: BoundMethod, *, sound: bool, budget: int) -> Any:
-    """([B] the least margin's lower bound, [B] what it must exceed)."""
-    logits = model(x)
-    spec = margins(y, logits.shape[1], x.dtype)
-    low = jnp.min(lower_rows(model, x, threat, spec, jnp.zeros(spec.shape[:2], x.dtype), method, sound=sound, budget=budget), axis=1)
-    slack = jnp.zeros_like(low) if sound else TOLERANCE * jnp.max(jnp.abs(logits), axis=1)
-    return low, slack
-
-
-@jax.jit
-def _status(model: Model, x: jax.Array, y: jax.Array) -> jax.Array:
-    logits = model(x)
-    right = jnp.argmax(logits, axis=1) == y
-    state = jnp.where(right, Verdict.OPEN.value, Verdict.WRONG_BEFORE.value)
-    return jnp.where(jnp.all(jnp.isfinite(logits), axis=1), state, Verdict.NONFINITE.value).astype(jnp.int32)
-
-
-def _clean(model: Model, x: np.ndarray, y: np.ndarray, rows: np.ndarray, most: int) -> np.ndarray:
-    index = pad_rows(rows, bucket(len(rows), most))
-    return np.asarray(_status(model, x[index], y[index]))[: len(rows)]
-
-
-@functools.partial(jax.jit, static_argnames=("names", "precision", "budget"))
-def _all_rows(model: Model, x: Any, y: Any, threat: Threat, methods: Any, *, names: Any, precision: str, budget: int) -> Certificate:
-    """Every method on every row, as one program."""
-    status = _status(model, x, y)
-    margin = jnp.full(len(y), -jnp.inf, x.dtype)
-    by = jnp.full(len(y), -1, jnp.int32)
-    for i, m in enumerate(methods):
-        low, slack = _margins(model, x, y, threat, m, sound=precision == "sound", budget=budget)
-        proved = (status == Verdict.OPEN.value) & (low > slack)
-        margin = jnp.where(status == Verdict.OPEN.value, jnp.fmax(margin, low), margin)
-        by, status = jnp.where(proved, i, by), jnp.where(proved, Verdict.CERTIFIED.value, status)
-    robust = status == Verdict.CERTIFIED.value
-    return Certificate(robust=robust, margin=margin, method=by, status=status, methods=names, precision=precision)

@@ -26,7 +26,7 @@ from ._options import (
     XKey,
     YKey,
 )
-from ._values import seed_of, share, writable
+from ._values import methods, seed_of, share, writable
 
 
 def audit(
@@ -60,6 +60,16 @@ def audit(
             help="Least robust accuracy that passes, a share from 0 to 1 (0.4 is 40 %); below it the exit code is 1. [default: no limit]",
         ),
     ] = None,
+    certify: Annotated[
+        str | None,
+        typer.Option(
+            "--certify",
+            metavar="METHODS",
+            help="Bound methods of the certified curve, as --method of jaxsec certify: ibp, crown-ibp, crown or alpha-crown, several with "
+            "commas; none leaves the curve out; auto is ibp,crown, and ibp,crown-ibp for models on which CROWN would take longer than the "
+            "attacks. [default: auto, or those of --plan]",
+        ),
+    ] = None,
     labels: Labels = None,
     label_column: LabelColumn = None,
     x_key: XKey = None,
@@ -76,11 +86,15 @@ def audit(
 ) -> int:
     """Measure a model's robustness and write report.json, .html, .md and .sarif.
 
+    Attacks bound robust accuracy from above, certificates from below; rows between the two are undecided. A model that cannot be bounded
+    is attacked all the same, and the report says why it has no certified curve.
+
     Up to 1000 rows (200 with --preset quick) are drawn at random from the data. A killed audit goes on where it was when the same command
     runs again; its state is in the report's folder, under .state, until the report is written.
 
     Settings of a --plan file: preset, probes, rows, confidence, fail_under, noise_draws, sweep, sweep_steps, sweep_restarts, attack,
-    attack_steps, attack_queries, attack_targets, blackbox_queries, distance_steps, examples, layout, max_rows, threat, eps, seed.
+    attack_steps, attack_queries, attack_targets, blackbox_queries, distance_steps, certify, certify_sound, examples, layout,
+    max_rows, threat, eps, seed.
 
     Exit codes: 0 done, 1 below --fail-under, 2 a mistake in the call or the data, 3 a defect of jaxsec, 130 interrupted.
     """
@@ -100,6 +114,10 @@ def audit(
     chosen, run = read_plan(plan, preset=preset) if plan else (Plan.preset_of(preset or "standard"), {})
     if (least := share(fail_under, "--fail-under")) is not None:
         chosen = chosen.replace(fail_under=least)
+    if certify is not None:
+        word = certify.strip().lower()
+        ladder = () if word == "none" else (word,) if word == "auto" else methods(certify, "--certify", ", or auto, or none")
+        chosen = chosen.replace(certify=ladder, probes=tuple(dict.fromkeys([*chosen.probes, "certify"])))
     start = seed_of(seed, "--seed") if seed is not None else seed_of(run.get("seed", 0), f"{plan}: seed")
     writable(out, "a folder for the report")
     keep_programs()

@@ -1,8 +1,8 @@
 """`jaxsec certify`: proves row by row that no input of a threat set changes the class, and counts the rows for each eps."""
 
-import time
+import shutil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -23,10 +23,7 @@ from ._options import (
     XKey,
     YKey,
 )
-from ._values import number, whole, writable
-
-METHODS = ("ibp", "crown-ibp", "crown", "alpha-crown")  # cheapest first
-BLOCK = 512  # rows of one call: what a bar moves by; large enough that the rows left for the dear methods still fill their batches
+from ._values import methods, number, whole, writable
 
 
 def certify(
@@ -81,6 +78,9 @@ def certify(
     accuracy on these rows is at least that, what attack prints is at most that of an attack. A row is open where no method proved it,
     which does not mean that an adversarial input exists.
 
+    With --out, a killed run goes on where it was when the same command runs again; until it is done, its state is in a hidden folder
+    beside the file.
+
     The .npz holds eps [E], names (of the methods), y [N], and for each eps and row [E, N]: robust, margin (the best lower bound of the
     label's logit less any other), method (an index into names, -1 for none) and status; and about, a JSON text: threat, model, data,
     versions, what the numbers of status mean.
@@ -88,7 +88,7 @@ def certify(
     Exit codes: 0 done, 2 a mistake in the call or the data, or a model with an operation that cannot be bounded, 3 a defect of jaxsec,
     130 interrupted.
     """
-    names = _names(method)
+    names = methods(method, "--method")
     given = _several(eps)
     mib = whole(budget, "--budget", 1, 2**20) or 1024
     if out is not None:
@@ -96,12 +96,14 @@ def certify(
             raise ValueError(f"--out is {str(out)!r}{', a folder' if out.is_dir() else ''}; a file name that ends in .npz is needed.")
         writable(out.parent, "an .npz file in a folder")
 
-    from ..bound import CROWN, CROWNIBP, IBP, AlphaCROWN
+    from ..bound import by_name
     from ._about import about_certify
     from ._cache import keep_programs
-    from ._certify_show import Rows, save, show_json, show_table, watching
+    from ._certify_run import certified
+    from ._certify_show import save, show_json, show_table
     from ._inputs import Source, threat_of
     from ._interrupt import interruptible
+    from ._state import state_beside
     from ._subject import model_and_data
 
     keep_programs()
@@ -119,51 +121,22 @@ def certify(
         std=std,
         limit=limit,
     )
-    ladder = [{m.name: m for m in (IBP(), CROWNIBP(), CROWN(), AlphaCROWN())}[name] for name in names]
-    with interruptible():
+    ladder = by_name(names)
+    state = None if out is None else state_beside(out)
+    with interruptible(state):
         net, rows = model_and_data(model, source, 0)
         balls = [threat_of("linf" if threat is None else threat, value, rows) for value in given]
-        results: list[Rows] = []
-        with watching(len(balls) * len(rows), quiet) as watch:
-            for ball in balls:
-                watch.begin(f"eps {float(ball.eps):.6g}")
-                results.append(_rows(net, rows, ball, ladder, sound=sound, budget=mib * 2**20, watch=watch))
+        results = certified(net, rows, balls, ladder, sound=sound, budget=mib * 2**20, out=out, quiet=quiet, silent=json or quiet)
         about = about_certify(net, rows, ladder, balls, sound=sound)
         if out is not None:
             save(out, results, names, rows.y, about)
+    if state is not None:
+        shutil.rmtree(state, ignore_errors=True)
     if json:
         show_json(results, names, about, model)
     elif not quiet:
         show_table(results, names, about, out, sound=sound)
     return 0
-
-
-def _rows(net: Any, rows: Any, ball: Any, ladder: list[Any], *, sound: bool, budget: int, watch: Any) -> Any:
-    """All rows under one threat, in blocks; a row's certificate does not depend on its block."""
-    import numpy as np
-
-    from ..certify import certify as prove
-    from ._certify_show import Rows
-
-    begun, parts = time.monotonic(), []
-    for start in range(0, len(rows), BLOCK):
-        x, y = rows.x[start : start + BLOCK], rows.y[start : start + BLOCK]
-        found = prove(net, x, y, threat=ball, method=ladder, sound=sound, budget=budget)
-        parts.append({name: np.asarray(getattr(found, name)) for name in ("robust", "margin", "method", "status")})
-        watch.done(len(y), int(parts[-1]["robust"].sum()))
-    arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return Rows(eps=float(ball.eps), seconds=time.monotonic() - begun, **arrays)
-
-
-def _names(text: str) -> list[str]:
-    """`ibp,crown` -> the two names."""
-    names = [word.strip().lower() for word in text.split(",")]
-    wanted = f"allowed: {', '.join(METHODS)}, several with commas, cheapest first"
-    if unknown := [name for name in names if name not in METHODS]:
-        raise ValueError(f"--method is {text!r}; {f'{unknown[0]!r} is no method' if unknown[0] else 'a name is missing'}; {wanted}.")
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"--method is {text!r}, which has {twice[0]} twice; the second run would prove no more: leave it out.")
-    return names
 
 
 def _several(given: list[str] | None) -> list[str | None]:

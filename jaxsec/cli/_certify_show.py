@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,45 +85,3 @@ def show_table(results: Sequence[Rows], names: Sequence[str], about: dict[str, A
         console.print(f"labels: {escape(labels)}", soft_wrap=True)
     if out is not None:
         console.print(f"saved: {escape(str(out))}", soft_wrap=True)
-
-
-class Watch:
-    """Gets told of each eps as it begins and of rows as they are done; here it shows nothing."""
-
-    def begin(self, name: str) -> None:
-        pass
-
-    def done(self, rows: int, certified: int) -> None:
-        pass
-
-
-class Bar(Watch):
-    """On a terminal: rows done of all rows of all eps, and how many are certified at the present one."""
-
-    def __init__(self, total: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(20), MofNCompleteColumn(), TextColumn("rows"))
-        more = (TextColumn("{task.fields[state]}", markup=False), TimeElapsedColumn(), TimeRemainingColumn())
-        self.bar = Progress(*columns, *more, console=Console(stderr=True), transient=True)
-        self._task = self.bar.add_task("", total=total, state="")
-        self._rows = self._certified = 0
-
-    def begin(self, name: str) -> None:
-        self._rows = self._certified = 0
-        self.bar.update(self._task, description=name, state="")
-
-    def done(self, rows: int, certified: int) -> None:
-        self._rows, self._certified = self._rows + rows, self._certified + certified
-        self.bar.update(self._task, advance=rows, state=f"{self._certified} of {self._rows} certified")
-
-
-@contextmanager
-def watching(total: int, quiet: bool) -> Iterator[Watch]:
-    """A bar on a terminal; nothing where nobody looks."""
-    if quiet or not sys.stderr.isatty():
-        yield Watch()
-        return
-    bar = Bar(total)
-    with bar.bar:
-        yield bar

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..audit import Report
+from ..audit._sandwich_text import sandwich_shares, skipped_said
 from ..audit._text import resumed_said, rows_said
 from ..core import AttackResult, Status
 
@@ -31,6 +32,7 @@ def audit_summary(report: Report, out: Path) -> None:
     shares = [("clean accuracy", probes["clean"]["accuracy"])]
     shares += [("accuracy at one random point per row", probes["noise"]["one_draw"])] if "noise" in probes else []
     shares += [("robust accuracy, at most", probes["worst_case"]["robust"])] if "worst_case" in probes else []
+    shares += [(f"{name.lower()}{', at least' if i == 0 else ''}", s) for i, (name, s, _) in enumerate(sandwich_shares(data))]
     threat, plan = data["threat"], data["plan"]
     what = f"{threat['norm']} eps {threat['eps']:.6g}, inputs in [{threat['lo']}, {threat['hi']}], preset {plan['preset'] or 'of the plan'}"
     console.print(what, style="dim", soft_wrap=True)
@@ -42,6 +44,8 @@ def audit_summary(report: Report, out: Path) -> None:
         low, high = s["interval"]
         table.add_row(name, f"{100 * s['value']:.1f} %", f"[dim]\\[{100 * low:.1f}, {100 * high:.1f}] {s['count']} of {s['n']}[/]")
     console.print(table)
+    for line in skipped_said(data):
+        console.print(escape(line), soft_wrap=True)
     worrying = [f for f in data["findings"] if f["severity"] in ("high", "medium")]
     for f in worrying[:8]:
         console.print(f"[{_COLOURS[f['severity']]}]{f['severity']:>6}[/] {escape(f['title'])}: {escape(f['message'])}", soft_wrap=True)

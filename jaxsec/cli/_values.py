@@ -95,6 +95,16 @@ def share(text: str | None, name: str) -> float | None:
     return value
 
 
+def methods(text: str, name: str, more: str = "") -> tuple[str, ...]:
+    """`ibp,crown` -> the names of two bound methods. `more` are words that the option takes besides, for its message."""
+    from ..bound import wrong_names
+
+    names = tuple(word.strip().lower() for word in text.split(","))
+    if wrong := wrong_names(names):
+        raise ValueError(f"{name} is {text!r}; {wrong}{more}.")
+    return names
+
+
 def seed_of(value: Any, name: str) -> int:
     """A seed that `jax.random.key` tells from every other."""
     return whole(value, name, 0, SEEDS) or 0

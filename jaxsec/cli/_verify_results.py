@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..attack._checkpoint import held
 from ..certify._verify import Verification
 from ..io import Instance, write_result
 from ..io._vnnlib_result import VERDICTS
+from ._state import held_beside, state_beside
 from ._verify_list import Name, name_of
 
 COLUMNS = ("onnx", "vnnlib", "timeout", "verdict", "seconds", "method", "branches", "margin", "note")
@@ -51,19 +51,11 @@ class Results:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.witnesses = path.with_name(f"{path.stem}.witnesses")
-        self.state = path.with_name(f".{path.stem}.state")
+        self.state = state_beside(path)
 
-    @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> contextlib.AbstractContextManager[None]:
         """Keeps other processes out; `ValueError` where one is in it."""
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(held(self.state))
-            except ValueError as error:
-                if not self.state.is_dir():
-                    raise ValueError(f"{self.state} is needed as a folder; remove the file, or give another --out.") from error
-                raise ValueError(f"{self.path} is in use by another run; wait until that ends, or give another --out.") from error
-            yield
+        return held_beside(self.path)
 
     def begin(self, identity: dict[str, Any], *, fresh: bool) -> None:
         """Makes the file ready for more lines; `ValueError` if its lines answer other questions, unless `fresh` drops them."""

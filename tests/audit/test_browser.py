@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from jaxsec.audit import Report
+from jaxsec.audit._html import html_of
+
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--window-size=1200,1000"),
@@ -105,8 +108,22 @@ return Math.min(...[...texts, ...words].map(c => ratio(c, panel)));
 """
 
 
+@pytest.fixture(scope="module")
+def widest(report: Report, tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """The report with the longest numbers that its curve can show."""
+    data, folder = json.loads(json.dumps(report.data)), tmp_path_factory.mktemp("widest")
+    for point in data["probes"]["certify"]["points"]:
+        point["eps"] += 0.0012345
+        for side in ("certified", "attacked", "undecided"):
+            point[side] |= {"value": 1.0, "interval": [0.987, 1.0]}
+    (folder / "report.html").write_text(html_of(data), encoding="utf-8")
+    return folder
+
+
 @pytest.mark.parametrize("width", [390, 1280])
-def test_no_table_is_cut(driver: Any, saved: pathlib.Path, width: int) -> None:
+@pytest.mark.parametrize("which", ["saved", "widest"])
+def test_no_table_is_cut(driver: Any, request: pytest.FixtureRequest, which: str, width: int) -> None:
+    saved: pathlib.Path = request.getfixturevalue(which)
     mobile = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 720}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", mobile)
     try:

@@ -140,18 +140,35 @@ def test_markdown_has_every_finding_and_family(report: Report) -> None:
     assert widths == {5}
 
 
-def test_the_sweep_is_labelled_alike_in_every_view(report: Report, page: str) -> None:
-    text = markdown_of(report.data)
+def test_the_sweep_is_labelled_alike_in_every_view(report: Report) -> None:
+    """Without certificates the curve is that of the attack; with them it is in Markdown besides."""
+    data: dict[str, Any] = json.loads(json.dumps(report.data))
+    del data["probes"]["certify"]
+    text, page = markdown_of(data), html_of(data)
     assert "| eps (linf, input units) | robust accuracy [95 % interval] | by PGD at this eps only | rows |" in text
     assert '<th scope="col">eps (linf, input units)</th>' in page
-    assert "\n| 0.1 (audited) | " in text and text.count("(audited)") == 1
-    (curve,) = [c for c in charts_of(report.data) if c.key == "curve"]
+    assert "\n| 0.1 (audited) | " in text and text.count("(audited)") == 1 and markdown_of(report.data).count("(audited)") == 2
+    (curve,) = [c for c in charts_of(data) if c.key == "curve"]
     for drawing in (curve.svg, curve.narrow):
         assert "eps (linf, input units)" in drawing and "PGD, at this or a smaller budget" in drawing and "worst" not in drawing
     assert "1 run of 5 steps, at each budget of the curve up to eps" in page
     for view in (text, page):
         assert "PGD (1 run of 5 steps per row) at each budget; a row that fell to a smaller budget counts" in view
         assert "All attacks together, at the audited eps 0.1: " in view
+
+
+def test_both_curves_are_in_the_chart_and_its_table(report: Report, page: str) -> None:
+    (curve,) = [c for c in charts_of(report.data) if c.key == "curve"]
+    for drawing in (curve.svg, curve.narrow):
+        for words in ("attacked, at most", "undecided", "certified, at least", "eps (linf, input units)"):
+            assert words in drawing
+        assert "var(--series-2)" in drawing and "var(--series-3)" in drawing
+    assert curve.alt.endswith("At the audited eps 0.1 6.2 % of rows are undecided.")
+    assert curve.columns == ("eps (linf, input units)", "certified, at least [95 % interval]", "undecided", "attacked, at most")
+    assert [row[0] for row in curve.rows] == ["0", "0.05", "0.1 (audited)", "0.2"]
+    assert curve.rows[0][1] == curve.rows[0][3] and f"<figcaption>{curve.title}</figcaption>" in page
+    for cell in curve.rows[2]:
+        assert cell in markdown_of(report.data).replace("\\", "") and cell.replace(", ", ",\u00a0").replace(" %", "\u00a0%") in page
 
 
 def test_the_noise_control_says_what_was_measured(report: Report, page: str) -> None:

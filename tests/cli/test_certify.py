@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import sys
 from typing import Any
 
 import jax
@@ -11,9 +10,11 @@ import numpy as np
 import pytest
 
 import jaxsec
+from jaxsec.attack._checkpoint import held
 from jaxsec.certify._certificate import Verdict
-from jaxsec.cli import _certify
-from jaxsec.cli._certify_show import Bar, Rows, show_table, watching
+from jaxsec.certify._ladder import Ladder
+from jaxsec.cli import _certify_run
+from jaxsec.cli._certify_show import Rows, show_table
 
 from .conftest import Run
 from .test_interrupt import pressed, started
@@ -116,28 +117,17 @@ def test_defaults_and_quiet(run: Run, words: Words, tmp_path: pathlib.Path) -> N
 
 def test_the_budget_and_alpha_crown_reach_the_library(run: Run, words: Words, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
-    real = sys.modules["jaxsec.certify"].certify
+    real = _certify_run.certify
 
     def spy(*args: Any, **more: Any) -> Any:
         asked.append(more)
         return real(*args, **more | {"method": [jaxsec.IBP()]})
 
-    monkeypatch.setattr(sys.modules["jaxsec.certify"], "certify", spy)
+    monkeypatch.setattr(_certify_run, "certify", spy)
     assert run(*words, "--eps", "0.01", "--method", "crown,alpha-crown", "--budget", 7)[0] == 0
     assert run(*words, "--eps", "0.01")[0] == 0
     assert [type(m) for m in asked[0]["method"]] == [jaxsec.CROWN, jaxsec.AlphaCROWN]
     assert [a["budget"] for a in asked] == [7 * 2**20, 2**30] and not asked[0]["sound"]
-
-
-def test_rows_in_blocks_are_the_same_rows(run: Run, words: Words, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
-    more = ("--eps", "0.001,0.02", "--method", "ibp,crown", "-q", "--out")
-    assert run(*words, *more, tmp_path / "whole.npz")[0] == 0
-    monkeypatch.setattr(_certify, "BLOCK", 3)
-    assert run(*words, *more, tmp_path / "parts.npz")[0] == 0
-    whole, parts = loaded(tmp_path / "whole.npz"), loaded(tmp_path / "parts.npz")
-    for name in ("robust", "method", "status", "y", "eps"):
-        np.testing.assert_array_equal(whole[name], parts[name])
-    np.testing.assert_allclose(whole["margin"], parts["margin"], rtol=1e-4, atol=1e-5)
 
 
 def test_alpha_crown_proves_no_less(run: Run, words: Words) -> None:
@@ -229,12 +219,21 @@ def test_what_cannot_be_certified_is_exit_2(run: Run, files: pathlib.Path, tmp_p
     assert not (tmp_path / "c.npz").exists()
 
 
+def test_a_model_that_cannot_be_bounded_is_exit_2_though_no_row_is_right(run: Run, files: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    (tmp_path / "other.py").write_text(OTHERS)
+    with np.load(files / "data.npz") as data:
+        np.savez(tmp_path / "wrong.npz", x=data["x"], y=np.zeros(8, int))
+    rest = ("--data", tmp_path / "wrong.npz", "--range", "0,1", "--eps", "0.01")
+    code, out, err = run("certify", f"{tmp_path}/other.py:turning", *rest)
+    assert (code, out) == (2, "") and "complex numbers" in err and "other.py:8" in err and len(err.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--method", "magic"], "--method is 'magic'; 'magic' is no method; allowed: ibp, crown-ibp, crown, alpha-crown, several"),
+        (["--method", "magic"], "--method is 'magic'; 'magic' is no method; allowed: ibp, crown-ibp, crown, alpha-crown, one"),
         (["--method", "ibp,"], "--method is 'ibp,'; a name is missing; allowed: ibp"),
-        (["--method", "ibp,crown,ibp"], "which has ibp twice"),
+        (["--method", "ibp,crown,ibp"], "it has ibp twice, and the second run would prove no more"),
         (["--eps", "a lot"], "--eps is 'a lot'; a finite number of at least 0"),
         (["--eps", "0.1,"], "--eps is '0.1,'; a number is missing beside a comma: --eps 0.01,0.02."),
         (["--eps", "0.1", "--eps", "1/10"], "--eps has '1/10' twice"),
@@ -266,14 +265,66 @@ def test_without_words_it_says_what_is_missing(run: Run, files: pathlib.Path) ->
     assert code == 2 and "--data is missing" in err
 
 
-def test_an_interrupt_keeps_nothing(run: Run, words: Words, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
-    def stopped(*args: Any, **more: Any) -> None:
-        raise KeyboardInterrupt
+class Killed:
+    """Lets some batches be bounded, then presses Ctrl-C; counts those of this life."""
 
-    monkeypatch.setattr(sys.modules["jaxsec.certify"], "certify", stopped)
-    code, out, err = run(*words, "--eps", "0.01", "--out", tmp_path / "c.npz")
+    def __init__(self, patch: pytest.MonkeyPatch, last: int = 1000):
+        self.batches = 0
+        real = Ladder._bounded
+
+        def bounded(*args: Any) -> None:
+            if self.batches == last:
+                raise KeyboardInterrupt
+            self.batches += 1
+            real(*args)
+
+        patch.setattr(Ladder, "_bounded", bounded)
+
+
+def test_an_interrupt_without_a_file_keeps_nothing(run: Run, words: Words, monkeypatch: pytest.MonkeyPatch) -> None:
+    Killed(monkeypatch, 0)
+    code, out, err = run(*words, "--eps", "0.01")
     assert (code, out, err) == (130, "", "jaxsec: interrupted; nothing is kept: the same command begins anew.\n")
-    assert not (tmp_path / "c.npz").exists()
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_file(
+    run: Run, words: Words, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    """Two budgets with two methods: the kill falls into the second budget, whose first method is done."""
+    asked = (*words, "--eps", "0.02,0.03", "--out")
+    with monkeypatch.context() as patch:
+        whole = Killed(patch)
+        assert run(*asked, tmp_path / "whole.npz")[0] == 0
+    out, state = tmp_path / "c.npz", tmp_path / ".c.state"
+    with monkeypatch.context() as patch:
+        first = Killed(patch, whole.batches - 1)
+        code, said, err = run(*asked, out)
+    assert (code, said) == (130, "") and not out.exists()
+    assert err == f"jaxsec: interrupted; what was done is kept in {state}: run the same command again to go on.\n"
+    second = Killed(monkeypatch)
+    code, said, err = run(*asked, out)
+    assert (code, err) == (0, "") and said.startswith("going on where the last run stopped, after ")
+    assert (first.batches, second.batches) == (whole.batches - 1, 1) and whole.batches == 4
+    assert not state.exists(), "a finished run leaves its file alone"
+    a, b = loaded(tmp_path / "whole.npz"), loaded(out)
+    for name in ("eps", "names", "y", "robust", "margin", "method", "status"):
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def test_json_stays_json_when_a_run_goes_on(run: Run, words: Words, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+    asked = (*words, "--eps", "0.02", "--json", "--out", tmp_path / "c.npz")
+    with monkeypatch.context() as patch:
+        Killed(patch, 1)
+        assert run(*asked)[0] == 130
+    code, said, _ = run(*asked)
+    (result,) = json.loads(said)["results"]
+    assert code == 0 and sum(result["by"].values()) == result["certified"]["count"]
+
+
+def test_two_runs_do_not_share_a_file(run: Run, words: Words, tmp_path: pathlib.Path) -> None:
+    with held(tmp_path / ".c.state"):
+        code, out, err = run(*words, "--eps", "0.02", "--out", tmp_path / "c.npz")
+    assert (code, out) == (2, "") and f"{tmp_path / 'c.npz'} is in use by another run; wait until that ends, or give another --out." in err
 
 
 def test_a_real_interrupt(files: pathlib.Path, tmp_path: pathlib.Path) -> None:
@@ -294,21 +345,6 @@ def test_the_table_counts_rows_that_are_not_finite(capsys: pytest.CaptureFixture
     assert "finite" in said and "l2, inputs in [0.0, 1.0], ibp, all rounding counted" in said
     assert "data d [x]: 5 of 9 rows" in said and "a [note]" in said and "labels: from the file" in said and "saved: c.npz" in said
     assert said.splitlines()[-3].split() == ["0.1", "20.0", "%", "1", "0.5", "to", "71.6", "1", "1", "1", "2", "1.2"]
-
-
-def test_the_bar_counts_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with watching(10, quiet=True) as watch:
-        assert not isinstance(watch, Bar)
-    with watching(10, quiet=False) as bar:
-        assert isinstance(bar, Bar)
-        bar.begin("eps 0.1")
-        bar.done(3, 2)
-        bar.done(2, 1)
-        (task,) = bar.bar.tasks
-        assert (task.completed, task.total, task.fields["state"]) == (5, 10, "3 of 5 certified")
-        bar.begin("eps 0.2")
-        assert (task.description, task.fields["state"]) == ("eps 0.2", "")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

@@ -45,6 +45,7 @@ def test_the_summary_counts_what_it_does_not_show(capsys: pytest.CaptureFixture[
         "plan": {"preset": "quick"},
         "findings": [{"severity": s, "title": f"Finding {i}", "message": "seen"} for i, s in enumerate(levels)],
         "coverage": [],
+        "skipped": {"certify": "no [rule]"},
         "wall_s": 1.0,
         "data": {"name": "d", "audited": 2, "rows": 2, "available": 7},
         "model": {"notes": ["final Softmax removed"]},
@@ -54,9 +55,30 @@ def test_the_summary_counts_what_it_does_not_show(capsys: pytest.CaptureFixture[
     assert f"also 2 low (Finding 1, Finding 2), 1 info: see Findings in {tmp_path / 'report.md'}" in said
     assert "data d: the first 2 of 7 rows" in said and "final Softmax removed" in said
     assert "medium Finding 0: seen" in said and "accuracy at one random point per row" in said
+    assert "The probe “certify” did not run: no [rule]." in said
     data["findings"] = []
     audit_summary(Report(data), tmp_path)
     assert "also" not in capsys.readouterr().out
+
+
+def test_certify_chooses_the_methods_of_the_curve(run: Run, files: pathlib.Path, tmp_path: pathlib.Path) -> None:
+    plan = tmp_path / "plan.toml"
+    plan.write_text('probes = ["clean"]\nsweep = [0, 1]\n')
+    words = ("audit", f"{files}/net.py:model", "--data", files / "data.npz", "--eps", "0.01", "--plan", plan, "--out", tmp_path / "r")
+
+    def methods(*more: object) -> list[str] | None:
+        code, said, _ = run(*words, *more)
+        assert code == 0
+        probes = json.loads((tmp_path / "r" / "report.json").read_text())["probes"]
+        lines = [line.split("  ")[0] for line in said.splitlines()]
+        assert ("certified accuracy, at least" in lines) == ("undecided" in lines) == ("certify" in probes)
+        return probes["certify"]["methods"] if "certify" in probes else None
+
+    assert methods() is None, "the plan's probes leave it out"
+    assert methods("--certify", "IBP, crown-ibp") == ["ibp", "crown-ibp"]
+    assert methods("--certify", "auto") == ["ibp", "crown"]
+    plan.write_text('probes = ["clean", "certify"]\ncertify = ["ibp"]\n')
+    assert methods() == ["ibp"] and methods("--certify", "none") is None
 
 
 def test_report_renders_again(run: Run, files: pathlib.Path, tmp_path: pathlib.Path) -> None:

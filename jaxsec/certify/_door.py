@@ -95,7 +95,7 @@ def _methods(method: BoundMethod | Sequence[BoundMethod]) -> tuple[BoundMethod, 
     for m in methods:
         if not isinstance(m, BoundMethod):
             shown = f"the class {m.__name__}; write {m.__name__}()" if isinstance(m, type) else type(m).__name__
-            raise TypeError(f"method has {shown}; allowed: IBP(), CROWNIBP(), CROWN(), AlphaCROWN(), or a list of them.")
+            raise TypeError(f"method has {shown}; allowed: IBP(), CROWNIBP(), ForwardLinear(), CROWN(), AlphaCROWN(), or a list of them.")
     if not methods:
         raise ValueError("method is an empty list; give at least one, e.g. [IBP(), CROWN()].")
     return methods

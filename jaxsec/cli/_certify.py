@@ -25,7 +25,7 @@ from ._options import (
 )
 from ._values import number, whole, writable
 
-METHODS = ("ibp", "crown-ibp", "crown", "alpha-crown")  # cheapest first
+METHODS = ("ibp", "crown-ibp", "forward", "crown", "alpha-crown")  # cheapest first
 BLOCK = 512  # rows of one call: what a bar moves by; large enough that the rows left for the dear methods still fill their batches
 
 
@@ -47,8 +47,8 @@ def certify(
         typer.Option(
             "--method",
             metavar="METHODS",
-            help="ibp, crown-ibp, crown or alpha-crown, from cheap and loose to dear and tight; several with commas, each for the rows "
-            "that those before it left open.",
+            help="ibp, crown-ibp, forward (for few inputs), crown or alpha-crown, from cheap and loose to dear and tight; several with "
+            "commas, each for the rows that those before it left open.",
         ),
     ] = "ibp,crown",
     sound: Annotated[
@@ -96,7 +96,7 @@ def certify(
             raise ValueError(f"--out is {str(out)!r}{', a folder' if out.is_dir() else ''}; a file name that ends in .npz is needed.")
         writable(out.parent, "an .npz file in a folder")
 
-    from ..bound import CROWN, CROWNIBP, IBP, AlphaCROWN
+    from ..bound import CROWN, CROWNIBP, IBP, AlphaCROWN, ForwardLinear
     from ._about import about_certify
     from ._cache import keep_programs
     from ._certify_show import Rows, save, show_json, show_table, watching
@@ -119,7 +119,7 @@ def certify(
         std=std,
         limit=limit,
     )
-    ladder = [{m.name: m for m in (IBP(), CROWNIBP(), CROWN(), AlphaCROWN())}[name] for name in names]
+    ladder = [{m.name: m for m in (IBP(), CROWNIBP(), ForwardLinear(), CROWN(), AlphaCROWN())}[name] for name in names]
     with interruptible():
         net, rows = model_and_data(model, source, 0)
         balls = [threat_of("linf" if threat is None else threat, value, rows) for value in given]

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxsec.bound._backward import backward
 from jaxsec.bound._crown import tightened
+from jaxsec.bound._forward_linear import concretised, propagated
 from jaxsec.bound._graph import Ref, trace
 from jaxsec.bound._problem import Problem, identity
 from jaxsec.bound._region import Region
@@ -24,11 +25,13 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 
 @dataclasses.dataclass(frozen=True)
 class Bounded:
-    """Flat arrays of one output: `lo, hi` by intervals, `crown` the ranges by linear bounds, and these: `low [S, D] x + low_at <= y`."""
+    """Flat arrays of one output: `lo, hi` by intervals, `crown` and `forward` the ranges by linear bounds, and CROWN's own bounds:
+    `low [S, D] x + low_at <= y`."""
 
     lo: np.ndarray
     hi: np.ndarray
     crown: tuple[np.ndarray, np.ndarray]
+    forward: tuple[np.ndarray, np.ndarray]
     low: np.ndarray
     low_at: np.ndarray
     high: np.ndarray
@@ -69,7 +72,7 @@ def _bounds(fn: Callable[..., Any], box: list[Any]) -> list[Any]:
         if not isinstance(value, Ref):
             flat = jnp.ravel(jnp.asarray(value)).astype(box[0][0].dtype)
             zero = jnp.zeros((flat.size, sum(lo.size for lo, _ in box)))
-            found.append((flat, flat, (flat, flat), zero, flat, zero, flat))
+            found.append((flat, flat, (flat, flat), (flat, flat), zero, flat, zero, flat))
             continue
         node = graph.nodes[value.index]
         problem = Problem(graph, value.index, Region(box), jnp.zeros(0), jnp.zeros(0), False, 1, 1 << 30)
@@ -85,7 +88,9 @@ def _bounds(fn: Callable[..., Any], box: list[Any]) -> list[Any]:
         ]
         a = jnp.concatenate([jnp.reshape(r, (2 * n, lo.size)) for r, (lo, _) in zip(rows, box, strict=True)], 1)
         flat = [jnp.ravel(v).astype(eye.dtype) for v in ends]
-        found.append((*flat, (least[:n], -least[n:]), a[:n], at[:n], -a[n:], -at[n:]))
+        walk = propagated(problem)
+        forward = tuple(jnp.ravel(v) for v in concretised(problem, walk.pairs[value.index]))
+        found.append((*flat, (least[:n], -least[n:]), forward, a[:n], at[:n], -a[n:], -at[n:]))
     return found
 
 
@@ -173,12 +178,12 @@ def check(
 
 def contains(b: Bounded, x: np.ndarray, y: np.ndarray, name: str, tolerance: float = 1e-9) -> None:
     """x [n, D] points, y [n, size] values there."""
-    for label, v in (("interval", b.lo), ("interval", b.hi), ("crown", b.crown[0]), ("crown", b.crown[1])):
+    for label, v in (("interval", b.lo), ("interval", b.hi), *(("crown", v) for v in b.crown), *(("forward", v) for v in b.forward)):
         assert not np.isnan(v).any(), f"{name}: {label} is nan: {v}"
     fits = np.isfinite(y)
     low, high = _line(b.low, b.low_at, x, -np.inf), _line(b.high, b.high_at, x, np.inf)
     size = np.maximum(1, np.abs(y, where=fits, out=np.ones_like(y)))
-    for label, lower, upper in (("interval", b.lo, b.hi), ("crown", *b.crown), ("lines", low, high)):
+    for label, lower, upper in (("interval", b.lo, b.hi), ("crown", *b.crown), ("forward", *b.forward), ("lines", low, high)):
         with np.errstate(invalid="ignore"):
             beyond = np.where(fits, np.maximum(lower - y, y - upper) / size, 0)
         worst = np.unravel_index(np.argmax(beyond), beyond.shape)

@@ -42,7 +42,8 @@ def certify(
       sound: count all floating-point rounding, of the network and of the bound; looser, about twice the work.
       max_rows: rows bounded at once; between that and 1 in powers of two. budget: bytes for the bounds' working arrays.
     Returns: Certificate. Raises: ValueError, TypeError: unusable inputs. UnsupportedPrimitive: an operation of the model has no rule.
-    Cost: the methods' on the rows left. Under `jit` every method runs on all rows, as one program.
+    Cost: the methods' on the rows left. Under `jit`, and for rows on several devices, every method runs on all rows, as one program;
+      inside `jax.shard_map` say `check_vma=False`: the primitives that bounds are made of take no operands of mixed replication.
     Edge cases: an empty batch; eps = 0 certifies what is classified with a margin above the tolerance.
 
     Example:

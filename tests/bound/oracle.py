@@ -4,6 +4,7 @@ Nearly everything runs in float64, so that a violation of 1e-9 is a mistake and 
 """
 
 import dataclasses
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from jaxsec.bound._graph import Ref, trace
 from jaxsec.bound._problem import Problem, identity
 from jaxsec.bound._region import Region
 
+FULL = bool(os.environ.get("JAXSEC_FULL"))
 TOLERANCE = {np.float64: 1e-9, np.float32: 2e-5}
 # Tiny programs by the hundred: compiling is what costs, running does not.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -25,8 +27,10 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 
 @dataclasses.dataclass(frozen=True)
 class Bounded:
-    """Flat arrays of one output: `lo, hi` by intervals, `crown` and `forward` the ranges by linear bounds, and CROWN's own bounds:
-    `low [S, D] x + low_at <= y`."""
+    """Flat arrays of one output: `lo, hi` by intervals, `crown` and (where asked for) `forward` the ranges by linear bounds.
+
+    CROWN's own bounds are `low [S, D] x + low_at <= y`, and `high` above.
+    """
 
     lo: np.ndarray
     hi: np.ndarray
@@ -46,26 +50,28 @@ def compiled(fns: Function | dict[str, Function]) -> Function:
     return jax.jit(lambda box: _all_bounds(fns, box), compiler_options=QUICK)
 
 
-def bounds(fns: Function | dict[str, Function], *boxes: tuple[Any, Any], run: Any = None, dtype: Any = np.float64) -> list[Bounded]:
+def bounds(
+    fns: Function | dict[str, Function], *boxes: tuple[Any, Any], run: Any = None, dtype: Any = np.float64, forward: bool = False
+) -> list[Bounded]:
     """Bounds of every output of `fn(*arrays)` where array i is in `boxes[i] = (lo, hi)`.
 
     Not compiled unless `run` is given: programs of many curves on one shape share their operations, and run faster one by one.
     """
     with jax.enable_x64(dtype == np.float64), jax.numpy_rank_promotion("allow"):
         box = [(jnp.asarray(lo, dtype), jnp.asarray(hi, dtype)) for lo, hi in boxes]
-        found = run(box) if run else _all_bounds(fns, box)
+        found = run(box) if run else _all_bounds(fns, box, forward)
         return [Bounded(*jax.tree.map(np.asarray, tuple(f))) for f in found]
 
 
-def _all_bounds(fns: Function | dict[str, Function], box: Any) -> list[Any]:
-    return [b for fn in (fns.values() if isinstance(fns, dict) else [fns]) for b in _bounds(fn, box)]
+def _all_bounds(fns: Function | dict[str, Function], box: Any, forward: bool = False) -> list[Any]:
+    return [b for fn in (fns.values() if isinstance(fns, dict) else [fns]) for b in _bounds(fn, box, forward)]
 
 
 def joined(fns: Function | dict[str, Function]) -> Function:
     return (lambda *xs: [fn(*xs) for fn in fns.values()]) if isinstance(fns, dict) else fns
 
 
-def _bounds(fn: Callable[..., Any], box: list[Any]) -> list[Any]:
+def _bounds(fn: Callable[..., Any], box: list[Any], forward: bool) -> list[Any]:
     graph = trace(fn, *[jax.ShapeDtypeStruct(lo.shape, lo.dtype) for lo, _ in box])
     found = []
     for value in graph.outputs:
@@ -88,9 +94,10 @@ def _bounds(fn: Callable[..., Any], box: list[Any]) -> list[Any]:
         ]
         a = jnp.concatenate([jnp.reshape(r, (2 * n, lo.size)) for r, (lo, _) in zip(rows, box, strict=True)], 1)
         flat = [jnp.ravel(v).astype(eye.dtype) for v in ends]
-        walk = propagated(problem)
-        forward = tuple(jnp.ravel(v) for v in concretised(problem, walk.pairs[value.index]))
-        found.append((*flat, (least[:n], -least[n:]), forward, a[:n], at[:n], -a[n:], -at[n:]))
+        # half as much again to compile: of every rule with JAXSEC_FULL=1, of random programs always
+        pair = propagated(problem).pairs[value.index] if forward or FULL else None
+        carried = flat if pair is None else [jnp.ravel(v) for v in concretised(problem, pair)]
+        found.append((*flat, (least[:n], -least[n:]), tuple(carried), a[:n], at[:n], -a[n:], -at[n:]))
     return found
 
 

@@ -94,7 +94,13 @@ def refuted(family: str, method: BoundMethod, sound: bool) -> int:
     return len(lines(family))
 
 
-TABLE = [(family, method, sound) for family, (_, _, methods) in FAMILIES.items() for method in methods for sound in (False, True)]
+SOUND = ("acasxu", "reach_prob_density", "mnist_fc")  # the families that are also bounded with sound=True; with JAXSEC_FULL all are
+TABLE = [
+    (family, method, sound)
+    for family, (_, _, methods) in FAMILIES.items()
+    for method in methods
+    for sound in ((False, True) if FULL or family in SOUND else (False,))
+]
 FULLY = [("sri_resnet_a", jaxsec.CROWN(), False)]
 OPTIMISED = [(family, jaxsec.AlphaCROWN(steps=3, open=16), False) for family in ("reach_prob_density", "rl_benchmarks", "acasxu")]
 

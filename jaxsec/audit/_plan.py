@@ -32,8 +32,8 @@ class Plan:
         100, 5000 and 9 are AutoAttack as published, anything less is reported as reduced.
       blackbox_queries: queries per row of Square on its own.
       distance_steps: steps of FAB, which measures how far the nearest adversarial input is.
-      certify: names of the bound methods of the certified curve, from cheap to dear: "ibp", "crown-ibp", "crown", "alpha-crown"; none of
-        them, no curve; "auto": IBP, then CROWN, or CROWN-IBP for models on which CROWN would be dearer than the attacks.
+      certify: names of the bound methods of the certified curve, from cheap to dear: "ibp", "crown-ibp", "forward", "crown", "alpha-crown";
+        none of them, no curve; "auto": IBP, then CROWN, or CROWN-IBP for models on which CROWN would be dearer than the attacks.
       certify_sound: count all rounding of floating point; about twice the work.
       examples: worst inputs shown. layout: "auto", "chw", "hwc" or "hw", of image rows. max_rows: rows worked on at once.
 

@@ -60,12 +60,14 @@ def backward(
     turn: Turn | None = None,
     stop: bool = False,
     heights: Mapping[int, tuple[jax.Array, jax.Array]] | None = None,
+    ends: dict[int, jax.Array] | None = None,
 ) -> tuple[dict[int, Form], jax.Array]:
     """Lower bounds of forms on one node, as forms on the inputs.
 
     Args: a [S, *shape of the node], at [S]. ranges: of the nodes before it. lines: of every curve and kink before it.
       splits: multipliers of branch and bound. charged: takes the rounding of every step off the constants (`sound=True`).
       stop: at the first curve or product of every path use its range, not its lines.
+      ends: with `stop`, takes the forms on these nodes instead: {node: [S, *shape]}.
       heights: what is added to the intercepts of a node's (lower, upper) line: zeros, to ask what a line costs.
       turn: the slopes' parameters of each form, where they are chosen for it alone.
     Returns: ({input's position: [S, *its shape]}, [S]).
@@ -95,7 +97,12 @@ def backward(
         if stop and not isinstance(node, Input | Affine):
             lo, hi = ranges[index]
             whole = dense(form)
+            if ends is not None:
+                ends[index] = whole
+                continue
             at = at + dotted(positive(whole), lo) + dotted(negative(whole), hi)
+            if charged is not None:
+                at = at - charged.sum_of(whole, ranges[index])
             continue
         if isinstance(node, Kink | Curve):
             line = lines[index] if turn is None else own_lines(index, node, form, inputs[0], lines, turn, charged is not None)

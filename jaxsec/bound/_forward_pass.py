@@ -24,27 +24,30 @@ def intervals(
     """
     found = list(so_far)
     known = known or {}
-    for index, node in enumerate(graph.nodes[: None if upto is None else upto + 1]):
-        if index < len(so_far):
-            continue
-        before = [found[i] for i in node.inputs]
-        if isinstance(node, Input):
-            r = inputs[node.position]
-        elif isinstance(node, Curve):
-            r = node.unary.interval(*before[0], sound)
-        else:
-            r = node.interval(*before)
-        if sound:
-            # twice: what the machine loses on its value, and what was lost here on its bounds
-            error = evaluation_error(node, before, r)
-            r = widened(r, 2 * error + departure(node, r, found))
-        if node.hint is not None:
-            indices, hint = node.hint
-            r = intersection(r, hint(*(found[i] for i in indices)))
-        if index in known:
-            r = intersection(r, known[index])
-        found.append(r)
+    for index in range(len(so_far), len(graph.nodes) if upto is None else upto + 1):
+        r = range_of(graph, index, inputs, found, sound)
+        found.append(intersection(r, known[index]) if index in known else r)
     return found
+
+
+def range_of(graph: Graph, index: int, inputs: Sequence[Range], found: Sequence[Range], sound: bool) -> Range:
+    """One node's range, from those of all nodes before it."""
+    node = graph.nodes[index]
+    before = [found[i] for i in node.inputs]
+    if isinstance(node, Input):
+        r = inputs[node.position]
+    elif isinstance(node, Curve):
+        r = node.unary.interval(*before[0], sound)
+    else:
+        r = node.interval(*before)
+    if sound:
+        # twice: what the machine loses on its value, and what was lost here on its bounds
+        error = evaluation_error(node, before, r)
+        r = widened(r, 2 * error + departure(node, r, found))
+    if node.hint is not None:
+        indices, hint = node.hint
+        r = intersection(r, hint(*(found[i] for i in indices)))
+    return r
 
 
 def intersection(a: Range, b: Range) -> Range:

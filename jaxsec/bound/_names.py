@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from ._alpha import AlphaCROWN
+from ._forward_linear import ForwardLinear
 from ._method import CROWN, CROWNIBP, IBP, BoundMethod
 
-METHODS: dict[str, type[BoundMethod]] = {m.name: m for m in (IBP, CROWNIBP, CROWN, AlphaCROWN)}  # cheapest first
+METHODS: dict[str, type[BoundMethod]] = {m.name: m for m in (IBP, CROWNIBP, ForwardLinear, CROWN, AlphaCROWN)}  # cheapest first
 
 
 def wrong_names(names: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._graph import Graph
-from ._nodes import Affine, Curve, Input, Kink, Lines, Product, Range
+from ._nodes import Affine, Curve, Input, Kink, Lines, Opaque, Product, Range
 
 _SLACK = 1.02  # for the rounding of the error terms themselves
 
@@ -95,6 +95,17 @@ class Charges:
     """What a form on each node costs: `charge[i] . |form|` is taken off the constant whenever a form is moved past node i."""
 
     of: Mapping[int, jax.Array]
+    steps: int  # how many nodes may add to a constant
+
+    def sum_of(self, form: jax.Array, r: Range, sums: Any = 1) -> jax.Array:
+        """[S] the rounding of `form . range` where it is added to a constant at once: a sum over all elements.
+
+        sums: how many such sums may each lose products below the smallest normal number.
+        """
+        x = largest(r)
+        terms = jnp.where(form == 0, 0, jnp.abs(form) * x)
+        count = int(np.prod(x.shape)) + self.steps + 8
+        return gamma(count, x.dtype) * jnp.sum(terms, axis=tuple(range(1, terms.ndim))) + count * tiny(x.dtype) * sums
 
 
 def charges(graph: Graph, upto: int, ranges: Sequence[Range], lines: Mapping[int, Lines]) -> Charges:
@@ -123,10 +134,10 @@ def charges(graph: Graph, upto: int, ranges: Sequence[Range], lines: Mapping[int
         if isinstance(node, Product):
             corner = jnp.abs(node.run(largest(inputs[0]), largest(inputs[1])))
             total = total + gamma(count + 4 * node.summed, dtype) * 4 * corner
-        if isinstance(node, Input) or not node.inputs:
-            total = total + gamma(count + 8, dtype) * x
+        if isinstance(node, Input | Opaque) or not node.inputs:
+            total = total + gamma(count + 8, dtype) * jnp.where(jnp.isfinite(x), x, 0)
         found[i] = (jnp.broadcast_to(total, node.shape) + 8 * tiny(dtype)) * _SLACK
-    return Charges(found)
+    return Charges(found, len(nodes))
 
 
 def outer_lines(line: Lines, lo: jax.Array, hi: jax.Array) -> Lines:

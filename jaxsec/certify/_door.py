@@ -53,7 +53,8 @@ def certify(
     Returns: Certificate. Raises: ValueError, TypeError: unusable inputs. UnsupportedPrimitive: an operation of the model has no rule,
       whatever the rows are.
     Cost: the methods' on the rows left. Under `jit`, and on rows sharded over several devices, every method runs on all rows, as one
-      program, without progress or state.
+      program, without progress or state; inside `jax.shard_map` say `check_vma=False`: the primitives that bounds are made of take no
+      operands of mixed replication.
     Edge cases: an empty batch; eps = 0 certifies what is classified with a margin above the tolerance.
 
     Example:
@@ -99,7 +100,7 @@ def _methods(method: BoundMethod | Sequence[BoundMethod]) -> tuple[BoundMethod, 
     for m in methods:
         if not isinstance(m, BoundMethod):
             shown = f"the class {m.__name__}; write {m.__name__}()" if isinstance(m, type) else type(m).__name__
-            raise TypeError(f"method has {shown}; allowed: IBP(), CROWNIBP(), CROWN(), AlphaCROWN(), or a list of them.")
+            raise TypeError(f"method has {shown}; allowed: IBP(), CROWNIBP(), ForwardLinear(), CROWN(), AlphaCROWN(), or a list of them.")
     if not methods:
         raise ValueError("method is an empty list; give at least one, e.g. [IBP(), CROWN()].")
     return methods

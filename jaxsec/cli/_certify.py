@@ -44,8 +44,8 @@ def certify(
         typer.Option(
             "--method",
             metavar="METHODS",
-            help="ibp, crown-ibp, crown or alpha-crown, from cheap and loose to dear and tight; several with commas, each for the rows "
-            "that those before it left open.",
+            help="ibp, crown-ibp, forward (for few inputs), crown or alpha-crown, from cheap and loose to dear and tight; several with "
+            "commas, each for the rows that those before it left open.",
         ),
     ] = "ibp,crown",
     sound: Annotated[

@@ -4,6 +4,7 @@ Nearly everything runs in float64, so that a violation of 1e-9 is a mistake and 
 """
 
 import dataclasses
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -13,10 +14,12 @@ import numpy as np
 
 from jaxsec.bound._backward import backward
 from jaxsec.bound._crown import tightened
+from jaxsec.bound._forward_linear import concretised, propagated
 from jaxsec.bound._graph import Ref, trace
 from jaxsec.bound._problem import Problem, identity
 from jaxsec.bound._region import Region
 
+FULL = bool(os.environ.get("JAXSEC_FULL"))
 TOLERANCE = {np.float64: 1e-9, np.float32: 2e-5}
 # Tiny programs by the hundred: compiling is what costs, running does not.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -24,11 +27,15 @@ QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 
 @dataclasses.dataclass(frozen=True)
 class Bounded:
-    """Flat arrays of one output: `lo, hi` by intervals, `crown` the ranges by linear bounds, and these: `low [S, D] x + low_at <= y`."""
+    """Flat arrays of one output: `lo, hi` by intervals, `crown` and (where asked for) `forward` the ranges by linear bounds.
+
+    CROWN's own bounds are `low [S, D] x + low_at <= y`, and `high` above.
+    """
 
     lo: np.ndarray
     hi: np.ndarray
     crown: tuple[np.ndarray, np.ndarray]
+    forward: tuple[np.ndarray, np.ndarray]
     low: np.ndarray
     low_at: np.ndarray
     high: np.ndarray
@@ -43,33 +50,35 @@ def compiled(fns: Function | dict[str, Function]) -> Function:
     return jax.jit(lambda box: _all_bounds(fns, box), compiler_options=QUICK)
 
 
-def bounds(fns: Function | dict[str, Function], *boxes: tuple[Any, Any], run: Any = None, dtype: Any = np.float64) -> list[Bounded]:
+def bounds(
+    fns: Function | dict[str, Function], *boxes: tuple[Any, Any], run: Any = None, dtype: Any = np.float64, forward: bool = False
+) -> list[Bounded]:
     """Bounds of every output of `fn(*arrays)` where array i is in `boxes[i] = (lo, hi)`.
 
     Not compiled unless `run` is given: programs of many curves on one shape share their operations, and run faster one by one.
     """
     with jax.enable_x64(dtype == np.float64), jax.numpy_rank_promotion("allow"):
         box = [(jnp.asarray(lo, dtype), jnp.asarray(hi, dtype)) for lo, hi in boxes]
-        found = run(box) if run else _all_bounds(fns, box)
+        found = run(box) if run else _all_bounds(fns, box, forward)
         return [Bounded(*jax.tree.map(np.asarray, tuple(f))) for f in found]
 
 
-def _all_bounds(fns: Function | dict[str, Function], box: Any) -> list[Any]:
-    return [b for fn in (fns.values() if isinstance(fns, dict) else [fns]) for b in _bounds(fn, box)]
+def _all_bounds(fns: Function | dict[str, Function], box: Any, forward: bool = False) -> list[Any]:
+    return [b for fn in (fns.values() if isinstance(fns, dict) else [fns]) for b in _bounds(fn, box, forward)]
 
 
 def joined(fns: Function | dict[str, Function]) -> Function:
     return (lambda *xs: [fn(*xs) for fn in fns.values()]) if isinstance(fns, dict) else fns
 
 
-def _bounds(fn: Callable[..., Any], box: list[Any]) -> list[Any]:
+def _bounds(fn: Callable[..., Any], box: list[Any], forward: bool) -> list[Any]:
     graph = trace(fn, *[jax.ShapeDtypeStruct(lo.shape, lo.dtype) for lo, _ in box])
     found = []
     for value in graph.outputs:
         if not isinstance(value, Ref):
             flat = jnp.ravel(jnp.asarray(value)).astype(box[0][0].dtype)
             zero = jnp.zeros((flat.size, sum(lo.size for lo, _ in box)))
-            found.append((flat, flat, (flat, flat), zero, flat, zero, flat))
+            found.append((flat, flat, (flat, flat), (flat, flat), zero, flat, zero, flat))
             continue
         node = graph.nodes[value.index]
         problem = Problem(graph, value.index, Region(box), jnp.zeros(0), jnp.zeros(0), False, 1, 1 << 30)
@@ -85,7 +94,10 @@ def _bounds(fn: Callable[..., Any], box: list[Any]) -> list[Any]:
         ]
         a = jnp.concatenate([jnp.reshape(r, (2 * n, lo.size)) for r, (lo, _) in zip(rows, box, strict=True)], 1)
         flat = [jnp.ravel(v).astype(eye.dtype) for v in ends]
-        found.append((*flat, (least[:n], -least[n:]), a[:n], at[:n], -a[n:], -at[n:]))
+        # half as much again to compile: of every rule with JAXSEC_FULL=1, of random programs always
+        pair = propagated(problem).pairs[value.index] if forward or FULL else None
+        carried = flat if pair is None else [jnp.ravel(v) for v in concretised(problem, pair)]
+        found.append((*flat, (least[:n], -least[n:]), tuple(carried), a[:n], at[:n], -a[n:], -at[n:]))
     return found
 
 
@@ -173,12 +185,12 @@ def check(
 
 def contains(b: Bounded, x: np.ndarray, y: np.ndarray, name: str, tolerance: float = 1e-9) -> None:
     """x [n, D] points, y [n, size] values there."""
-    for label, v in (("interval", b.lo), ("interval", b.hi), ("crown", b.crown[0]), ("crown", b.crown[1])):
+    for label, v in (("interval", b.lo), ("interval", b.hi), *(("crown", v) for v in b.crown), *(("forward", v) for v in b.forward)):
         assert not np.isnan(v).any(), f"{name}: {label} is nan: {v}"
     fits = np.isfinite(y)
     low, high = _line(b.low, b.low_at, x, -np.inf), _line(b.high, b.high_at, x, np.inf)
     size = np.maximum(1, np.abs(y, where=fits, out=np.ones_like(y)))
-    for label, lower, upper in (("interval", b.lo, b.hi), ("crown", *b.crown), ("lines", low, high)):
+    for label, lower, upper in (("interval", b.lo, b.hi), ("crown", *b.crown), ("forward", *b.forward), ("lines", low, high)):
         with np.errstate(invalid="ignore"):
             beyond = np.where(fits, np.maximum(lower - y, y - upper) / size, 0)
         worst = np.unravel_index(np.argmax(beyond), beyond.shape)

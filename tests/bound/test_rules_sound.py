@@ -1,5 +1,6 @@
 """With `sound=True` bounds contain what float32 computes, also where a known function stands for the program's own operations."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -8,10 +9,13 @@ import numpy as np
 import pytest
 
 from jaxsec.bound import _softmax
+from jaxsec.bound._backward import backward
 from jaxsec.bound._crown import tightened
 from jaxsec.bound._graph import Ref, trace
+from jaxsec.bound._lines import lines_of
 from jaxsec.bound._problem import Problem, identity
 from jaxsec.bound._region import Region
+from jaxsec.bound._rounding import charges
 
 from . import oracle
 from .test_rules_composites import CENTRE, NORMS, SOFTMAX
@@ -65,3 +69,22 @@ def test_softmax(pairs, monkeypatch):
 def test_norms():
     """Far from 0 the difference of the means has lost most of its digits."""
     contained(named(NORMS, "layer layer_fast layer_by_division groups"), [CENTRE, CENTRE + 100], [0.0, 1e-6, 0.05])
+
+
+@pytest.mark.parametrize("fn, stop", [(lambda x: jnp.maximum(x, 0), True), (jnp.floor, False)], ids=["stopped at a kink", "opaque"])
+def test_a_walk_that_ends_at_ranges_pays_for_its_sum(fn, stop) -> None:
+    """At least what the sum of 50,000 numbers loses if they are added one after the other, with nothing else charged."""
+    n = 50_000
+    graph = trace(fn, jax.ShapeDtypeStruct((n,), jnp.float32))
+    form, value = (np.random.default_rng(seed).uniform(1, 1000, n).astype(np.float32) for seed in (0, 1))
+    ranges = [(jnp.asarray(value), jnp.asarray(value))] * len(graph.nodes)
+    out = graph.outputs[0].index
+    charged = charges(graph, out, ranges, lines_of(graph, out, ranges, sound=True))
+    only = dataclasses.replace(charged, of={} if stop else {out: charged.of[out]})
+    with jax.numpy_rank_promotion("allow"):
+        plain, less = (
+            backward(graph, out, jnp.asarray(form)[None], jnp.zeros(1), ranges, {}, charged=c, stop=stop)[1] for c in (None, only)
+        )
+    exact = form.astype(np.float64) @ value.astype(np.float64)
+    one_by_one = np.cumsum(form * value, dtype=np.float32)[-1]
+    assert float(plain[0] - less[0]) >= abs(one_by_one - exact) > 0

@@ -48,13 +48,13 @@ def model_of(files: pathlib.Path) -> jaxsec.Model:
 def test_it_saves_what_the_library_finds(
     run: Run, files: pathlib.Path, words: Words, tmp_path: pathlib.Path, threat: str, sound: bool
 ) -> None:
-    out, ladder = tmp_path / "cert.npz", [jaxsec.IBP(), jaxsec.CROWNIBP(), jaxsec.CROWN()]
+    out, ladder = tmp_path / "cert.npz", [jaxsec.IBP(), jaxsec.CROWNIBP(), jaxsec.ForwardLinear(), jaxsec.CROWN()]
     budgets = {"linf": "0.004,0.02", "l2": "0.02,0.1", "l1": "0.04,0.2"}[threat]
-    more = ("--method", "ibp,crown-ibp,crown", "--out", out, *(["--sound"] if sound else []))
+    more = ("--method", "ibp,crown-ibp,forward,crown", "--out", out, *(["--sound"] if sound else []))
     code, said, err = run(*words, "--threat", threat, "--eps", budgets, *more)
     assert code == 0 and err == "" and f"saved: {out}" in said
     saved = loaded(out)
-    assert saved["names"].tolist() == ["ibp", "crown-ibp", "crown"] and saved["robust"].shape == (2, 8)
+    assert saved["names"].tolist() == ["ibp", "crown-ibp", "forward", "crown"] and saved["robust"].shape == (2, 8)
     assert saved["eps"].tolist() == [float(v) for v in budgets.split(",")]
     data, net = loaded(tmp_path / "data.npz"), model_of(files)
     np.testing.assert_array_equal(saved["y"], data["y"])
@@ -69,7 +69,7 @@ def test_it_saves_what_the_library_finds(
     about = json.loads(str(saved["about"]))
     assert about["precision"] == ("sound" if sound else "highest") and about["threat"]["eps"] == saved["eps"].tolist()
     assert about["status"]["1"] == Verdict.OPEN.message and len(about["data"]["sha256"]) == 64
-    assert [m["method"] for m in about["methods"]] == ["IBP", "CROWNIBP", "CROWN"]
+    assert [m["method"] for m in about["methods"]] == ["IBP", "CROWNIBP", "ForwardLinear", "CROWN"]
 
 
 def test_a_line_for_each_eps(run: Run, words: Words) -> None:
@@ -231,7 +231,7 @@ def test_a_model_that_cannot_be_bounded_is_exit_2_though_no_row_is_right(run: Ru
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--method", "magic"], "--method is 'magic'; 'magic' is no method; allowed: ibp, crown-ibp, crown, alpha-crown, one"),
+        (["--method", "magic"], "--method is 'magic'; 'magic' is no method; allowed: ibp, crown-ibp, forward, crown, alpha-crown, one"),
         (["--method", "ibp,"], "--method is 'ibp,'; a name is missing; allowed: ibp"),
         (["--method", "ibp,crown,ibp"], "it has ibp twice, and the second run would prove no more"),
         (["--eps", "a lot"], "--eps is 'a lot'; a finite number of at least 0"),

@@ -6,7 +6,7 @@ may be added to the bound with a multiplier that is not negative. Source: Wang e
 curve (Shi et al. 2024, GenBaB) as the same thing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -46,11 +46,14 @@ def started(problem: Problem, known: Known, climbed: Mapping[int, jax.Array]) ->
     return Subproblem(known, tuple(jnp.zeros(r[0].shape, bool) for r in known), tuple(slopes), zeros, zeros)
 
 
-def multipliers(problem: Problem, lane: Subproblem, ranges: Sequence[Range]) -> dict[int, Split]:
-    """What `x >= lower end` and `x <= upper end` add to a form; an end that is infinite says nothing, whatever its multiplier."""
+def multipliers(problem: Problem, lane: Subproblem) -> dict[int, Split]:
+    """What `x >= lower end` and `x <= upper end` add to a form; an end that is infinite says nothing, whatever its multiplier.
+
+    The ends are those that were cut. In an empty subproblem they contradict the intervals of the layers before, and adding both to the
+    bound is what shows it.
+    """
     found = {}
-    for t, above, below in zip(carried(problem.graph, problem.out), lane.above, lane.below, strict=True):
-        lo, hi = ranges[t]
+    for t, (lo, hi), above, below in zip(carried(problem.graph, problem.out), lane.known, lane.above, lane.below, strict=True):
         above, below = jnp.where(jnp.isfinite(lo), above, 0), jnp.where(jnp.isfinite(hi), below, 0)
         lo, hi = jnp.where(jnp.isfinite(lo), lo, 0), jnp.where(jnp.isfinite(hi), hi, 0)
         at = dotted(above, lo) - dotted(below, hi)
@@ -78,7 +81,7 @@ def lane_ranges(problem: Problem, lane: Subproblem) -> list[Range]:
 def value(problem: Problem, lane: Subproblem) -> jax.Array:
     """[S] the lane's bounds."""
     ranges = lane_ranges(problem, lane)
-    return problem.lower(ranges, turn=turned(problem, lane), splits=multipliers(problem, lane, ranges))
+    return problem.lower(ranges, turn=turned(problem, lane), splits=multipliers(problem, lane))
 
 
 def optimised(problem: Problem, lane: Subproblem, steps: int, rate: float, push_rate: float) -> tuple[jax.Array, Subproblem]:
@@ -118,7 +121,7 @@ def candidates(problem: Problem, lane: Subproblem, best: jax.Array, k: int) -> t
     none; the linear bounds on the inputs)."""
     graph = problem.graph
     ranges = lane_ranges(problem, lane)
-    _, costs, forms = weighed(problem, ranges, turned(problem, lane), multipliers(problem, lane, ranges))
+    _, costs, forms = weighed(problem, ranges, turned(problem, lane), multipliers(problem, lane))
     names = carried(graph, problem.out)
     per_layer = {t: jnp.zeros(graph.nodes[t].shape, best.dtype) for t in names}
     kinks = kinked(problem)

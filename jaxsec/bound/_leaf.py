@@ -53,7 +53,7 @@ def proved_by(
     def run(model: Model, lo: Any, hi: Any, lane: Any, spec: Any, at: Any, *, native: bool) -> Any:
         problem = box_problem(model, shape, lo, hi, spec, at, sound=sound, rows=1, budget=budget, native=native)
         ranges = lane_ranges(problem, lane)
-        forms, _ = problem.walked(ranges, splits=multipliers(problem, lane, ranges))
+        forms, _ = problem.walked(ranges, splits=multipliers(problem, lane))
         return value(problem, lane), problem.magnitude(forms)
 
     return on_platform(run, model, lo, hi, lane, spec, at)

@@ -54,7 +54,7 @@ class NeuronSplit:
         case = self.case
         found: Grown = _grow(
             self.question.model, self.question.shape, case.lo, case.hi, lanes, case.spec[clause], case.at[clause],
-            steps=15, tries=4, sound=self.sound, budget=self.budget,
+            steps=15, tries=12, sound=self.sound, budget=self.budget,
         )  # fmt: skip
         lower, element = np.asarray(found.lower), np.asarray(found.element)
         self.done += n

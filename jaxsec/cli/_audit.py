@@ -65,9 +65,9 @@ def audit(
         typer.Option(
             "--certify",
             metavar="METHODS",
-            help="Bound methods of the certified curve, as --method of jaxsec certify: ibp, crown-ibp, forward, crown or alpha-crown, several "
-            "with commas; none leaves the curve out; auto is ibp,crown, and ibp,crown-ibp for models on which CROWN would take longer than the "
-            "attacks. [default: auto, or those of --plan]",
+            help="Bound methods of the certified curve, as --method of jaxsec certify: ibp, crown-ibp, forward, crown or alpha-crown, "
+            "several with commas; none leaves the curve out; auto is ibp,crown, and ibp,crown-ibp for models on which CROWN would take "
+            "longer than the attacks. [default: auto, or those of --plan]",
         ),
     ] = None,
     labels: Labels = None,

@@ -58,7 +58,10 @@ X, Y = np.full((3, 6, 6, 1), 0.5, np.float32), np.array([0, 1, 2])
         (["audit", "--plan", "{t}/plan.toml"], "did you mean 'rows'"),
         (["audit", "--plan", "{t}/none.toml"], "none.toml"),
         (["audit", "--preset", "slow"], "quick, standard, full"),
-        (["audit", "--certify", "magic"], "--certify is 'magic'; 'magic' is no method; allowed: ibp, crown-ibp, crown, alpha-crown, one"),
+        (
+            ["audit", "--certify", "magic"],
+            "--certify is 'magic'; 'magic' is no method; allowed: ibp, crown-ibp, forward, crown, alpha-crown, one",
+        ),
         (["audit", "--certify", "magic"], "cheapest first, or auto, or none."),
         (["audit", "--fail-under", "40"], "--fail-under is '40'"),
         (["audit", "--fail-under", "x"], "--fail-under"),

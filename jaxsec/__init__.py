@@ -15,6 +15,7 @@ from .bound import CROWN as CROWN
 from .bound import CROWNIBP as CROWNIBP
 from .bound import IBP as IBP
 from .bound import AlphaCROWN as AlphaCROWN
+from .bound import BetaCROWN as BetaCROWN
 from .bound import ForwardLinear as ForwardLinear
 from .bound import Interval as Interval
 from .bound import UnsupportedPrimitive as UnsupportedPrimitive

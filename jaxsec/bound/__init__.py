@@ -7,6 +7,7 @@ through the program (CROWN) or carried forward (ForwardLinear).
 """
 
 from ._alpha import AlphaCROWN as AlphaCROWN
+from ._beta_crown import BetaCROWN as BetaCROWN
 from ._cost import walks as walks
 from ._door import Interval as Interval
 from ._door import bound as bound

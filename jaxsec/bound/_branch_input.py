@@ -33,10 +33,11 @@ class Bounded(NamedTuple):
     known: Known
 
 
-def layers(model: Model, shape: tuple[int, ...], dtype: Any) -> list[tuple[int, ...]]:
-    """Shapes of the nodes whose ranges a box carries."""
+def unknown(model: Model, shape: tuple[int, ...], dtype: Any) -> Known:
+    """What is known of the layers before anything has been bounded, [1, ...]: nothing. Pure."""
     graph = of_model(model, jnp.zeros((1, *shape), dtype), False)
-    return [graph.nodes[t].shape for t in carried(graph, output(graph))]
+    shapes = [(1, *graph.nodes[t].shape) for t in carried(graph, output(graph))]
+    return tuple((jnp.full(s, -jnp.inf, dtype), jnp.full(s, jnp.inf, dtype)) for s in shapes)
 
 
 def bound_boxes(model: Model, shape: tuple[int, ...], boxes: Boxes, spec: jax.Array, at: jax.Array, *, sound: bool, budget: int) -> Bounded:

@@ -11,6 +11,7 @@ from ..core._model import Model, ModelInfo
 from ..core._struct import Struct, struct
 from ..threat import Box, Threat
 from ._method import CROWN, BoundMethod
+from ._names import ALLOWED
 from ._run import both_rows, lower_function, lower_rows
 
 BUDGET = 1 << 30
@@ -42,7 +43,8 @@ def bound(
       fn: any traceable function of arrays, all of whose operations have rules; or a `Model`, bounded row by row.
       region: `(lo, hi)` (a pair of arrays, or of equal trees whose leaves are fn's arguments in order), an `Interval`, or `(threat, x)`
         for a `Model` and rows x [B, ...].
-      method: `IBP()`, `CROWNIBP()`, `ForwardLinear()` (few inputs), `CROWN()` (default), `AlphaCROWN()`.
+      method: `IBP()`, `CROWNIBP()`, `ForwardLinear()` (few inputs), `CROWN()` (default), `AlphaCROWN()`, or `BetaCROWN()`, which is
+        AlphaCROWN here: only `certify` branches.
       spec: [S, *output shape], for a Model [B, S, K] or [S, K]: linear forms of the value to bound from below, such as margins.
       sound: add all rounding; about twice the work.
       budget: bytes that forms may take at once; more work is done in pieces.
@@ -61,7 +63,7 @@ def bound(
     method = CROWN() if method is None else method
     if not isinstance(method, BoundMethod):
         shown = f"the class {method.__name__}; write {method.__name__}()" if isinstance(method, type) else type(method).__name__
-        raise TypeError(f"method is {shown}; allowed: IBP(), CROWNIBP(), ForwardLinear(), CROWN(), AlphaCROWN().")
+        raise TypeError(f"method is {shown}; {ALLOWED}.")
     if isinstance(fn, Model):
         threat, x = _rows_of(region)
         model = fn.replace(info=ModelInfo())

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 
 from ._alpha import AlphaCROWN
+from ._beta_crown import BetaCROWN
 from ._forward_linear import ForwardLinear
 from ._method import CROWN, CROWNIBP, IBP, BoundMethod
 
-METHODS: dict[str, type[BoundMethod]] = {m.name: m for m in (IBP, CROWNIBP, ForwardLinear, CROWN, AlphaCROWN)}  # cheapest first
+METHODS: dict[str, type[BoundMethod]] = {m.name: m for m in (IBP, CROWNIBP, ForwardLinear, CROWN, AlphaCROWN, BetaCROWN)}  # cheapest first
+ALLOWED = "allowed: " + ", ".join(f"{m.__name__}()" for m in METHODS.values())  # for messages about objects in place of names
 
 
 def wrong_names(names: Sequence[str]) -> str:

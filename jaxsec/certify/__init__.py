@@ -1,4 +1,4 @@
-"""Certificates: which inputs no adversary in the threat set can turn, and complete answers to properties of networks."""
+"""Certificates: which inputs no adversary in the threat set can turn, and answers to properties of networks."""
 
 from ._certificate import Certificate as Certificate
 from ._certificate import Verdict as Verdict

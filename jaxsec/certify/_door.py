@@ -12,11 +12,14 @@ from jax.core import Tracer
 from ..attack._checkpoint import held
 from ..attack._progress import Report
 from ..attack._progress import progress as progress_bar
+from ..bound._beta_crown import BetaCROWN
 from ..bound._door import BUDGET
 from ..bound._method import CROWN, IBP, BoundMethod
+from ..bound._names import ALLOWED
 from ..core._check import check_batch
 from ..core._model import Model, ModelInfo
 from ..threat import Threat
+from ._branched import check_boxes
 from ._certificate import Certificate, Verdict
 from ._kept import Kept, identity_of
 from ._ladder import Ladder
@@ -71,6 +74,8 @@ def certify(
     if model.stochastic:
         raise ValueError("the model draws random numbers; bounds are about one function: certify its deterministic part, or smooth it.")
     methods = _methods((IBP(), CROWN()) if method is None else method)
+    if any(isinstance(m, BetaCROWN) for m in methods):
+        check_boxes(threat)
     names = tuple(m.name for m in methods)
     precision = "sound" if sound else "highest"
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((model, x, y, threat)))
@@ -100,7 +105,7 @@ def _methods(method: BoundMethod | Sequence[BoundMethod]) -> tuple[BoundMethod, 
     for m in methods:
         if not isinstance(m, BoundMethod):
             shown = f"the class {m.__name__}; write {m.__name__}()" if isinstance(m, type) else type(m).__name__
-            raise TypeError(f"method has {shown}; allowed: IBP(), CROWNIBP(), ForwardLinear(), CROWN(), AlphaCROWN(), or a list of them.")
+            raise TypeError(f"method has {shown}; {ALLOWED}, or a list of them.")
     if not methods:
         raise ValueError("method is an empty list; give at least one, e.g. [IBP(), CROWN()].")
     return methods

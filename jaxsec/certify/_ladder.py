@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..attack._progress import Report
+from ..bound._beta_crown import BetaCROWN
 from ..bound._method import BoundMethod
 from ..core._batch import bucket, pad_rows, take_leaves
 from ..core._model import Model
 from ..threat import Threat
+from ._branched import branched
 from ._certificate import Verdict
 from ._kept import Findings, Kept
 from ._rows import clean_status, least_margins
@@ -46,8 +48,12 @@ class Ladder:
             if i == 0 and not len(found.rows):
                 self._must_be_bounded()
             while found.past < len(found.rows):
-                rows = found.rows[found.past : found.past + self.max_rows]
-                self._bounded(found, rows, i)
+                method = self.methods[i]
+                rows = found.rows[found.past : found.past + (1 if isinstance(method, BetaCROWN) else self.max_rows)]
+                if isinstance(method, BetaCROWN):
+                    self._branched(found, int(rows[0]), method, i)
+                else:
+                    self._bounded(found, rows, i)
                 found.past += len(rows)
                 kept.save(found)
                 report(self.methods[i].name, before + share * found.past / len(found.rows), int(np.sum(found.status == Verdict.OPEN)))
@@ -74,6 +80,15 @@ class Ladder:
         found.margin[rows] = np.fmax(found.margin[rows], low)
         proved = low > slack
         found.method[rows[proved]], found.status[rows[proved]] = i, Verdict.CERTIFIED
+
+    def _branched(self, found: Findings, row: int, method: BetaCROWN, i: int) -> None:
+        threat = take_leaves(self.threat, np.array([row]), len(self.y))
+        answer = branched(self.model, self.x[row], int(self.y[row]), threat, method, sound=self.sound, budget=self.budget)
+        if answer.verdict == "unsat":
+            found.method[row], found.status[row] = i, Verdict.CERTIFIED
+            found.margin[row] = np.fmax(found.margin[row], 0)
+        elif answer.verdict == "sat":
+            found.status[row] = Verdict.BROKEN
 
     def _padded(self, rows: np.ndarray) -> np.ndarray:
         return pad_rows(rows, bucket(len(rows), self.max_rows, self.min_rows))

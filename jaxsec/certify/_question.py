@@ -61,9 +61,9 @@ class Question:
             raise ValueError(f"the network takes {math.prod(shape)} inputs (rows of shape {shape}), the property declares {prop.n_inputs}.")
         self.shape, self.prop = tuple(shape), prop
         self.model = model.replace(info=ModelInfo())  # names must not decide what is compiled
-        out = jax.eval_shape(self.model, jax.ShapeDtypeStruct((1, *self.shape), jnp.float32))
-        if math.prod(out.shape[1:]) != prop.n_outputs:
-            raise ValueError(f"the network has {math.prod(out.shape[1:])} outputs, the property declares {prop.n_outputs}.")
+        n = outputs_of(self.model, self.shape)
+        if n != prop.n_outputs:
+            raise ValueError(f"the network has {n} outputs, the property declares {prop.n_outputs}.")
         self.cases = cases_of(prop)
 
     def outputs(self, x: np.ndarray) -> np.ndarray:
@@ -98,6 +98,11 @@ class Question:
         boxes = [np.clip(wide, c.lo, c.hi) for c in self.prop.cases]
         distance = np.stack([np.abs(b - wide).max(-1) for b in boxes])
         return np.stack(boxes)[distance.argmin(0), np.arange(len(wide))]
+
+
+def outputs_of(model: Model, shape: tuple[int, ...]) -> int:
+    """How many outputs a row of that shape has; traced once for each model."""
+    return _outputs.eval_shape(model, jax.ShapeDtypeStruct((1, math.prod(shape)), jnp.float32), shape).shape[1]
 
 
 @functools.partial(jax.jit, static_argnums=2)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..bound._branch_input import Bounded, Boxes, bound_boxes, layers
+from ..bound._branch_input import Bounded, Boxes, bound_boxes, unknown
 from ..core._batch import pad_rows, take_leaves
 from ._pool import Pool
 from ._question import TOLERANCE, Case, Question
@@ -14,6 +14,7 @@ from ._question import TOLERANCE, Case, Question
 _BATCHES = (32, 512)  # two compiled sizes
 _WIDE = 20_000  # open boxes beyond which the newest go first: memory stays bounded
 
+_unknown = jax.jit(unknown, static_argnums=(1, 2))
 _bounded = jax.jit(bound_boxes, static_argnums=1, static_argnames=("sound", "budget"))
 
 
@@ -22,8 +23,7 @@ class InputSplit:
 
     def __init__(self, question: Question, case: Case, *, sound: bool, budget: int):
         self.question, self.case, self.sound, self.budget = question, case, sound, budget
-        shapes = layers(question.model, question.shape, jnp.float32)
-        known: Any = tuple((np.full((1, *s), -np.inf, np.float32), np.full((1, *s), np.inf, np.float32)) for s in shapes)
+        known: Any = jax.tree.map(np.asarray, _unknown(question.model, question.shape, jnp.float32))
         self.pool = Pool()
         self.pool.put(Boxes(case.lo[None], case.hi[None], known), np.full(1, -np.inf, np.float32))  # pyright: ignore[reportArgumentType]
         self.done = 0

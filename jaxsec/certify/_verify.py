@@ -65,7 +65,11 @@ def verify(
     sound: bool = False,
     budget: int = BUDGET,
 ) -> Verification:
-    """Decides a property of a network: complete for piecewise linear networks, given time.
+    """Decides a property of a network: attack, bounds, then branch and bound.
+
+    Complete, given time, for networks of affine layers and kinks (ReLU, max-pooling, |x|, clip) none of which reads an input element
+    directly, up to the tolerance of `Verification.precision`: leaves with every sign known are decided by a linear program. For other
+    networks subproblems shrink until bounds are tight, and "timeout" may be the answer however long it runs.
 
     Guarantee: see `Verification`. No "unsat" rests on an attack that failed, no "sat" on a bound.
     Args:
@@ -155,7 +159,7 @@ class _Run:
             if points is not None and (found := self.question.counterexample(points)) is not None:
                 raise _Done("sat", method, found)
         if isinstance(split, NeuronSplit) and split.stuck:
-            raise _Done("unknown", method, note=f"{split.stuck} subproblems with all signs known are open")
+            raise _Done("unknown", method, note=f"{split.stuck} subproblems with nothing left to cut are open")
         return method
 
     def _tell(self, split: InputSplit | NeuronSplit, method: str) -> None:

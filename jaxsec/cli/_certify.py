@@ -44,10 +44,13 @@ def certify(
         typer.Option(
             "--method",
             metavar="METHODS",
-            help="ibp, crown-ibp, forward (for few inputs), crown or alpha-crown, from cheap and loose to dear and tight; several with "
-            "commas, each for the rows that those before it left open.",
+            help="ibp, crown-ibp, forward (for few inputs), crown, alpha-crown or beta-crown, from cheap and loose to dear and tight; "
+            "several with commas, each for the rows that those before it left open. beta-crown (linf) attacks, bounds and branches.",
         ),
     ] = "ibp,crown",
+    timeout: Annotated[
+        str | None, typer.Option("--timeout", metavar="S", help="Seconds for each row that beta-crown works on, above 0. [default: 60]")
+    ] = None,
     sound: Annotated[
         bool, typer.Option("--sound", help="Count all rounding of floating point, of the model and of the bounds; about twice the work.")
     ] = False,
@@ -76,7 +79,7 @@ def certify(
 
     Certified accuracy is the share of rows that are right and proved to stay so, with its 95 % interval (Clopper-Pearson); true robust
     accuracy on these rows is at least that, what attack prints is at most that of an attack. A row is open where no method proved it,
-    which does not mean that an adversarial input exists.
+    which does not mean that an adversarial input exists; broken where beta-crown found one.
 
     With --out, a killed run goes on where it was when the same command runs again; until it is done, its state is in a hidden folder
     beside the file.
@@ -89,6 +92,11 @@ def certify(
     130 interrupted.
     """
     names = methods(method, "--method")
+    seconds = None if timeout is None else number(timeout, "--timeout", "seconds above 0 are needed, such as 60")
+    if seconds is not None and not 0 < seconds < float("inf"):
+        raise ValueError(f"--timeout is {timeout!r}; seconds above 0 are needed, such as 60.")
+    if seconds is not None and "beta-crown" not in names:
+        raise ValueError(f"--timeout is {timeout!r}, which beta-crown alone reads; say --method {method},beta-crown, or leave it out.")
     given = _several(eps)
     mib = whole(budget, "--budget", 1, 2**20) or 1024
     if out is not None:
@@ -96,7 +104,7 @@ def certify(
             raise ValueError(f"--out is {str(out)!r}{', a folder' if out.is_dir() else ''}; a file name that ends in .npz is needed.")
         writable(out.parent, "an .npz file in a folder")
 
-    from ..bound import by_name
+    from ..bound import BetaCROWN, by_name
     from ._about import about_certify
     from ._cache import keep_programs
     from ._certify_run import certified
@@ -122,6 +130,8 @@ def certify(
         limit=limit,
     )
     ladder = by_name(names)
+    if seconds is not None:
+        ladder = [m.replace(timeout=seconds) if isinstance(m, BetaCROWN) else m for m in ladder]
     state = None if out is None else state_beside(out)
     with interruptible(state):
         net, rows = model_and_data(model, source, 0)

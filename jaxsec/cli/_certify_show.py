@@ -40,6 +40,7 @@ class Rows:
             "certified": share(self.robust, CONFIDENCE),
             "by": {name: int(np.sum(self.method == i)) for i, name in enumerate(names)},
             "wrong_before": count(Verdict.WRONG_BEFORE),
+            "broken": count(Verdict.BROKEN),
             "open": count(Verdict.OPEN),
             "nonfinite": count(Verdict.NONFINITE),
             "seconds": self.seconds,
@@ -72,13 +73,14 @@ def show_table(results: Sequence[Rows], names: Sequence[str], about: dict[str, A
     facts = [r.facts(names) for r in results]
     strange = any(f["nonfinite"] for f in facts)
     table = Table(box=None, pad_edge=False)
-    heads = ["eps", "certified", "rows", "95 %\ninterval", *(f"by\n{n}" for n in names), "wrong\nbefore", "open"]
-    for head in (*heads, *(["not\nfinite"] if strange else []), "seconds"):
+    heads = ["eps", "certified", "rows", "95 %\ninterval", *(f"by\n{n}" for n in names), "wrong\nbefore"]
+    branched = "beta-crown" in names
+    for head in (*heads, *(["broken"] if branched else []), "open", *(["not\nfinite"] if strange else []), "seconds"):
         table.add_column(head, justify="right", no_wrap=True)
     for f in facts:
         certified, (low, high) = f["certified"], f["certified"]["interval"]
         line = [f"{f['eps']:.6g}", f"{100 * certified['value']:.1f} %", str(certified["count"]), f"{100 * low:.1f} to {100 * high:.1f}"]
-        line += [str(f["by"][n]) for n in names] + [str(f["wrong_before"]), str(f["open"])]
+        line += [str(f["by"][n]) for n in names] + [str(f["wrong_before"]), *([str(f["broken"])] if branched else []), str(f["open"])]
         table.add_row(*line, *([str(f["nonfinite"])] if strange else []), f"{f['seconds']:.1f}")
     Console(highlight=False, width=max(console.width, WIDTH)).print(table)  # a narrow terminal wraps, and cuts no number
     if labels := data["labels"]:

@@ -42,7 +42,7 @@ def test_a_file_changes_single_settings_and_gives_those_of_the_run(tmp_path: pat
         ('certify = "ibp,crown"', """certify is 'ibp,crown'; a list is needed: ["ibp", "crown"], ["auto"], or [] for no certificates."""),
         (
             'certify = ["ibp", "magic"]',
-            "certify is ['ibp', 'magic']; 'magic' is no method; allowed: ibp, crown-ibp, forward, crown, alpha-crown, one",
+            "certify is ['ibp', 'magic']; 'magic' is no method; allowed: ibp, crown-ibp, forward, crown, alpha-crown, beta-crown",
         ),
         ('certify = ["auto", "ibp"]', "'auto' is no method"),
         ('certify = ["ibp", "ibp"]', "it has ibp twice"),

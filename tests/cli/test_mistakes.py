@@ -60,7 +60,7 @@ X, Y = np.full((3, 6, 6, 1), 0.5, np.float32), np.array([0, 1, 2])
         (["audit", "--preset", "slow"], "quick, standard, full"),
         (
             ["audit", "--certify", "magic"],
-            "--certify is 'magic'; 'magic' is no method; allowed: ibp, crown-ibp, forward, crown, alpha-crown, one",
+            "--certify is 'magic'; 'magic' is no method; allowed: ibp, crown-ibp, forward, crown, alpha-crown, beta-crown",
         ),
         (["audit", "--certify", "magic"], "cheapest first, or auto, or none."),
         (["audit", "--fail-under", "40"], "--fail-under is '40'"),

@@ -1,6 +1,6 @@
 """AlphaCROWN: every form's own slopes, turned by gradient ascent until its bound is as high as it gets, layer by layer."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -46,13 +46,15 @@ class AlphaCROWN(BoundMethod):
         return optimised(problem, self.steps, self.learning_rate, self.open)[0]
 
 
-def optimised(problem: Problem, steps: int, rate: Any, most: int | None) -> tuple[jax.Array, list[Range], Slopes]:
-    """([S] bounds of the problem's forms, the ranges of all nodes, the slopes of the forms' last step)."""
+def optimised(
+    problem: Problem, steps: int, rate: Any, most: int | None, known: Mapping[int, Range] | None = None
+) -> tuple[jax.Array, list[Range], Slopes]:
+    """([S] bounds of the problem's forms, the ranges of all nodes, the slopes of the forms' last step), from what is `known` of nodes."""
 
     def sharpened(target: int, ranges: Sequence[Range], lines: dict[int, Lines]) -> Range:
         return _layer(problem, target, ranges, lines, steps, rate, most)
 
-    ranges = tightened(problem, then=sharpened)
+    ranges = tightened(problem, known, then=sharpened)
     bounds, slopes = climbed(problem, lambda turn: problem.lower(ranges, turn=turn), by_lines(problem, ranges), steps, rate)
     return bounds, ranges, slopes
 

@@ -11,6 +11,7 @@ from ._backward import dense
 from ._crown import tightened
 from ._lines import carried
 from ._method import by_lines
+from ._problem import Known
 from ._run import box_problem, on_platform
 
 # Of Adam on slopes and on multipliers. Steps of a child are few, so they are long: mnist_fc's line 48 takes 261 subproblems instead of 1131
@@ -39,18 +40,22 @@ class Grown(NamedTuple):
 
 
 def bound_root(
-    model: Model, shape: tuple[int, ...], lo: jax.Array, hi: jax.Array, spec: jax.Array, at: jax.Array, *,
+    model: Model, shape: tuple[int, ...], lo: jax.Array, hi: jax.Array, known: Known, spec: jax.Array, at: jax.Array, *,
     steps: int, open: int, sound: bool, budget: int,
 ) -> Root:  # fmt: skip
-    """CROWN, then alpha-CROWN with `steps` (none: CROWN only), of forms spec [C, m, K], at [C, m] over the box lo, hi [n]. Pure."""
+    """CROWN, then alpha-CROWN with `steps` (none: CROWN only), of forms spec [C, m, K], at [C, m] over the box lo, hi [n].
 
-    def run(model: Model, lo: jax.Array, hi: jax.Array, spec: jax.Array, at: jax.Array, *, native: bool) -> Root:
+    known: ranges of the carried nodes to start from. Pure.
+    """
+
+    def run(model: Model, lo: jax.Array, hi: jax.Array, known: Known, spec: jax.Array, at: jax.Array, *, native: bool) -> Root:
         how = {"sound": sound, "rows": 1, "budget": budget, "native": native}
         problem = box_problem(model, shape, lo, hi, spec.reshape(-1, spec.shape[-1]), at.reshape(-1), **how)
+        start = dict(zip(carried(problem.graph, problem.out), known, strict=True))
         if steps:
-            lower, ranges, slopes = _alpha.optimised(problem, steps, 0.3, open)
+            lower, ranges, slopes = _alpha.optimised(problem, steps, 0.3, open, start)
         else:
-            ranges, slopes = tightened(problem), {}
+            ranges, slopes = tightened(problem, start), {}
             lower = by_lines(problem, ranges)
         forms, _ = problem.walked(ranges)
         layers = tuple(ranges[t] for t in carried(problem.graph, problem.out))
@@ -61,7 +66,7 @@ def bound_root(
         by_clause = {i: v.reshape(*at.shape, *v.shape[1:]) for i, v in slopes.items() if v.shape[0] == at.size}
         return Root(lower.reshape(at.shape), problem.magnitude(forms).reshape(at.shape), jax.vmap(lane)(spec, at, by_clause))
 
-    return on_platform(run, model, lo, hi, spec, at)
+    return on_platform(run, model, lo, hi, known, spec, at)
 
 
 def grow(

@@ -1,11 +1,15 @@
 """Branch and bound inside the network: for many inputs, where cutting the argument of the right ReLU decides more than any input."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from ..bound._branch_input import unknown
 from ..bound._branch_neuron import Grown, Root, bound_root, cut, grow
+from ..bound._refine import refinable, refine
 from ..core._batch import pad_rows, take_leaves
 from ._leaves import decided
 from ._pool import Pool
@@ -14,6 +18,11 @@ from ._question import TOLERANCE, Case, Question
 _bound_root = jax.jit(bound_root, static_argnums=1, static_argnames=("steps", "open", "sound", "budget"))
 _grow = jax.jit(grow, static_argnums=1, static_argnames=("steps", "tries", "sound", "budget"))
 _cut = jax.jit(cut)
+_unknown = jax.jit(unknown, static_argnums=(1, 2))
+_refinable = jax.jit(refinable, static_argnums=(1, 2))
+_refine = jax.jit(refine, static_argnums=1, static_argnames=("layer", "depth", "steps", "sound", "budget"))
+_FORMS = 32  # lower and upper bounds that are refined by one call
+_SIGNS = np.array([1, -1], np.float32)
 
 
 class NeuronSplit:
@@ -23,6 +32,7 @@ class NeuronSplit:
         self.question, self.case, self.sound, self.budget = question, case, sound, budget
         self.done = 0
         self.pool = Pool()  # of (lane, clause)
+        self.known: Any = jax.tree.map(lambda v: np.asarray(v)[0], _unknown(question.model, question.shape, jnp.float32))
         self.stuck = 0  # leaves that neither their linear program nor a replayed point decided
         self.batch = 1
 
@@ -30,18 +40,49 @@ class NeuronSplit:
         """[C] whether each clause is proved by CROWN (`steps` 0) or alpha-CROWN; what is not becomes a subproblem."""
         case = self.case
         found: Root = _bound_root(
-            self.question.model, self.question.shape, case.lo, case.hi, case.spec, case.at,
+            self.question.model, self.question.shape, case.lo, case.hi, self.known, case.spec, case.at,
             steps=steps, open=256, sound=self.sound, budget=self.budget,
         )  # fmt: skip
         lower = np.asarray(found.lower)
         proved = (lower > self._threshold(found.size)).any(1)
         left = np.flatnonzero(~proved)
+        self.known = jax.tree.map(lambda v: np.asarray(v)[0], found.lanes.known)
         lanes = jax.tree.map(lambda v: np.asarray(v)[left], found.lanes)
-        self.pool = Pool()
+        self.pool, self.stuck = Pool(), 0
         self.pool.put((lanes, left), lower.max(1)[left])
         numbers = sum(int(np.prod(v.shape[1:])) for v in jax.tree.leaves(lanes))
         self.batch = int(np.clip(self.budget // (4 * 40 * max(numbers, 1)), 4, 128))
         return proved
+
+    def refine(self, late: Callable[[], bool]) -> np.ndarray:
+        """The root again, after the ranges of layers have been refined, first layer first; [C] proved. Ends early where it is `late`."""
+        proved = np.zeros(len(self.case.spec), bool)
+        for layer in np.flatnonzero(np.asarray(_refinable(self.question.model, self.question.shape, jnp.float32))).tolist():
+            if late() or proved.all():
+                break
+            lo, hi = (v.copy() for v in self.known[layer])
+            if self._refined(layer, lo.reshape(-1), hi.reshape(-1), late):
+                self.known = (*self.known[:layer], (lo, hi), *self.known[layer + 1 :])
+                proved = self.root(20)
+        return proved
+
+    def _refined(self, layer: int, lo: np.ndarray, hi: np.ndarray, late: Callable[[], bool]) -> bool:
+        """Tightens flat ends in place, the widest open elements first; whether there were any."""
+        width = np.where((lo < 0) & (hi > 0), np.minimum(-lo, hi), 0)
+        order = np.argsort(-width, kind="stable")[: np.count_nonzero(width)]
+        case, half = self.case, _FORMS // 2
+        for start in range(0, len(order), half):
+            if late():
+                break
+            part = order[start : start + half]
+            rows = pad_rows(part, half).astype(np.int32)
+            bounds = np.asarray(_refine(
+                self.question.model, self.question.shape, case.lo, case.hi, self.known, np.tile(rows, 2), np.repeat(_SIGNS, half),
+                layer=layer, depth=4, steps=12, sound=self.sound, budget=self.budget,
+            ))  # fmt: skip
+            lo[part] = np.fmax(lo[part], bounds[: len(part)])
+            hi[part] = np.maximum(lo[part], np.fmin(hi[part], -bounds[half : half + len(part)]))
+        return len(order) > 0
 
     def _threshold(self, size: Any) -> Any:
         return 0.0 if self.sound else TOLERANCE * np.asarray(size)

@@ -19,6 +19,8 @@ from ._split_neurons import NeuronSplit
 
 # Inputs up to which the box is split instead of the neurons: halving a box of n sides n times halves each side once.
 _FEW_INPUTS = 16
+# The first tree on the output gets this share of the time, and no more than these seconds.
+_FIRST_TREE, _FIRST_SECONDS = 0.2, 6.0
 
 Events = Callable[[str, dict[str, Any]], None]
 
@@ -146,13 +148,27 @@ class _Run:
             if proved.all():
                 return method
         self.attack(case, jax.random.fold_in(self.key, 1000), rounds=4)
+        left = self.deadline - time.monotonic()
+        if self._closed(split, "beta-crown", time.monotonic() + min(_FIRST_TREE * left, _FIRST_SECONDS)):
+            return "beta-crown"
+        # the output's own tree is not small: ranges are refined before it is grown again, for at most half of the time
+        half = 0.5 * (time.monotonic() + self.deadline)
+        if split.refine(lambda: time.monotonic() > half).all():
+            return "refinement"
+        self._tell(split, "refinement")
         return self._until_closed(split, "beta-crown")
 
     def _until_closed(self, split: InputSplit | NeuronSplit, method: str) -> str:
-        before = self.branches
+        if not self._closed(split, method, self.deadline):
+            raise _Done("timeout", method)
+        return method
+
+    def _closed(self, split: InputSplit | NeuronSplit, method: str, until: float) -> bool:
+        """Rounds until nothing is open, or the time is up."""
+        before = self.branches - split.done
         while len(split.pool):
-            if self.late():
-                raise _Done("timeout", method)
+            if time.monotonic() > until:
+                return False
             points = split.round()
             self.branches = before + split.done
             self._tell(split, method)
@@ -160,7 +176,7 @@ class _Run:
                 raise _Done("sat", method, found)
         if isinstance(split, NeuronSplit) and split.stuck:
             raise _Done("unknown", method, note=f"{split.stuck} subproblems with nothing left to cut are open")
-        return method
+        return True
 
     def _tell(self, split: InputSplit | NeuronSplit, method: str) -> None:
         self.margin = float(split.pool.bound.min()) if len(split.pool) else self.margin

@@ -77,8 +77,11 @@ def backward(
     splits = splits or {}
 
     def push(index: int, form: Form) -> None:
+        nonlocal at
         if index in waiting:
             form = merged(waiting[index], form)
+            if charged is not None:  # parts may cancel later on: each partial sum is charged by itself
+                at = at - spent(form, charged.merging(ranges[index]))
         waiting[index] = form
 
     for index in graph.ancestors(target):
@@ -109,6 +112,8 @@ def backward(
         if line is not None and heights is not None:
             low, up = (form.window(v) for v in heights[index]) if isinstance(form, Patch) and turn is not None else heights[index]
             line = line._replace(lower_at=line.lower_at + low, upper_at=line.upper_at + up)
+        if line is not None and charged is not None:
+            at = at - charged.intercepts(form.a if isinstance(form, Patch) else form, on_form(form, line, turn is not None))
         if isinstance(form, Patch):
             passed = on_patch(node, form, line, turn is not None)
             if passed is not None:
@@ -127,6 +132,11 @@ def backward(
         for i, part in zip(node.inputs if parts else (), parts, strict=True):  # no parts: only the range was known
             push(i, part)
     return found, at
+
+
+def on_form(form: Form, line: Lines, windowed: bool) -> Lines:
+    """The lines in the layout of the form's numbers; windowed: they are already, if the form is a patch."""
+    return Lines(*(form.window(v) for v in line)) if isinstance(form, Patch) and not windowed else line
 
 
 def merged(p: Form, q: Form) -> Form:
@@ -186,7 +196,7 @@ def on_patch(node: Node, form: Patch, line: Lines | None, windowed: bool) -> tup
         return [], 0.0
     if isinstance(node, Kink | Curve):
         assert line is not None
-        line = line if windowed else Lines(*(form.window(v) for v in line))
+        line = on_form(form, line, windowed)
         up, down = positive(form.a), negative(form.a)
         at = dotted(up, line.lower_at) + dotted(down, line.upper_at)
         return [form.replaced(up * line.lower_slope + down * line.upper_slope)], at

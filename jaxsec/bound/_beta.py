@@ -123,6 +123,8 @@ def candidates(problem: Problem, lane: Subproblem, best: jax.Array, k: int) -> t
     ranges = lane_ranges(problem, lane)
     _, costs, forms = weighed(problem, ranges, turned(problem, lane), multipliers(problem, lane))
     names = carried(graph, problem.out)
+    if not names:  # an affine network, or kinks on the input itself
+        return jnp.full(k, -1), forms
     per_layer = {t: jnp.zeros(graph.nodes[t].shape, best.dtype) for t in names}
     kinks = kinked(problem)
     open_ = (best <= 0).astype(best.dtype)
@@ -157,7 +159,7 @@ def point_of(problem: Problem, lane: Subproblem, element: jax.Array) -> jax.Arra
     for t, (lo, hi) in zip(carried(graph, problem.out), lane.known, strict=True):
         middle = jnp.where(jnp.isfinite(lo) & jnp.isfinite(hi), 0.5 * (lo + hi), 0)
         points.append((jnp.where((lo < 0) & (hi > 0), 0, middle) if t in kinks else middle).reshape(-1))
-    return jnp.concatenate(points)[element]
+    return jnp.concatenate(points)[element] if points else jnp.zeros(element.shape, problem.at.dtype)
 
 
 def child(lane: Subproblem, element: jax.Array, point: jax.Array, upper: bool) -> Subproblem:

@@ -9,6 +9,7 @@ from ..core._model import Model
 from ._backward import backward, dense
 from ._beta import Subproblem, lane_ranges, multipliers, value
 from ._lines import carried
+from ._rounding import largest
 from ._run import box_problem, on_platform
 
 
@@ -47,13 +48,13 @@ def maps(
 def proved_by(
     model: Model, shape: tuple[int, ...], lo: jax.Array, hi: jax.Array, lane: Subproblem, spec: jax.Array, at: jax.Array, *,
     sound: bool, budget: int,
-) -> tuple[jax.Array, jax.Array]:  # fmt: skip
-    """([S] the lane's bounds with the multipliers it carries, the size of what they were summed from). Pure."""
+) -> tuple[jax.Array, jax.Array, jax.Array]:  # fmt: skip
+    """([S] the lane's bounds with the multipliers it carries, the size of what they were summed from, [K] the largest |output|). Pure."""
 
     def run(model: Model, lo: Any, hi: Any, lane: Any, spec: Any, at: Any, *, native: bool) -> Any:
         problem = box_problem(model, shape, lo, hi, spec, at, sound=sound, rows=1, budget=budget, native=native)
         ranges = lane_ranges(problem, lane)
         forms, _ = problem.walked(ranges, splits=multipliers(problem, lane))
-        return value(problem, lane), problem.magnitude(forms)
+        return value(problem, lane), problem.magnitude(forms), largest(ranges[problem.out]).reshape(-1)
 
     return on_platform(run, model, lo, hi, lane, spec, at)

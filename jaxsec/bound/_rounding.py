@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._graph import Graph
-from ._nodes import Affine, Curve, Input, Kink, Lines, Opaque, Product, Range
+from ._nodes import Affine, Contract, Input, Kink, Lines, Opaque, Product, Range, Scale, Sum
 
 _SLACK = 1.02  # for the rounding of the error terms themselves
 
@@ -49,6 +49,19 @@ def magnitude(node: Affine, ranges: Sequence[Range]) -> jax.Array:
     """The sum of the absolute values of all that an affine node adds up."""
     total = jnp.broadcast_to(node.absolute(*(largest(r) for r in ranges)), node.shape)
     return total if node.bias is None else total + jnp.abs(node.bias)
+
+
+def fan_out(node: Affine) -> int:
+    """How many terms one element of a form on the node's inputs sums at most: the length of the transposed sums."""
+    if isinstance(node, Scale | Sum):
+        return 1
+    try:
+        with jax.ensure_compile_time_eval():
+            run = (lambda x: node.run(jnp.ones(node.weights.shape, node.dtype), x)) if isinstance(node, Contract) else node.op
+            _, pull = jax.vjp(run, *(jnp.zeros(s, node.dtype) for s in node.input_shapes))
+            return int(max(np.max(v, initial=1) for v in map(np.asarray, pull(jnp.ones(node.shape, node.dtype)))))
+    except TypeError:  # what moves where is known when the program runs only
+        return int(np.prod(node.shape))
 
 
 def evaluation_error(node: Any, ranges: Sequence[Range], own: Range) -> Any:
@@ -97,6 +110,18 @@ class Charges:
     of: Mapping[int, jax.Array]
     steps: int  # how many nodes may add to a constant
 
+    def merging(self, r: Range) -> jax.Array:
+        """What a form costs where it is the sum of two that met at a node of that range."""
+        x = largest(r)
+        return gamma(2, x.dtype) * jnp.where(jnp.isfinite(x), x, 0)
+
+    def intercepts(self, a: jax.Array, line: Lines) -> jax.Array:
+        """[S] the rounding of the sum of a node's intercepts, whatever lines were chosen."""
+        size = jnp.maximum(jnp.abs(line.lower_at), jnp.abs(line.upper_at))
+        terms = jnp.abs(a) * jnp.where(jnp.isfinite(size), size, 0)
+        count = int(np.prod(a.shape[1:])) + self.steps + 8
+        return gamma(count, a.dtype) * jnp.sum(terms, axis=tuple(range(1, a.ndim))) + count * tiny(a.dtype)
+
     def sum_of(self, form: jax.Array, r: Range, sums: Any = 1) -> jax.Array:
         """[S] the rounding of `form . range` where it is added to a constant at once: a sum over all elements.
 
@@ -123,14 +148,15 @@ def charges(graph: Graph, upto: int, ranges: Sequence[Range], lines: Mapping[int
         x = largest(ranges[i])
         # a form's own last operations: one product, and one addition per reader
         total = gamma(4 + len(consumers[i]), dtype) * jnp.where(jnp.isfinite(x), x, 0)
-        total = total + 2 * evaluation_error(node, inputs, ranges[i])  # once for the network, once for the transposed sum
+        total = total + evaluation_error(node, inputs, ranges[i])
+        if isinstance(node, Affine):  # the transposed sums: |error| <= gamma |W|^T |form|, which meets values of at most max |x|
+            terms = fan_out(node)
+            total = total + gamma(terms + 1, dtype) * magnitude(node, inputs) + terms * tiny(dtype) if terms > 1 else total
+        else:
+            total = total + evaluation_error(node, inputs, ranges[i])
         total = total + departure(node, ranges[i], ranges)
         if isinstance(node, Affine) and node.bias is not None:
             total = total + gamma(count, dtype) * jnp.abs(jnp.broadcast_to(node.bias, node.shape))
-        if isinstance(node, Kink | Curve):
-            line = lines[i]
-            at = jnp.maximum(jnp.abs(line.lower_at), jnp.abs(line.upper_at))
-            total = total + gamma(count, dtype) * jnp.where(jnp.isfinite(at), at, 0)
         if isinstance(node, Product):
             corner = jnp.abs(node.run(largest(inputs[0]), largest(inputs[1])))
             total = total + gamma(count + 4 * node.summed, dtype) * 4 * corner

@@ -60,7 +60,15 @@ def decided(question: Question, case: Case, lane: Subproblem, spec: np.ndarray, 
             kept.append(flat.reshape(1, *shape))
     slopes_of: Any = tuple(v[:1] for v in lane.slopes)
     lane = lane._replace(above=tuple(above), below=tuple(below), slopes=slopes_of)
-    row, row_at = (weights[:m] @ spec)[None], (weights[:m] @ at)[None]
-    lower, size = _proved_by(question.model, question.shape, case.lo, case.hi, lane, row, row_at, sound=sound, budget=budget)
-    threshold = 0.0 if sound else TOLERANCE * float(size[0])
-    return Leaf(float(lower[0]) > threshold, end.x[:n])
+    # the weighted row in float32, and what it differs from the exact one by: rows may cancel
+    w, rows64 = weights[:m].astype(np.float64), spec.astype(np.float64)
+    exact, exact_at = w @ rows64, float(w @ at.astype(np.float64))
+    row, row_at = exact.astype(np.float32), np.array([exact_at], np.float32)
+    lower, size, most = _proved_by(
+        question.model, question.shape, case.lo, case.hi, lane, row[None], row_at, sound=sound, budget=budget
+    )  # fmt: skip
+    most = np.asarray(most, np.float64)
+    whole = float((w @ np.abs(rows64)) @ most + w @ np.abs(at.astype(np.float64)))  # before anything cancels
+    lost = float(np.abs(exact - row) @ most) + abs(exact_at - float(row_at[0])) + 1e-13 * whole
+    threshold = lost if sound else lost + TOLERANCE * (float(size[0]) + whole)
+    return Leaf(bool(float(lower[0]) > threshold), end.x[:n])

@@ -1,6 +1,7 @@
 """Leaves: with every sign known the linear program decides, and its proof is checked by the bound's own arithmetic."""
 
 import functools
+import importlib
 import itertools
 
 import jax
@@ -8,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxsec
 from jaxsec.bound._beta import child
 from jaxsec.bound._branch_input import unknown
 from jaxsec.bound._branch_neuron import bound_root
 from jaxsec.certify import _leaves as leaves
 from jaxsec.certify import verify
 from jaxsec.certify._question import Question
+from jaxsec.io import Case, Clause, Property
 
 from .test_verify import least_on_grid, question, random_net
 
@@ -72,8 +75,6 @@ def test_every_leaf_is_decided_as_on_a_grid(seed: int, sound: bool) -> None:
 
 def test_leaves_finish_what_multipliers_leave_open(monkeypatch: pytest.MonkeyPatch) -> None:
     """With one step of ascent a subproblem a bound seldom closes what is cut to the end; the verdict is reached all the same."""
-    import importlib
-
     neurons = importlib.import_module("jaxsec.certify._split_neurons")
     monkeypatch.setattr(importlib.import_module("jaxsec.certify._verify"), "_FEW_INPUTS", 0)
     grow = neurons._grow
@@ -95,3 +96,33 @@ def test_leaves_finish_what_multipliers_leave_open(monkeypatch: pytest.MonkeyPat
     assert closed and all(closed)
     monkeypatch.setattr(neurons, "decided", lambda *args, **how: leaves.Leaf(False, None))
     assert verify(model, asked, timeout=120).verdict == "unknown"
+
+
+def test_rows_that_cancel_prove_nothing_by_their_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`7 y <= 7 P` and `3 y >= 3 P` hold at an input whose value is P: weights that make the two rows cancel leave rounding only."""
+    r = np.random.default_rng(0)
+    w = (r.normal(size=(17, 1)) * 2e4).astype(np.float32)
+    model = jaxsec.bind(lifted, w)
+    value = lambda x: float(model(jnp.asarray(x[None]))[0, 0])  # noqa: E731
+    x = next(x for x in r.uniform(-0.2, 0.7, (500, 17)).astype(np.float32) if value(x) == round(value(x)))
+    p = value(x)
+    clause = Clause(Cx=None, Cy=np.array([[7.0], [-3.0]]), d=np.array([7 * p, -3 * p]))
+    prop = Property(n_inputs=17, n_outputs=1, cases=(Case(lo=np.full(17, -0.37), hi=np.full(17, 0.91), clauses=(clause,)),))
+    monkeypatch.setattr(importlib.import_module("jaxsec.certify._verify"), "search", lambda *args, **how: None)
+    for sound in (False, True):
+        assert verify(model, prop, timeout=30, sound=sound).verdict != "unsat"
+
+
+def lifted(w, x):
+    return jax.nn.relu(x @ w + 1e6)
+
+
+def test_an_affine_network_with_many_inputs_has_nothing_to_cut() -> None:
+    """Neither row alone is proved, both together are empty: a leaf from the start."""
+    clause = Clause(Cx=None, Cy=np.array([[7.0], [-7.0]]), d=np.array([0.7, -1.4]))
+    prop = Property(n_inputs=17, n_outputs=1, cases=(Case(lo=np.zeros(17), hi=np.ones(17), clauses=(clause,)),))
+    assert verify(jaxsec.bind(affine, jnp.ones((17, 1))), prop, timeout=30).verdict == "unsat"
+
+
+def affine(w, x):
+    return x @ w

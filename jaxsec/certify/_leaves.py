@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from scipy.optimize import linprog
 
 from ..bound._beta import Subproblem
 from ..bound._leaf import Maps, maps, proved_by
@@ -30,6 +29,8 @@ class Leaf(NamedTuple):
 
 def decided(question: Question, case: Case, lane: Subproblem, spec: np.ndarray, at: np.ndarray, *, sound: bool, budget: int) -> Leaf:
     """spec [m, K], at [m]: the rows of the clause that the lane is about."""
+    from scipy.optimize import linprog  # 300 modules that few who import jaxsec need
+
     at_most = [np.flatnonzero(c & (hi <= 0)) for c, (_, hi) in zip(lane.cut, lane.known, strict=True)]
     at_least = [np.flatnonzero(c & (lo >= 0)) for c, (lo, _) in zip(lane.cut, lane.known, strict=True)]
     chosen = [np.concatenate(pair) for pair in zip(at_most, at_least, strict=True)]

@@ -54,6 +54,22 @@ def mlp(p: list[jax.Array], x: jax.Array) -> jax.Array:
     return x
 
 
+# name -> file and eps of what was published about it
+PUBLISHED = {
+    "lpd": ("mnist_mlp_LPD_MLP_B_0.1", 0.1),
+    "adv": ("mnist_mlp_ADV_MLP_B_0.1", 0.1),
+    "nor02": ("mnist_mlp_NOR_MLP_B", 0.02),
+    "nor03": ("mnist_mlp_NOR_MLP_B", 0.03),
+    "nor05": ("mnist_mlp_NOR_MLP_B", 0.05),
+    "wong": ("mnist_wong", 0.1),
+}
+
+
+def published(name: str) -> jaxsec.Model:
+    """One of these nets."""
+    return jaxsec.bind(wong if name == "wong" else mlp, [jnp.asarray(a) for a in weights(PUBLISHED[name][0])])
+
+
 def four_weights() -> list[np.ndarray]:
     """Random, scaled for ReLU."""
     r = np.random.default_rng(0)

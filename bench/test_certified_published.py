@@ -2,7 +2,6 @@
 
 import time
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,21 +12,21 @@ from . import nets
 
 pytestmark = pytest.mark.skipif(not nets.SHARED.is_dir(), reason="no ../shared/data beside the repository")
 
-# net, eps, what no certified error may be below (MILP's lower bound; wong: PGD), what it must reach (LP-GREEDY; wong: as published)
+# What no certified error may be below (MILP's lower bound; wong: PGD), what it must reach (LP-GREEDY; wong: as published).
 TABLE = {
-    "lpd": ("mnist_mlp_LPD_MLP_B_0.1", 0.1, 14.45, 18.32),
-    "adv": ("mnist_mlp_ADV_MLP_B_0.1", 0.1, 16.25, 71.34),
-    "nor02": ("mnist_mlp_NOR_MLP_B", 0.02, 10.16, 35.11),
-    "nor03": ("mnist_mlp_NOR_MLP_B", 0.03, 20.43, 75.85),
-    "nor05": ("mnist_mlp_NOR_MLP_B", 0.05, 53.37, 99.39),
-    "wong": ("mnist_wong", 0.1, 4.1, 5.8),
+    "lpd": (14.45, 18.32),
+    "adv": (16.25, 71.34),
+    "nor02": (10.16, 35.11),
+    "nor03": (20.43, 75.85),
+    "nor05": (53.37, 99.39),
+    "wong": (4.1, 5.8),
 }
 
 
 def certified(name: str, method, store, smoke: bool) -> tuple[float, jaxsec.Certificate]:
-    file, eps, low, high = TABLE[name]
+    (file, eps), (low, high) = nets.PUBLISHED[name], TABLE[name]
     x, y = nets.mnist(32 if smoke else 10_000)
-    model = jaxsec.bind(nets.wong if name == "wong" else nets.mlp, [jnp.asarray(a) for a in nets.weights(file)])
+    model = nets.published(name)
     begin = time.perf_counter()
     found = jaxsec.certify(model, x, y, threat=jaxsec.LInf(eps=eps, lo=0.0, hi=1.0), method=method, progress=False)
     status = np.asarray(found.status)
@@ -43,7 +42,7 @@ def certified(name: str, method, store, smoke: bool) -> tuple[float, jaxsec.Cert
 @pytest.mark.parametrize("name", TABLE)
 def test_crown_reaches_the_published_error(name, store, smoke):
     error, _ = certified(name, [jaxsec.IBP(), jaxsec.CROWN()], store, smoke)
-    assert smoke or TABLE[name][2] <= error <= TABLE[name][3]
+    assert smoke or TABLE[name][0] <= error <= TABLE[name][1]
 
 
 def test_branch_and_bound_is_exact(store, smoke):

@@ -1,6 +1,6 @@
 """One round of branch and bound on the input: bounds of many boxes side by side, and which element of each to halve."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from ._gaps import input_scores, weighed
 from ._lines import carried
 from ._method import by_intervals
 from ._problem import Known
-from ._run import box_problem, of_model, on_platform, output
+from ._run import box_problem, on_platform
 
 
 class Boxes(NamedTuple):
@@ -31,13 +31,6 @@ class Bounded(NamedTuple):
     slope: jax.Array
     score: jax.Array
     known: Known
-
-
-def unknown(model: Model, shape: tuple[int, ...], dtype: Any) -> Known:
-    """What is known of the layers before anything has been bounded, [1, ...]: nothing. Pure."""
-    graph = of_model(model, jnp.zeros((1, *shape), dtype), False)
-    shapes = [(1, *graph.nodes[t].shape) for t in carried(graph, output(graph))]
-    return tuple((jnp.full(s, -jnp.inf, dtype), jnp.full(s, jnp.inf, dtype)) for s in shapes)
 
 
 def bound_boxes(model: Model, shape: tuple[int, ...], boxes: Boxes, spec: jax.Array, at: jax.Array, *, sound: bool, budget: int) -> Bounded:

@@ -14,10 +14,6 @@ from ._method import by_lines
 from ._problem import Known
 from ._run import box_problem, on_platform
 
-# Of Adam on slopes and on multipliers. Steps of a child are few, so they are long: mnist_fc's line 48 takes 261 subproblems instead of 1131
-# with 0.1 and 0.05.
-_RATE, _PUSH = 0.7, 0.1
-
 
 class Root(NamedTuple):
     """[C, m] bounds of the whole region, the size of what they were summed from, and the lane that each clause starts from."""
@@ -78,7 +74,7 @@ def grow(
     def run(model: Model, lo: jax.Array, hi: jax.Array, lanes: Any, spec: jax.Array, at: jax.Array, *, native: bool) -> Grown:
         def one(lane: _beta.Subproblem, spec: jax.Array, at: jax.Array) -> Grown:
             problem = box_problem(model, shape, lo, hi, spec, at, sound=sound, rows=rows, budget=budget, native=native)
-            lower, lane = _beta.optimised(problem, lane, steps, _RATE, _PUSH)
+            lower, lane = _beta.optimised(problem, lane, steps)
             elements, forms = _beta.candidates(problem, lane, lower, tries)
             element, point = _beta.best_cut(problem, lane, elements)
             slope = dense(forms[0]).reshape(len(at), -1)

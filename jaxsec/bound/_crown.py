@@ -15,8 +15,6 @@ from ._nodes import Contract, Curve, Kink, Lines, Range, Scale, Sum
 from ._patches import started
 from ._problem import Problem
 
-_AT_ONCE = 1 << 30
-
 
 def tightened(problem: Problem, known: Mapping[int, Range] | None = None, then: Callable[..., Range] | None = None) -> list[Range]:
     """The ranges of all nodes, those that lines depend on by CROWN, starting from what is `known`.
@@ -54,13 +52,13 @@ def refined(problem: Problem, target: int, ranges: Sequence[Range], lines: Mappi
     return low.reshape(shape), jnp.maximum(low, high).reshape(shape)
 
 
-def work_list(problem: Problem, target: int, r: Range, most: int | None = None, at_once: int = _AT_ONCE) -> tuple[jax.Array, Any, int]:
+def work_list(problem: Problem, target: int, r: Range, most: int | None = None, at_once: int | None = None) -> tuple[jax.Array, Any, int]:
     """(elements to walk back from, those to leave alone last; rounds of `chunk` of them; chunk). One round is a plain 1.
 
-    most: the elements of the largest interval only.
+    most: the elements of the largest interval only. at_once: the largest chunk.
     """
     lo, hi = (v.reshape(-1) for v in r)
-    size, chunk = lo.size, min(problem.chunk(target), at_once)
+    size, chunk = lo.size, min(problem.chunk(target), at_once or lo.size)
     if size <= chunk and (most is None or size <= most):
         return jnp.arange(size), 1, size
     sign_only = only_sign_matters(problem.graph, target, problem.graph.consumers())

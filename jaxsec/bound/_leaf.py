@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from ..core._model import Model
 from ._backward import backward, dense
-from ._beta import Subproblem, lane_ranges, multipliers, value
+from ._beta import Subproblem, lane_ranges, multipliers, turned
 from ._lines import carried
 from ._rounding import largest
 from ._run import box_problem, on_platform
@@ -54,7 +54,7 @@ def proved_by(
     def run(model: Model, lo: Any, hi: Any, lane: Any, spec: Any, at: Any, *, native: bool) -> Any:
         problem = box_problem(model, shape, lo, hi, spec, at, sound=sound, rows=1, budget=budget, native=native)
         ranges = lane_ranges(problem, lane)
-        forms, _ = problem.walked(ranges, splits=multipliers(problem, lane))
-        return value(problem, lane), problem.magnitude(forms), largest(ranges[problem.out]).reshape(-1)
+        forms, constant = problem.walked(ranges, turn=turned(problem, lane), splits=multipliers(problem, lane))
+        return problem.least(forms, constant), problem.magnitude(forms), largest(ranges[problem.out]).reshape(-1)
 
     return on_platform(run, model, lo, hi, lane, spec, at)

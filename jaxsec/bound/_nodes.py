@@ -6,11 +6,14 @@ forms on its inputs that are no larger anywhere (`backward`). Affine nodes are e
 
 import abc
 import dataclasses
+import functools
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ._unary import Unary
 
@@ -74,6 +77,20 @@ class Affine(Node):
     def terms(self) -> int:
         """How many products one element of the value sums at most."""
 
+    def ones(self, *xs: jax.Array) -> jax.Array:
+        """The linear part with all its coefficients 1."""
+        return self.op(*xs)
+
+    @functools.cached_property
+    def fan_out(self) -> int:
+        """How many terms one element of a form on the node's inputs sums at most: the length of the transposed sums."""
+        try:
+            with jax.ensure_compile_time_eval():
+                _, pull = jax.vjp(self.ones, *(jnp.zeros(s, self.dtype) for s in self.input_shapes))
+                return int(max(np.max(v, initial=1) for v in map(np.asarray, pull(jnp.ones(self.shape, self.dtype)))))
+        except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
+            return math.prod(self.shape)  # what moves where is known when the program runs only
+
     def transpose(self, a: jax.Array) -> list[jax.Array]:
         """Forms [S, *shape] on the value as forms on the inputs: JAX's own transpose of the operation."""
         zeros = [jnp.zeros(s, self.dtype) for s in self.input_shapes]
@@ -88,6 +105,7 @@ class Affine(Node):
 class Scale(Affine):
     """`scale * x + bias`, elementwise; None is 1 or 0."""
 
+    fan_out = 1  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]
     scale: Any = None
     bias: Any = None
 
@@ -145,6 +163,7 @@ class Move(Affine):
 class Sum(Affine):
     """`x + y` or `x - y` of two values that both depend on the input."""
 
+    fan_out = 1  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]
     sign: int = 1
     bias: Any = None
 
@@ -181,6 +200,9 @@ class Contract(Affine):
 
     def absolute(self, *xs: jax.Array) -> jax.Array:
         return self.run(jnp.abs(self.weights), xs[0])
+
+    def ones(self, *xs: jax.Array) -> jax.Array:
+        return self.run(jnp.ones(self.weights.shape, self.dtype), xs[0])
 
     def terms(self) -> int:
         return self.summed

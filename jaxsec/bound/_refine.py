@@ -15,9 +15,9 @@ from ..core._model import Model
 from . import _beta
 from ._lines import carried, only_sign_matters
 from ._problem import Known, Problem
-from ._run import box_problem, of_model, on_platform, output
+from ._region import Region
+from ._run import of_model, on_platform, output
 
-_RATE, _PUSH = 0.7, 0.1
 _TRIES = 4
 
 
@@ -38,10 +38,9 @@ def refine(
     """
 
     def run(model: Model, lo: Any, hi: Any, known: Any, rows: Any, sign: Any, *, native: bool) -> jax.Array:
-        none = jnp.zeros((1, output_size(model, shape)), lo.dtype)
-        how = {"sound": sound, "rows": 1 << depth, "budget": budget, "native": native}
-        whole = box_problem(model, shape, lo, hi, none, none[:, 0], **how)
-        graph, names = whole.graph, carried(whole.graph, whole.out)
+        box = (lo.reshape(1, *shape), hi.reshape(1, *shape))
+        graph = of_model(model, box[0], native)
+        names = carried(graph, output(graph))
         target = names[layer]
         before = tuple(known[names.index(t)] for t in carried(graph, target))
         node = graph.nodes[target]
@@ -49,16 +48,12 @@ def refine(
         def one(asked: tuple[jax.Array, jax.Array]) -> jax.Array:
             row, s = asked
             spec = (jax.nn.one_hot(row, known[layer][0].size, dtype=node.dtype) * s).reshape(1, *node.shape)
-            problem = Problem(graph, target, whole.region, spec, jnp.zeros(1, node.dtype), sound, 1 << depth, budget)
+            problem = Problem(graph, target, Region([box]), spec, jnp.zeros(1, node.dtype), sound, 1 << depth, budget)
             return _tree(problem, _beta.started(problem, before, {}), depth, steps)
 
         return lax.map(one, (rows, sign), batch_size=4)
 
     return on_platform(run, model, lo, hi, known, rows, sign)
-
-
-def output_size(model: Model, shape: tuple[int, ...]) -> int:
-    return jax.eval_shape(model, jax.ShapeDtypeStruct((1, *shape), jnp.float32)).shape[1]
 
 
 def _tree(problem: Problem, lane: _beta.Subproblem, depth: int, steps: int) -> jax.Array:
@@ -72,7 +67,7 @@ def _tree(problem: Problem, lane: _beta.Subproblem, depth: int, steps: int) -> j
     lanes = jax.tree.map(lambda v: jnp.broadcast_to(v, (n, *v.shape)), lane)
 
     def chosen(lane: _beta.Subproblem) -> tuple[jax.Array, _beta.Subproblem, jax.Array, jax.Array]:
-        bound, lane = _beta.optimised(problem, lane, steps, _RATE, _PUSH)
+        bound, lane = _beta.optimised(problem, lane, steps)
         elements, _ = _beta.candidates(problem, lane, jnp.full(1, -1.0, problem.at.dtype), _TRIES)
         return bound[0], lane, *_beta.best_cut(problem, lane, elements)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._graph import Graph
-from ._nodes import Affine, Contract, Input, Kink, Lines, Opaque, Product, Range, Scale, Sum
+from ._nodes import Affine, Input, Kink, Lines, Opaque, Product, Range
 
 _SLACK = 1.02  # for the rounding of the error terms themselves
 
@@ -49,19 +49,6 @@ def magnitude(node: Affine, ranges: Sequence[Range]) -> jax.Array:
     """The sum of the absolute values of all that an affine node adds up."""
     total = jnp.broadcast_to(node.absolute(*(largest(r) for r in ranges)), node.shape)
     return total if node.bias is None else total + jnp.abs(node.bias)
-
-
-def fan_out(node: Affine) -> int:
-    """How many terms one element of a form on the node's inputs sums at most: the length of the transposed sums."""
-    if isinstance(node, Scale | Sum):
-        return 1
-    try:
-        with jax.ensure_compile_time_eval():
-            run = (lambda x: node.run(jnp.ones(node.weights.shape, node.dtype), x)) if isinstance(node, Contract) else node.op
-            _, pull = jax.vjp(run, *(jnp.zeros(s, node.dtype) for s in node.input_shapes))
-            return int(max(np.max(v, initial=1) for v in map(np.asarray, pull(jnp.ones(node.shape, node.dtype)))))
-    except TypeError:  # what moves where is known when the program runs only
-        return int(np.prod(node.shape))
 
 
 def evaluation_error(node: Any, ranges: Sequence[Range], own: Range) -> Any:
@@ -150,7 +137,7 @@ def charges(graph: Graph, upto: int, ranges: Sequence[Range], lines: Mapping[int
         total = gamma(4 + len(consumers[i]), dtype) * jnp.where(jnp.isfinite(x), x, 0)
         total = total + evaluation_error(node, inputs, ranges[i])
         if isinstance(node, Affine):  # the transposed sums: |error| <= gamma |W|^T |form|, which meets values of at most max |x|
-            terms = fan_out(node)
+            terms = node.fan_out
             total = total + gamma(terms + 1, dtype) * magnitude(node, inputs) + terms * tiny(dtype) if terms > 1 else total
         else:
             total = total + evaluation_error(node, inputs, ranges[i])

@@ -12,8 +12,9 @@ from .._native import cpu_devices, on_one_cpu
 from ..core._model import Model
 from ..threat import Threat
 from ._graph import Graph, Ref, trace
+from ._lines import carried
 from ._method import BoundMethod
-from ._problem import Problem, identity
+from ._problem import Known, Problem, identity
 from ._region import Region, by_row, of_row, one_row
 
 
@@ -39,6 +40,13 @@ def output(graph: Graph) -> int:
     if not isinstance(out, Ref):
         raise ValueError("the function's output does not depend on its input: there is nothing to bound.")
     return out.index
+
+
+def unknown(model: Model, shape: tuple[int, ...], dtype: Any) -> Known:
+    """What is known of the layers before anything has been bounded, [1, ...]: nothing. Pure."""
+    graph = of_model(model, jnp.zeros((1, *shape), dtype), False)
+    shapes = [(1, *graph.nodes[t].shape) for t in carried(graph, output(graph))]
+    return tuple((jnp.full(s, -jnp.inf, dtype), jnp.full(s, jnp.inf, dtype)) for s in shapes)
 
 
 def box_problem(

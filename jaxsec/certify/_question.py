@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..bound._run import unknown
 from ..core._batch import pad_rows
 from ..core._model import Model, ModelInfo
 from ..io import Property
@@ -66,6 +67,10 @@ class Question:
             raise ValueError(f"the network has {n} outputs, the property declares {prop.n_outputs}.")
         self.cases = cases_of(prop)
 
+    def unknown(self) -> Any:
+        """Ranges of the layers, [1, ...] each, before anything has been bounded; new arrays."""
+        return jax.tree.map(np.asarray, _unknown(self.model, self.shape, jnp.float32))
+
     def outputs(self, x: np.ndarray) -> np.ndarray:
         """[N, K] of the model as it runs, for float32 rows [N, n]."""
         x = np.asarray(x, np.float32)
@@ -98,6 +103,9 @@ class Question:
         boxes = [np.clip(wide, c.lo, c.hi) for c in self.prop.cases]
         distance = np.stack([np.abs(b - wide).max(-1) for b in boxes])
         return np.stack(boxes)[distance.argmin(0), np.arange(len(wide))]
+
+
+_unknown = jax.jit(unknown, static_argnums=(1, 2))
 
 
 def outputs_of(model: Model, shape: tuple[int, ...]) -> int:

@@ -3,10 +3,9 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ..bound._branch_input import Bounded, Boxes, bound_boxes, unknown
+from ..bound._branch_input import Bounded, Boxes, bound_boxes
 from ..core._batch import pad_rows, take_leaves
 from ._pool import Pool
 from ._question import TOLERANCE, Case, Question
@@ -14,7 +13,6 @@ from ._question import TOLERANCE, Case, Question
 _BATCHES = (32, 512)  # two compiled sizes
 _WIDE = 20_000  # open boxes beyond which the newest go first: memory stays bounded
 
-_unknown = jax.jit(unknown, static_argnums=(1, 2))
 _bounded = jax.jit(bound_boxes, static_argnums=1, static_argnames=("sound", "budget"))
 
 
@@ -23,7 +21,7 @@ class InputSplit:
 
     def __init__(self, question: Question, case: Case, *, sound: bool, budget: int):
         self.question, self.case, self.sound, self.budget = question, case, sound, budget
-        known: Any = jax.tree.map(np.asarray, _unknown(question.model, question.shape, jnp.float32))
+        known = question.unknown()
         self.pool = Pool()
         self.pool.put(Boxes(case.lo[None], case.hi[None], known), np.full(1, -np.inf, np.float32))  # pyright: ignore[reportArgumentType]
         self.done = 0

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..bound._branch_input import unknown
 from ..bound._branch_neuron import Grown, Root, bound_root, cut, grow
 from ..bound._refine import refinable, refine
 from ..core._batch import pad_rows, take_leaves
@@ -18,7 +17,6 @@ from ._question import TOLERANCE, Case, Question
 _bound_root = jax.jit(bound_root, static_argnums=1, static_argnames=("steps", "open", "sound", "budget"))
 _grow = jax.jit(grow, static_argnums=1, static_argnames=("steps", "tries", "sound", "budget"))
 _cut = jax.jit(cut)
-_unknown = jax.jit(unknown, static_argnums=(1, 2))
 _refinable = jax.jit(refinable, static_argnums=(1, 2))
 _refine = jax.jit(refine, static_argnums=1, static_argnames=("layer", "depth", "steps", "sound", "budget"))
 _FORMS = 32  # lower and upper bounds that are refined by one call
@@ -32,7 +30,7 @@ class NeuronSplit:
         self.question, self.case, self.sound, self.budget = question, case, sound, budget
         self.done = 0
         self.pool = Pool()  # of (lane, clause)
-        self.known: Any = jax.tree.map(lambda v: np.asarray(v)[0], _unknown(question.model, question.shape, jnp.float32))
+        self.known = jax.tree.map(lambda v: v[0], question.unknown())
         self.stuck = 0  # leaves that neither their linear program nor a replayed point decided
         self.batch = 1
 

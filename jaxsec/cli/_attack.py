@@ -24,7 +24,7 @@ from ._options import (
     XKey,
     YKey,
 )
-from ._values import seed_of, whole, writable
+from ._values import npz_file, seed_of, whole
 
 
 def attack(
@@ -104,9 +104,7 @@ def attack(
     from ._show import attack_summary
     from ._subject import model_and_data
 
-    if out.suffix != ".npz" or out.is_dir():
-        raise ValueError(f"--out is {str(out)!r}{', a folder' if out.is_dir() else ''}; a file name that ends in .npz is needed.")
-    writable(out.parent, "an .npz file in a folder")
+    npz_file(out)
     start = 0 if seed is None else seed_of(seed, "--seed")
     goal_class = whole(target, "--target", 0)
     keep_programs()

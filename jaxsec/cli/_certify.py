@@ -23,7 +23,7 @@ from ._options import (
     XKey,
     YKey,
 )
-from ._values import methods, number, whole, writable
+from ._values import methods, npz_file, number, seconds_of, whole
 
 
 def certify(
@@ -92,17 +92,13 @@ def certify(
     130 interrupted.
     """
     names = methods(method, "--method")
-    seconds = None if timeout is None else number(timeout, "--timeout", "seconds above 0 are needed, such as 60")
-    if seconds is not None and not 0 < seconds < float("inf"):
-        raise ValueError(f"--timeout is {timeout!r}; seconds above 0 are needed, such as 60.")
+    seconds = seconds_of(timeout, "--timeout", 60)
     if seconds is not None and "beta-crown" not in names:
         raise ValueError(f"--timeout is {timeout!r}, which beta-crown alone reads; say --method {method},beta-crown, or leave it out.")
     given = _several(eps)
     mib = whole(budget, "--budget", 1, 2**20) or 1024
     if out is not None:
-        if out.suffix != ".npz" or out.is_dir():
-            raise ValueError(f"--out is {str(out)!r}{', a folder' if out.is_dir() else ''}; a file name that ends in .npz is needed.")
-        writable(out.parent, "an .npz file in a folder")
+        npz_file(out)
 
     from ..bound import BetaCROWN, by_name
     from ._about import about_certify

@@ -110,6 +110,24 @@ def seed_of(value: Any, name: str) -> int:
     return whole(value, name, 0, SEEDS) or 0
 
 
+def seconds_of(text: str | None, name: str, example: int) -> float | None:
+    """A time limit above 0."""
+    if text is None:
+        return None
+    wanted = f"seconds above 0 are needed, such as {example}"
+    value = number(text, name, wanted)
+    if value <= 0:
+        raise ValueError(f"{name} is {text!r}; {wanted}.")
+    return value
+
+
+def npz_file(out: Path) -> None:
+    """`ValueError` where --out cannot become an .npz file."""
+    if out.suffix != ".npz" or out.is_dir():
+        raise ValueError(f"--out is {str(out)!r}{', a folder' if out.is_dir() else ''}; a file name that ends in .npz is needed.")
+    writable(out.parent, "an .npz file in a folder")
+
+
 def writable(folder: Path, wanted: str) -> None:
     """Finds out before the work, not after it."""
     try:

@@ -7,7 +7,7 @@ import typer
 
 from ..io._vnnlib_result import VERDICTS
 from ._options import MODEL, Quiet, Seed
-from ._values import number, seed_of, whole, writable
+from ._values import seconds_of, seed_of, whole, writable
 
 FORMATS = ("text", "json", "vnncomp")
 TIMEOUT = 120.0
@@ -101,9 +101,7 @@ def verify(
     Exit codes: 0 done, whatever the verdict; 1 a verdict of --fail-on, or one that contradicts --expected; 2 a mistake in the call or a
     file, or a network with an operation that cannot be bounded; 3 a defect of jaxsec; 130 interrupted.
     """
-    seconds = None if timeout is None else number(timeout, "--timeout", "seconds above 0 are needed, such as 120")
-    if seconds is not None and seconds <= 0:
-        raise ValueError(f"--timeout is {timeout!r}; seconds above 0 are needed, such as 120.")
+    seconds = seconds_of(timeout, "--timeout", 120)
     shown = _format(format, json)
     failing = _verdicts(fail_on)
     start = 0 if seed is None else seed_of(seed, "--seed")

@@ -8,7 +8,6 @@ import pytest
 from jaxsec.bound import CROWN, CROWNIBP, IBP, bound
 from jaxsec.bound._graph import trace
 from jaxsec.bound._nodes import Affine, Contract, Move
-from jaxsec.bound._rounding import fan_out
 
 MANY, BIG = 400, 2.0**24
 
@@ -38,4 +37,4 @@ def test_parts_that_cancel_where_readers_meet_are_charged(method) -> None:
 def test_how_many_elements_one_input_element_feeds(fn, shape, kind, longest) -> None:
     graph = trace(fn, jax.ShapeDtypeStruct(shape, jnp.float32), native=False)
     nodes = [n for n in graph.nodes if isinstance(n, kind) and isinstance(n, Affine)]
-    assert max(fan_out(n) for n in nodes) == longest
+    assert max(n.fan_out for n in nodes) == longest

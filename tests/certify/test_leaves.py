@@ -11,7 +11,6 @@ import pytest
 
 import jaxsec
 from jaxsec.bound._beta import child
-from jaxsec.bound._branch_input import unknown
 from jaxsec.bound._branch_neuron import bound_root
 from jaxsec.certify import _leaves as leaves
 from jaxsec.certify import verify
@@ -27,7 +26,7 @@ root = jax.jit(bound_root, static_argnums=1, static_argnames=("steps", "open", "
 def every_leaf(asked: Question):
     """(lane with all six signs decided, signs) for all of them."""
     case = asked.cases[0]
-    known = jax.tree.map(lambda v: v[0], unknown(asked.model, asked.shape, jnp.float32))
+    known = jax.tree.map(lambda v: v[0], asked.unknown())
     found = root(asked.model, asked.shape, case.lo, case.hi, known, case.spec, case.at, steps=0, open=16, sound=False, budget=1 << 26)
     first = jax.tree.map(lambda v: np.asarray(v)[0], found.lanes)
     for signs in itertools.product([False, True], repeat=6):

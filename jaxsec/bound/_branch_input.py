@@ -23,10 +23,11 @@ class Boxes(NamedTuple):
 
 
 class Bounded(NamedTuple):
-    """Of every box: [D, S] lower bounds and the size of what they were summed from, [D, S, n] the linear bound's slopes and the scores
-    of the input elements; its ranges."""
+    """Of every box: [D, S] lower bounds, those of the linear forms alone, and the size of what these were summed from; [D, S, n] the
+    linear forms' slopes and the scores of the input elements; its ranges."""
 
     lower: jax.Array
+    linear: jax.Array
     size: jax.Array
     slope: jax.Array
     score: jax.Array
@@ -41,10 +42,11 @@ def bound_boxes(model: Model, shape: tuple[int, ...], boxes: Boxes, spec: jax.Ar
             problem = box_problem(model, shape, lo, hi, spec, at, sound=sound, rows=len(boxes.lo), budget=budget, native=native)
             names = carried(problem.graph, problem.out)
             ranges = tightened(problem, dict(zip(names, known, strict=True)))
-            lower, costs, found = weighed(problem, ranges)
-            lower = jnp.fmax(lower, by_intervals(problem, ranges))
+            linear, costs, found = weighed(problem, ranges)
+            lower = jnp.fmax(linear, by_intervals(problem, ranges))
             slope = found[0].reshape(len(at), -1)
-            return Bounded(lower, problem.magnitude(found), slope, input_scores(problem, ranges, costs), tuple(ranges[t] for t in names))
+            scores, now = input_scores(problem, ranges, costs), tuple(ranges[t] for t in names)
+            return Bounded(lower, linear, problem.magnitude(found), slope, scores, now)
 
         return jax.vmap(one)(boxes.lo, boxes.hi, boxes.known)
 

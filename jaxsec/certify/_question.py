@@ -26,6 +26,7 @@ class Case:
 
     lo: np.ndarray  # [n] float32, rounded outward
     hi: np.ndarray
+    free: np.ndarray  # which inputs vary: all others are one number, even where float32 has none so exact
     spec: np.ndarray  # [C, m, K] float32
     at: np.ndarray  # [C, m] float32
 
@@ -49,7 +50,7 @@ def cases_of(prop: Property) -> list[Case]:
         lo, hi = case.lo.astype(np.float32), case.hi.astype(np.float32)
         lo = np.where(lo.astype(np.float64) > case.lo, np.nextafter(lo, np.float32(-np.inf)), lo)
         hi = np.where(hi.astype(np.float64) < case.hi, np.nextafter(hi, np.float32(np.inf)), hi)
-        found.append(Case(lo, hi, spec.astype(np.float32), at.astype(np.float32)))
+        found.append(Case(lo, hi, np.flatnonzero(case.lo < case.hi), spec.astype(np.float32), at.astype(np.float32)))
     return found
 
 

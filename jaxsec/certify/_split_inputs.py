@@ -7,10 +7,13 @@ import numpy as np
 
 from ..bound._branch_input import Bounded, Boxes, bound_boxes
 from ..core._batch import pad_rows, take_leaves
+from ._clip import clipped
 from ._pool import Pool
 from ._question import TOLERANCE, Case, Question
 
-_BATCHES = (32, 512)  # two compiled sizes
+# Boxes of a round, two compiled sizes: the second is for networks of few neurons, where it takes a fraction of a second.
+_BATCHES = (32, 512)
+_FEW_NEURONS = 1_000
 _WIDE = 20_000  # open boxes beyond which the newest go first: memory stays bounded
 
 _bounded = jax.jit(bound_boxes, static_argnums=1, static_argnames=("sound", "budget"))
@@ -22,47 +25,69 @@ class InputSplit:
     def __init__(self, question: Question, case: Case, *, sound: bool, budget: int):
         self.question, self.case, self.sound, self.budget = question, case, sound, budget
         known = question.unknown()
+        neurons = sum(lo.size for lo, _ in known)
+        self.batches = _BATCHES if neurons <= _FEW_NEURONS else _BATCHES[:1]
+        self.wide = int(np.clip(budget // (8 * max(neurons, 1)), _BATCHES[1], _WIDE))
         self.pool = Pool()
         self.pool.put(Boxes(case.lo[None], case.hi[None], known), np.full(1, -np.inf, np.float32))  # pyright: ignore[reportArgumentType]
+        self.free = case.free if len(case.free) else np.arange(1)
         self.done = 0
+        self.stuck = 0  # boxes of one point in float32 that neither a bound nor a replay decided
         clauses, m, k = case.spec.shape
         self.spec, self.at = case.spec.reshape(-1, k), case.at.reshape(-1)
         self.rows = (clauses, m)
 
     def round(self) -> np.ndarray | None:
-        """Bounds a batch of boxes, halves what stays open; returns points worth trying as counterexamples."""
-        batch = _BATCHES[0] if len(self.pool) <= _BATCHES[0] else _BATCHES[1]
+        """Bounds a batch of boxes, clips and halves what stays open; returns points worth trying as counterexamples."""
+        batch = max((b for b in self.batches if b <= len(self.pool)), default=_BATCHES[0])
         n = min(batch, len(self.pool))
-        boxes = take_leaves(self.pool.take(n, newest=len(self.pool) > _WIDE), pad_rows(np.arange(n), batch), n)
+        boxes = take_leaves(self.pool.take(n, newest=len(self.pool) > self.wide), pad_rows(np.arange(n), batch), n)
         found: Bounded = _bounded(self.question.model, self.question.shape, boxes, self.spec, self.at, sound=self.sound, budget=self.budget)
-        lower, size, slope, score = (np.asarray(v)[:n] for v in (found.lower, found.size, found.slope, found.score))
         self.done += n
+        by_row = (n, *self.rows)
+        lower, linear, size = (np.asarray(v)[:n].reshape(by_row) for v in (found.lower, found.linear, found.size))
+        slope, score = (np.asarray(v)[:n].reshape(*by_row, -1)[..., self.free] for v in (found.slope, found.score))
         threshold = 0.0 if self.sound else TOLERANCE * size
-        by_clause: Any = (lower > threshold).reshape(n, *self.rows).any(-1)  # [n, clauses] proved
-        still = ~by_clause.all(1)
-        lo, hi = boxes.lo[:n][still], boxes.hi[:n][still]
-        known = jax.tree.map(lambda v: np.asarray(v)[:n][still], found.known)
-        worst = np.where(by_clause, np.inf, lower.reshape(n, *self.rows).max(-1)).min(1)[still]
-        wanted = np.repeat(~by_clause[still], self.rows[1], axis=1)  # rows of open clauses
-        axis = self._axis(score[still], slope[still], wanted, lo, hi)
-        rows = np.arange(len(lo))
+        proved: Any = (lower > threshold).any(-1)  # [n, clauses]
+        lo, hi = clipped(boxes.lo[:n, self.free], boxes.hi[:n, self.free], linear - threshold, slope, ~proved)
+        still = np.flatnonzero(~proved.all(1) & (lo <= hi).all(1))
+        if not len(still):
+            return None
+        lo, hi, lower, slope, open = lo[still], hi[still], lower[still], slope[still], ~proved[still]
+        rows = np.arange(len(still))
+        best = lower.argmax(-1)[..., None]  # of every clause the row that is nearest to a proof
+        axis = self._axis(_of_row(score[still], best), _of_row(slope, best), open, lo, hi)
         middle = 0.5 * (lo[rows, axis] + hi[rows, axis])
         below, above = hi.copy(), lo.copy()
         below[rows, axis] = above[rows, axis] = middle
-        self.pool.put(Boxes(lo, below, known), worst)
-        self.pool.put(Boxes(above, hi, known), worst)
-        if not len(lo):
-            return None
-        corner = np.where(slope[still][rows, np.where(wanted, lower[still], np.inf).argmin(1)] > 0, lo, hi)
-        return np.concatenate([0.5 * (lo + hi), corner])
+        cut = (lo[rows, axis] < middle) & (middle < hi[rows, axis])
+        self.stuck += int(np.sum(~cut))
+        known = jax.tree.map(lambda v: np.asarray(v)[still[cut]], found.known)
+        worst = np.where(open, lower.max(-1), np.inf).min(1)
+        for a, b in ((lo, below), (above, hi)):
+            self.pool.put(Boxes(self._whole(self.case.lo, a[cut]), self._whole(self.case.hi, b[cut]), known), worst[cut])  # pyright: ignore[reportArgumentType]
+        steepest = np.where(open[..., None], lower, np.inf).reshape(len(rows), -1).argmin(1)
+        corner = np.where(slope.reshape(len(rows), -1, len(self.free))[rows, steepest] > 0, lo, hi)
+        return self._whole(self.case.lo, np.concatenate([0.5 * (lo + hi), corner]))
 
-    def _axis(self, score: np.ndarray, slope: np.ndarray, wanted: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
-        """[n] which element is halved: the one to blame for most looseness; the linear bound's own where nothing is loose."""
-        blame = np.where(wanted[..., None], np.nan_to_num(score), 0).sum(1)
+    def _whole(self, others: np.ndarray, free: np.ndarray) -> np.ndarray:
+        """[n, inputs] from the free ones [n, free] and the others [inputs]."""
+        whole = np.repeat(others[None], len(free), 0)
+        whole[:, self.free] = free
+        return whole
+
+    def _axis(self, score: np.ndarray, slope: np.ndarray, open: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
+        """[n] which input is halved: the one to blame for most looseness; the linear bound's own where nothing is loose."""
+        blame = np.where(open[..., None], np.nan_to_num(score), 0).sum(1)
         width = (hi - lo).astype(np.float64)
-        linear = np.where(wanted[..., None], np.abs(np.nan_to_num(slope)), 0).sum(1) * width
+        linear = np.where(open[..., None], np.abs(np.nan_to_num(slope)), 0).sum(1) * width
         linear /= linear.sum(1, keepdims=True) + 1e-30
         blame /= blame.sum(1, keepdims=True) + 1e-30
-        splittable = 0.5 * (lo + hi)
-        free = (splittable > lo) & (splittable < hi)
+        middle = 0.5 * (lo + hi)
+        free = (middle > lo) & (middle < hi)
         return np.where(free, blame + 0.05 * linear + 1e-9 * width / (width.max(1, keepdims=True) + 1e-30), -1.0).argmax(1)
+
+
+def _of_row(values: np.ndarray, row: np.ndarray) -> np.ndarray:
+    """[n, clauses, ...] of values [n, clauses, rows, ...] at row [n, clauses, 1]."""
+    return np.take_along_axis(values, row[..., None], 2)[:, :, 0]

@@ -17,7 +17,7 @@ from ._search import search
 from ._split_inputs import InputSplit
 from ._split_neurons import NeuronSplit
 
-# Inputs up to which the box is split instead of the neurons: halving a box of n sides n times halves each side once.
+# Inputs that vary, up to which the box is split instead of the neurons: halving a box of n sides n times halves each side once.
 _FEW_INPUTS = 16
 # The first tree on the output gets this share of the time, and no more than these seconds.
 _FIRST_TREE, _FIRST_SECONDS = 0.2, 6.0
@@ -124,7 +124,7 @@ class _Run:
         for i, case in enumerate(self.question.cases):
             self.attack(case, jax.random.fold_in(self.key, i), rounds=2)
         for case in self.question.cases:
-            few = len(case.lo) <= _FEW_INPUTS
+            few = len(case.free) <= _FEW_INPUTS
             method = self.by_inputs(case) if few else self.by_neurons(case)
         raise _Done("unsat", method)
 
@@ -174,7 +174,7 @@ class _Run:
             self._tell(split, method)
             if points is not None and (found := self.question.counterexample(points)) is not None:
                 raise _Done("sat", method, found)
-        if isinstance(split, NeuronSplit) and split.stuck:
+        if split.stuck:
             raise _Done("unknown", method, note=f"{split.stuck} subproblems with nothing left to cut are open")
         return True
 

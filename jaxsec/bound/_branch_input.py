@@ -24,7 +24,7 @@ class Boxes(NamedTuple):
 
 class Bounded(NamedTuple):
     """Of every box: [D, S] lower bounds, those of the linear forms alone, and the size of what these were summed from; [D, S, n] the
-    linear forms' slopes and the scores of the input elements; its ranges."""
+    linear forms' slopes; [D, S, F] the scores of the elements that may be halved; its ranges."""
 
     lower: jax.Array
     linear: jax.Array
@@ -34,10 +34,12 @@ class Bounded(NamedTuple):
     known: Known
 
 
-def bound_boxes(model: Model, shape: tuple[int, ...], boxes: Boxes, spec: jax.Array, at: jax.Array, *, sound: bool, budget: int) -> Bounded:
-    """CROWN on every box. shape: of one row; spec [S, K], at [S], the same for all boxes. Pure."""
+def bound_boxes(
+    model: Model, shape: tuple[int, ...], boxes: Boxes, spec: jax.Array, at: jax.Array, elements: jax.Array, *, sound: bool, budget: int
+) -> Bounded:
+    """CROWN on every box. shape: of one row; spec [S, K], at [S] and the elements to score [F], the same for all boxes. Pure."""
 
-    def run(model: Model, boxes: Boxes, spec: jax.Array, at: jax.Array, *, native: bool) -> Bounded:
+    def run(model: Model, boxes: Boxes, spec: jax.Array, at: jax.Array, elements: jax.Array, *, native: bool) -> Bounded:
         def one(lo: jax.Array, hi: jax.Array, known: Known) -> Bounded:
             problem = box_problem(model, shape, lo, hi, spec, at, sound=sound, rows=len(boxes.lo), budget=budget, native=native)
             names = carried(problem.graph, problem.out)
@@ -45,9 +47,9 @@ def bound_boxes(model: Model, shape: tuple[int, ...], boxes: Boxes, spec: jax.Ar
             linear, costs, found = weighed(problem, ranges)
             lower = jnp.fmax(linear, by_intervals(problem, ranges))
             slope = found[0].reshape(len(at), -1)
-            scores, now = input_scores(problem, ranges, costs), tuple(ranges[t] for t in names)
+            scores, now = input_scores(problem, ranges, costs, elements), tuple(ranges[t] for t in names)
             return Bounded(lower, linear, problem.magnitude(found), slope, scores, now)
 
         return jax.vmap(one)(boxes.lo, boxes.hi, boxes.known)
 
-    return on_platform(run, model, boxes, spec, at)
+    return on_platform(run, model, boxes, spec, at, elements)

@@ -25,13 +25,21 @@ def weighed(
     charged = problem.charges(problem.out, ranges, lines)
     heights = {i: (jnp.zeros_like(v.upper_at), jnp.zeros_like(v.upper_at)) for i, v in lines.items()}
 
-    def bound(heights: dict[int, tuple[jax.Array, jax.Array]]) -> tuple[jax.Array, dict[int, Any]]:
+    def bound(spec: jax.Array, at: jax.Array, heights: dict[int, tuple[jax.Array, jax.Array]]) -> tuple[jax.Array, dict[int, Any]]:
         how = {"charged": charged, "turn": turn, "splits": splits, "heights": heights}
-        forms, at = backward(graph, problem.out, problem.spec, problem.at, ranges, lines, **how)
+        forms, at = backward(graph, problem.out, spec, at, ranges, lines, **how)
         return problem.least(forms, at), forms
 
-    values, pull, forms = jax.vjp(bound, heights, has_aux=True)
-    (weights,) = jax.vmap(pull)(jnp.eye(len(values), dtype=values.dtype))
+    # a row's bound depends on no other row's forms; and XLA 0.10.2 fuses the derivatives of all rows into CPU code that ends the process
+    def alone(spec: jax.Array, at: jax.Array) -> Any:
+        total, pull, forms = jax.vjp(lambda heights: bound(spec[None], at[None], heights), heights, has_aux=True)
+        return total[0], pull(jnp.ones_like(total))[0], jax.tree.map(lambda v: v[0], forms)
+
+    if turn is None and splits is None:
+        values, weights, forms = jax.vmap(alone)(problem.spec, problem.at)
+    else:
+        values, pull, forms = jax.vjp(lambda heights: bound(problem.spec, problem.at, heights), heights, has_aux=True)
+        (weights,) = jax.vmap(pull)(jnp.eye(len(values), dtype=values.dtype))
     costs = {}
     for i, line in lines.items():
         below, above = gaps(graph.nodes[i], ranges[graph.nodes[i].inputs[0]], line)
@@ -62,8 +70,8 @@ def gaps(node: Any, r: Range, line: Lines) -> tuple[jax.Array, jax.Array]:
     return tuple(jnp.where(jnp.isfinite(v), v, 0) for v in (below, above))  # pyright: ignore[reportReturnType]
 
 
-def directions(problem: Problem, ranges: Sequence[Range], lines: dict[int, Lines]) -> dict[int, jax.Array]:
-    """{curve node: [n, *shape]}: how far each of the n input elements moves the node's argument, to first order, over its interval."""
+def directions(problem: Problem, ranges: Sequence[Range], lines: dict[int, Lines], elements: jax.Array) -> dict[int, jax.Array]:
+    """{curve node: [F, *shape]}: how far each of the input `elements` [F] moves the node's argument, to first order, over its interval."""
     graph = problem.graph
     widths = jnp.concatenate([(hi - lo).reshape(-1) for lo, hi in problem.inputs])
 
@@ -89,15 +97,16 @@ def directions(problem: Problem, ranges: Sequence[Range], lines: dict[int, Lines
                 values.append(jnp.zeros(node.shape, flat.dtype))
         return {i: values[graph.nodes[i].inputs[0]] for i in lines}
 
-    per_input = jax.vmap(moved)(jnp.eye(len(widths), dtype=widths.dtype))
-    return {i: jnp.abs(v) * widths.reshape(-1, *(1,) * (v.ndim - 1)) for i, v in per_input.items()}
+    per_input = jax.vmap(moved)(jax.nn.one_hot(elements, len(widths), dtype=widths.dtype) * widths)
+    return {i: jnp.abs(v) for i, v in per_input.items()}
 
 
-def input_scores(problem: Problem, ranges: Sequence[Range], costs: dict[int, jax.Array]) -> jax.Array:
-    """[S, n] how much of each bound's looseness halving each input element would remove: costs shared out by who moves the curve."""
+def input_scores(problem: Problem, ranges: Sequence[Range], costs: dict[int, jax.Array], elements: jax.Array) -> jax.Array:
+    """[S, F] how much of each bound's looseness halving each of the input elements [F] would remove: costs shared out by who moves the
+    curve. Elements beyond the input's end move none."""
     lines = problem.lines(problem.out, ranges)
-    shares = directions(problem, ranges, lines)
-    total = jnp.zeros((len(problem.at), sum(lo.size for lo, _ in problem.inputs)), problem.at.dtype)
+    shares = directions(problem, ranges, lines, elements)
+    total = jnp.zeros((len(problem.at), len(elements)), problem.at.dtype)
     for i, cost in costs.items():
         share = shares[i] / (jnp.sum(shares[i], axis=0) + 1e-30)
         total = total + jnp.einsum("sk,nk->sn", cost.reshape(len(cost), -1), share.reshape(len(share), -1))

@@ -13,6 +13,7 @@ from ._question import TOLERANCE, Case, Question
 
 # Boxes of a round, two compiled sizes: the second is for networks of few neurons, where it takes a fraction of a second.
 _BATCHES = (32, 512)
+_ELEMENTS = 16
 _FEW_NEURONS = 1_000
 _WIDE = 20_000  # open boxes beyond which the newest go first: memory stays bounded
 
@@ -31,6 +32,8 @@ class InputSplit:
         self.pool = Pool()
         self.pool.put(Boxes(case.lo[None], case.hi[None], known), np.full(1, -np.inf, np.float32))  # pyright: ignore[reportArgumentType]
         self.free = case.free if len(case.free) else np.arange(1)
+        few = min(len(case.lo), -(-len(self.free) // _ELEMENTS) * _ELEMENTS)
+        self.scored = np.append(self.free, np.full(few - len(self.free), len(case.lo)))  # one program for up to as many that vary
         self.done = 0
         self.stuck = 0  # boxes of one point in float32 that neither a bound nor a replay decided
         clauses, m, k = case.spec.shape
@@ -42,11 +45,14 @@ class InputSplit:
         batch = max((b for b in self.batches if b <= len(self.pool)), default=_BATCHES[0])
         n = min(batch, len(self.pool))
         boxes = take_leaves(self.pool.take(n, newest=len(self.pool) > self.wide), pad_rows(np.arange(n), batch), n)
-        found: Bounded = _bounded(self.question.model, self.question.shape, boxes, self.spec, self.at, sound=self.sound, budget=self.budget)
+        found: Bounded = _bounded(
+            self.question.model, self.question.shape, boxes, self.spec, self.at, self.scored, sound=self.sound, budget=self.budget
+        )
         self.done += n
         by_row = (n, *self.rows)
         lower, linear, size = (np.asarray(v)[:n].reshape(by_row) for v in (found.lower, found.linear, found.size))
-        slope, score = (np.asarray(v)[:n].reshape(*by_row, -1)[..., self.free] for v in (found.slope, found.score))
+        slope, score = (np.asarray(v)[:n].reshape(*by_row, -1) for v in (found.slope, found.score))
+        slope, score = slope[..., self.free], score[..., : len(self.free)]
         threshold = 0.0 if self.sound else TOLERANCE * size
         proved: Any = (lower > threshold).any(-1)  # [n, clauses]
         lo, hi = clipped(boxes.lo[:n, self.free], boxes.hi[:n, self.free], linear - threshold, slope, ~proved)

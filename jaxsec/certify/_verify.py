@@ -135,7 +135,8 @@ class _Run:
 
     def by_inputs(self, case: Case) -> str:
         split = InputSplit(self.question, case, sound=self.sound, budget=self.budget)
-        return self._until_closed(split, "input split")
+        method = self._until_closed(split, "input split")
+        return method if split.done > 1 else "crown"
 
     def by_neurons(self, case: Case) -> str:
         split = NeuronSplit(self.question, case, sound=self.sound, budget=self.budget)

@@ -1,6 +1,7 @@
 """Clipping boxes by linear bounds: nothing unsafe is lost, and what one bound proves is gone."""
 
 import hypothesis.strategies as st
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,6 +10,7 @@ from jaxsec.certify import verify
 from jaxsec.certify._clip import clipped
 from jaxsec.io import Case, Clause, Property
 
+from .conftest import need, net, prop, truth
 from .test_verify import question, random_net
 
 _COUNTS = {"clauses": st.integers(1, 3), "rows": st.integers(1, 4), "inputs": st.integers(1, 6)}
@@ -65,13 +67,21 @@ def test_rows_that_say_nothing_cut_nothing(what: str) -> None:
 def test_inputs_that_do_not_vary_are_not_split(varying: int) -> None:
     """Forty inputs of which few vary are a question of few inputs; of none, a question of one point."""
     model = random_net(0, (40, 12, 3))
-    prop = question(40, np.array([[1.0, 0.0, 0.0]]), np.zeros(1))
+    of_box = question(40, np.array([[1.0, 0.0, 0.0]]), np.zeros(1))
     x = np.linspace(-1, 1, 40)
     lo, hi = x.copy(), x.copy()
     hi[:varying] += 0.5
-    y = np.asarray(model(np.stack([lo, hi]).astype(np.float32)), np.float64)[:, 0].min()
+    y = np.asarray(model(jnp.asarray(np.stack([lo, hi]), jnp.float32)), np.float64)[:, 0].min()
     for limit, verdict in ((y - 3.0, "unsat"), (y + 0.1, "sat")):
-        case = Case(lo=lo, hi=hi, clauses=(Clause(Cx=None, Cy=prop.cases[0].clauses[0].Cy, d=np.array([limit])),))
+        case = Case(lo=lo, hi=hi, clauses=(Clause(Cx=None, Cy=of_box.cases[0].clauses[0].Cy, d=np.array([limit])),))
         found = verify(model, Property(n_inputs=40, n_outputs=3, cases=(case,)), timeout=60)
         assert found.verdict == verdict
-        assert found.method in ("input split", "attack")
+        assert found.method in ("input split", "crown", "attack")
+
+
+def test_several_rows_on_a_convolutional_net_of_which_few_inputs_vary() -> None:
+    """The published net on which XLA's fusion of all rows' derivatives ended the process."""
+    need()
+    row = truth("collins_rul_cnn")[4]
+    found = verify(net("collins_rul_cnn", row["onnx"]), prop("collins_rul_cnn", row["vnnlib"]), timeout=120)
+    assert found.verdict == "unsat"

@@ -22,6 +22,12 @@ def mnist(n: int) -> tuple[np.ndarray, np.ndarray]:
     return x, np.frombuffer(labels, np.uint8, offset=8)[:n].astype(np.int32)
 
 
+def verified_images(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """The 200 images of the verification papers, `mnist` or `cifar`, [200, C, H, W] in [0, 1], and their labels."""
+    with np.load(SHARED / "nets" / f"sdp_{name}_X.npz") as x, np.load(SHARED / "nets" / f"sdp_{name}_y.npz") as y:
+        return np.moveaxis(x["a"], -1, 1).astype(np.float32) / 255, y["a"].astype(np.int32)
+
+
 def weights(name: str) -> list[np.ndarray]:
     """The arrays of a published net, in the file's order."""
     with np.load(SHARED / "nets" / f"{name}.npz") as file:
@@ -34,6 +40,36 @@ def wong(p: list[jax.Array], x: jax.Array) -> jax.Array:
         x = jax.nn.relu(lax.conv_general_dilated(x, w, (2, 2), ((1, 1), (1, 1))) + b[None, :, None, None])
     x = jax.nn.relu(x.reshape(x.shape[0], -1) @ p[4].T + p[5][None])
     return x @ p[6].T + p[7][None]
+
+
+_CIFAR = {  # mean and standard deviation of the channels
+    "cnn_a": (np.array([125.3, 123.0, 113.9]) / 255, np.array([63.0, 62.1, 66.7]) / 255),
+    "resnet2b": (np.array([0.4914, 0.4822, 0.4465]), np.array([0.2471, 0.2435, 0.2616])),
+}
+
+
+def _normalised(x: jax.Array, net: str) -> jax.Array:
+    mean, deviation = (jnp.asarray(v, x.dtype)[None, :, None, None] for v in _CIFAR[net])
+    return (x - mean) / deviation
+
+
+def cifar_cnn_a(p: list[jax.Array], x: jax.Array) -> jax.Array:
+    """`wong` on normalised CIFAR images."""
+    return wong(p, _normalised(x, "cnn_a"))
+
+
+def resnet2b(p: list[jax.Array], x: jax.Array) -> jax.Array:
+    """conv(8, 3x3, s2) - block(16, s2) - block(16) - 100 - 10 on normalised CIFAR images, NCHW."""
+
+    def conv(x: jax.Array, i: int, stride: int) -> jax.Array:
+        pad = p[i].shape[2] // 2
+        return lax.conv_general_dilated(x, p[i], (stride, stride), ((pad, pad), (pad, pad))) + p[i + 1][None, :, None, None]
+
+    x = jax.nn.relu(conv(_normalised(x, "resnet2b"), 0, 2))
+    x = jax.nn.relu(conv(jax.nn.relu(conv(x, 2, 2)), 4, 1) + conv(x, 6, 2))
+    x = jax.nn.relu(conv(jax.nn.relu(conv(x, 8, 1)), 10, 1) + x)
+    x = jax.nn.relu(x.reshape(x.shape[0], -1) @ p[12].T + p[13][None])
+    return x @ p[14].T + p[15][None]
 
 
 def four(p: list[jax.Array], x: jax.Array) -> jax.Array:
@@ -63,6 +99,15 @@ PUBLISHED = {
     "nor05": ("mnist_mlp_NOR_MLP_B", 0.05),
     "wong": ("mnist_wong", 0.1),
 }
+
+
+# nets that were verified on `verified_images`
+VERIFIED = {"mnist_cnn_a_adv": wong, "cifar_cnn_a_mix": cifar_cnn_a, "cifar_resnet2b": resnet2b}
+
+
+def verified(name: str) -> jaxsec.Model:
+    """One of these nets."""
+    return jaxsec.bind(VERIFIED[name], [jnp.asarray(a) for a in weights(name)])
 
 
 def published(name: str) -> jaxsec.Model:

@@ -1,4 +1,8 @@
-"""Counterexamples by gradient: many starts side by side, each descending towards one clause of the property."""
+"""Counterexamples by gradient, in two ways: a quick descent in one small program, and the engine's own Auto-PGD.
+
+The descent comes first, because most properties with a counterexample need no more, and Auto-PGD's programs take longer to compile than
+the descent to find it.
+"""
 
 import functools
 from collections.abc import Callable
@@ -7,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..core._model import Model
+from ..attack import APGD, attack
+from ..core._model import Model, bind
 from ..core._rewrite import tuned
+from ..threat import Box
 from ._question import Case, Question
 
 _STARTS = 256
@@ -20,8 +26,7 @@ def search(
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """A replayed counterexample in the case's box, or None after `rounds` of fresh starts."""
     model = tuned(question.model)
-    per_form = 4 * len(case.lo) * 8
-    starts = int(np.clip((1 << 24) // max(per_form, 1), 32, _STARTS))
+    starts = _starts(case)
     for r in range(rounds):
         if out_of_time():
             return None
@@ -30,6 +35,34 @@ def search(
         if found is not None:
             return found
     return None
+
+
+def auto_pgd(question: Question, case: Case, key: jax.Array) -> tuple[np.ndarray, np.ndarray] | None:
+    """A replayed counterexample found by Auto-PGD, or None: 0 against the most violated clause are the logits of a classifier of safe
+    inputs, and its margin is what is attacked. Boxes without an end have no start, and are not searched."""
+    if not (np.isfinite(case.lo).all() and np.isfinite(case.hi).all() and len(case.spec)):
+        return None
+    rows = _starts(case)
+    lo, hi = case.lo.reshape(question.shape), case.hi.reshape(question.shape)
+    model = bind(_unsafe, (question.model, case.spec, case.at))
+    middle = np.repeat((lo + 0.5 * (hi - lo))[None], rows, 0)
+    found = attack(
+        model, middle, np.zeros(rows, np.int32), threat=Box(lower=lo, upper=hi), method=APGD(loss="margin"), key=key,
+        max_rows=rows, min_rows=rows, checks=False, progress=False,
+    )  # fmt: skip
+    return question.counterexample(np.asarray(found.x).reshape(rows, -1))
+
+
+def _unsafe(asked: tuple[Model, jax.Array, jax.Array], x: jax.Array) -> jax.Array:
+    """[N, 1 + clauses]: 0, and how far each clause is violated."""
+    model, spec, at = asked
+    y = model(x).reshape(len(x), -1)
+    worst = jnp.max(jnp.einsum("cmk,nk->ncm", spec, y) + at[None], axis=2)
+    return jnp.concatenate([jnp.zeros_like(worst[:, :1]), -worst], axis=1)
+
+
+def _starts(case: Case) -> int:
+    return int(np.clip((1 << 24) // (4 * len(case.lo) * 8), 32, _STARTS))
 
 
 @functools.partial(jax.jit, static_argnums=1, static_argnames="starts")

@@ -13,7 +13,7 @@ from ..core._keys import as_key
 from ..core._model import Model
 from ..io import Property
 from ._question import Case, Question
-from ._search import search
+from ._search import auto_pgd, search
 from ._split_inputs import InputSplit
 from ._split_neurons import NeuronSplit
 
@@ -148,7 +148,8 @@ class _Run:
             self._tell(split, method)
             if proved.all():
                 return method
-        self.attack(case, jax.random.fold_in(self.key, 1000), rounds=4)
+        if (found := auto_pgd(self.question, case, jax.random.fold_in(self.key, 1000))) is not None:
+            raise _Done("sat", "apgd", found)
         left = self.deadline - time.monotonic()
         if self._closed(split, "beta-crown", time.monotonic() + min(_FIRST_TREE * left, _FIRST_SECONDS)):
             return "beta-crown"

@@ -11,7 +11,7 @@ import pytest
 import jaxsec
 from jaxsec.certify import verify
 from jaxsec.certify._question import Question, cases_of
-from jaxsec.certify._search import search
+from jaxsec.certify._search import auto_pgd, search
 from jaxsec.certify._split_inputs import InputSplit
 from jaxsec.certify._split_neurons import NeuronSplit
 from jaxsec.io import Case, Clause, Property
@@ -159,3 +159,24 @@ def test_published_verdicts(family: str, idx: int) -> None:
     line = truth(family)[idx]
     found = verify(net(family, line["onnx"]), prop(family, line["vnnlib"]), timeout=110)
     assert found.verdict == line["verdict"], found
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_engines_own_attack_finds_what_a_grid_finds(seed: int) -> None:
+    """Auto-PGD against a clause of two rows beside one that nothing violates; its point is replayed."""
+    model = random_net(seed, (2, 12, 12, 3))
+    row = np.array([1.0, -0.5, 0.25])
+    least = least_on_grid(model, row)
+    rows = np.stack([row, -row])
+    for limit, found in ((least + 0.05, True), (least - 0.05, False)):
+        clauses = (Clause(Cx=None, Cy=rows, d=np.array([limit, 100.0])), Clause(Cx=None, Cy=row[None], d=np.array([least - 50.0])))
+        asked = Question(model, Property(n_inputs=2, n_outputs=3, cases=(Case(lo=-np.ones(2), hi=np.ones(2), clauses=clauses),)))
+        point = auto_pgd(asked, asked.cases[0], jax.random.key(0))
+        assert (point is not None) == found
+        if point is not None:
+            assert row @ point[1] <= limit
+
+
+def test_auto_pgd_leaves_boxes_without_an_end_alone() -> None:
+    asked = Question(random_net(0, (2, 4, 1)), question(2, np.ones((1, 1)), np.array([1e6]), radius=np.inf))
+    assert auto_pgd(asked, asked.cases[0], jax.random.key(0)) is None

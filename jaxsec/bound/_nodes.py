@@ -213,9 +213,9 @@ class Contract(Affine):
         middle = jnp.where(finite, 0.5 * lo + 0.5 * hi, 0)
         radius = jnp.where(finite, 0.5 * hi - 0.5 * lo, jnp.inf)
         centre, spread = self.op(middle), self.absolute(jnp.where(finite, radius, 0))
-        # an unbounded input makes unbounded what it has a coefficient in (0 * inf would be NaN)
+        # an unbounded input makes unbounded what it has a coefficient in (0 * inf would be NaN); of a sum that overflows nothing is known
         reached = self.absolute(jnp.where(finite, 0.0, 1.0).astype(lo.dtype))
-        spread = jnp.where(reached > 0, jnp.inf, spread)
+        spread = jnp.where((reached > 0) | ~jnp.isfinite(centre), jnp.inf, spread)
         return certain(centre - spread, centre + spread)
 
 

@@ -71,7 +71,8 @@ def verify(
 
     Complete, given time, for networks of affine layers and kinks (ReLU, max-pooling, |x|, clip) none of which reads an input element
     directly, up to the tolerance of `Verification.precision`: leaves with every sign known are decided by a linear program. For other
-    networks subproblems shrink until bounds are tight, and "timeout" may be the answer however long it runs.
+    networks subproblems shrink until bounds are tight, and "timeout" may be the answer however long it runs. Where at most 16 inputs vary,
+    their box is split; otherwise the neurons are.
 
     Guarantee: see `Verification`. No "unsat" rests on an attack that failed, no "sat" on a bound.
     Args:
@@ -84,7 +85,8 @@ def verify(
       budget: bytes that the bounds' working arrays may take.
     Raises: ValueError: counts that do not fit, constraints that mix inputs and outputs. UnsupportedPrimitive.
     Cost: until `timeout`. Memory about `budget`.
-    Source: Wang et al. 2021 (beta-CROWN), Xu et al. 2021 (alpha-CROWN), Bunel et al. 2020 (branching).
+    Source: Wang et al. 2021 (beta-CROWN), Xu et al. 2021 (alpha-CROWN), Bunel et al. 2020 (branching), Zhou et al. 2025 (clipping of
+      boxes by linear bounds), Singh et al. 2019 (refinement of ranges).
 
     Example:
       >>> import jax.numpy as jnp, jaxsec, numpy as np

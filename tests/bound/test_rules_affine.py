@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from jax import lax
 
+import jaxsec
+from jaxsec.bound import bound
 from jaxsec.bound._graph import UnsupportedPrimitive, trace
 
 from . import oracle
@@ -150,3 +152,11 @@ def test_refused(fn, message):
 def test_inputs_of_other_types_are_refused(dtype):
     with pytest.raises(TypeError, match="only float32 and float64"):
         trace(lambda x: x, jax.ShapeDtypeStruct(X, dtype))
+
+
+@pytest.mark.parametrize("method", [jaxsec.IBP(), jaxsec.CROWN()], ids=lambda m: m.name)
+def test_a_sum_that_overflows_on_its_way_says_nothing(method) -> None:
+    """3e38 + 3e38 - 3e38 is 3e38 in exact arithmetic and in one order of summation, infinite in another."""
+    w = jnp.asarray([[3e38], [3e38], [-3e38]], jnp.float32)
+    found = bound(lambda x: x @ w, (jnp.ones((1, 3)), jnp.ones((1, 3))), method=method)
+    assert float(found.lo[0, 0]) <= 3e38 <= float(found.hi[0, 0])

@@ -180,3 +180,25 @@ def test_the_engines_own_attack_finds_what_a_grid_finds(seed: int) -> None:
 def test_auto_pgd_leaves_boxes_without_an_end_alone() -> None:
     asked = Question(random_net(0, (2, 4, 1)), question(2, np.ones((1, 1)), np.array([1e6]), radius=np.inf))
     assert auto_pgd(asked, asked.cases[0], jax.random.key(0)) is None
+
+
+def bent(params, x):
+    for w, b in params[:-1]:
+        x = jnp.tanh(2 * (x @ w) + b[None])
+    return x @ params[-1][0] + params[-1][1][None]
+
+
+def test_cuts_of_curves_prove_what_their_lines_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tanh network between whose least value and alpha-CROWN's bound a limit lies; and one that lies above the least value."""
+    monkeypatch.setattr(importlib.import_module("jaxsec.certify._verify"), "_FEW_INPUTS", 0)
+    model = jaxsec.bind(bent, random_net(1, (2, 6, 3)).params)
+    row = np.array([1.0, -0.5, 0.25])
+    least = least_on_grid(model, row)
+    proved = verify(model, question(2, row[None], np.array([least - 0.03])), timeout=300)
+    assert proved.verdict == "unsat" and proved.method == "beta-crown" and proved.branches > 2, proved
+    asked = Question(model, question(2, row[None], np.array([least + 0.03])))
+    split = NeuronSplit(asked, asked.cases[0], sound=False, budget=1 << 28)
+    assert not split.root(20).all()
+    for _ in range(12):
+        split.round()
+    assert len(split.pool)

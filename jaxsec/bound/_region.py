@@ -39,7 +39,7 @@ class Region:
                 count = math.prod(a.shape[1:]) + 16
                 lost = gamma(4 * count if self.threat is not None else count, at.dtype)
                 at = at - lost * (total(jnp.abs(a) * largest((lo, hi))) + jnp.abs(at)) - count * tiny(at.dtype)
-        return jnp.where(jnp.isnan(at), -jnp.inf, at)  # infinities cancelled: nothing is known
+        return jnp.where(jnp.isnan(at) | (at == jnp.inf), -jnp.inf, at)  # infinities cancelled, or a sum overflowed: nothing is known
 
 
 def total(v: jax.Array) -> jax.Array:

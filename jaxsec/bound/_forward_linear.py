@@ -70,7 +70,9 @@ class Walk:
         blocks = (found.get(i, jnp.zeros((len(at), *lo.shape), at.dtype)) for i, (lo, _) in _inputs(problem))
         total = jnp.concatenate([dense(block).reshape(shape) for block in blocks], 1)
         for index, form in ends.items():
-            p, up, down = self.pairs[index], positive(form), negative(form)
+            own = tuple(v.astype(form.dtype) for v in self.ranges[index])  # of booleans and integers only the range is known
+            p = self.pairs[index] if index in self.pairs else constant(own, total.shape[1])  # pyright: ignore[reportArgumentType]
+            up, down = positive(form), negative(form)
             axes = "sn,dn->sd"
             for part, a in ((up, p.low), (down, p.high)):
                 total = total + jnp.einsum(axes, part.reshape(shape), a.reshape(len(a), -1), precision=lax.Precision.HIGHEST)

@@ -114,7 +114,7 @@ class Charges:
 
         sums: how many such sums may each lose products below the smallest normal number.
         """
-        x = largest(r)
+        x = largest(tuple(v.astype(form.dtype) for v in r))  # of booleans too  # pyright: ignore[reportArgumentType]
         terms = jnp.where(form == 0, 0, jnp.abs(form) * x)
         count = int(np.prod(x.shape)) + self.steps + 8
         return gamma(count, x.dtype) * jnp.sum(terms, axis=tuple(range(1, terms.ndim))) + count * tiny(x.dtype) * sums

@@ -47,7 +47,13 @@ def cases_of(prop: Property) -> list[Case]:
             rows = [j if j < len(clause.d) else 0 for j in range(m)]
             if len(clause.d):
                 spec[i], at[i] = clause.Cy[rows], -clause.d[rows]
-        lo, hi = case.lo.astype(np.float32), case.hi.astype(np.float32)
+        if not np.all(case.lo <= case.hi):
+            i = int(np.flatnonzero(~(case.lo <= case.hi))[0])
+            raise ValueError(
+                f"input {i} of a box goes from {case.lo[i]} to {case.hi[i]}; its lower end must be a number and not above the upper."
+            )
+        with np.errstate(over="ignore"):  # beyond float32 there is no end
+            lo, hi = case.lo.astype(np.float32), case.hi.astype(np.float32)
         lo = np.where(lo.astype(np.float64) > case.lo, np.nextafter(lo, np.float32(-np.inf)), lo)
         hi = np.where(hi.astype(np.float64) < case.hi, np.nextafter(hi, np.float32(np.inf)), hi)
         found.append(Case(lo, hi, np.flatnonzero(case.lo < case.hi), spec.astype(np.float32), at.astype(np.float32)))
@@ -102,11 +108,26 @@ class Question:
         """Rows moved into the nearest case's box in float64: the float32 box is an ulp wider."""
         wide = x.astype(np.float64)
         boxes = [np.clip(wide, c.lo, c.hi) for c in self.prop.cases]
-        distance = np.stack([np.abs(b - wide).max(-1) for b in boxes])
+        with np.errstate(invalid="ignore"):  # where a box has no end
+            distance = np.stack([np.abs(b - wide).max(-1) for b in boxes])
         return np.stack(boxes)[distance.argmin(0), np.arange(len(wide))]
 
 
 _unknown = jax.jit(unknown, static_argnums=(1, 2))
+
+
+def differentiable(model: Model, shape: tuple[int, ...]) -> bool:
+    """Whether reverse-mode derivatives pass through the model, as they do not through `lax.while_loop`."""
+    try:
+        _slope.eval_shape(model, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+    except ValueError:
+        return False
+    return True
+
+
+@jax.jit
+def _slope(model: Model, x: jax.Array) -> jax.Array:
+    return jax.grad(lambda x: jnp.sum(model(x)))(x)
 
 
 def outputs_of(model: Model, shape: tuple[int, ...]) -> int:

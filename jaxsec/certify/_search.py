@@ -15,7 +15,7 @@ from ..attack import APGD, attack
 from ..core._model import Model, bind
 from ..core._rewrite import tuned
 from ..threat import Box
-from ._question import Case, Question
+from ._question import Case, Question, differentiable
 
 _STARTS = 256
 _ROUND = 20
@@ -26,12 +26,16 @@ def search(
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """A replayed counterexample in the case's box, or None after `rounds` of fresh starts."""
     model = tuned(question.model)
-    starts = _starts(case)
+    starts, smooth = _starts(case), differentiable(question.model, question.shape)
     for r in range(rounds):
         if out_of_time():
             return None
-        x = _descend(model, question.shape, case.lo, case.hi, case.spec, case.at, jax.random.fold_in(key, r), starts=starts)
-        found = question.counterexample(np.asarray(x).reshape(-1, len(case.lo)))
+        start = jax.random.fold_in(key, r)
+        if smooth:
+            x = np.asarray(_descend(model, question.shape, case.lo, case.hi, case.spec, case.at, start, starts=starts))
+        else:
+            x = case.lo + np.asarray(jax.random.uniform(start, (starts, len(case.lo)))) * (case.hi - case.lo)
+        found = question.counterexample(x.reshape(-1, len(case.lo)))
         if found is not None:
             return found
     return None
@@ -39,8 +43,9 @@ def search(
 
 def auto_pgd(question: Question, case: Case, key: jax.Array) -> tuple[np.ndarray, np.ndarray] | None:
     """A replayed counterexample found by Auto-PGD, or None: 0 against the most violated clause are the logits of a classifier of safe
-    inputs, and its margin is what is attacked. Boxes without an end have no start, and are not searched."""
-    if not (np.isfinite(case.lo).all() and np.isfinite(case.hi).all() and len(case.spec)):
+    inputs, and its margin is what is attacked. Boxes without an end have no start, and networks without a derivative no direction: None."""
+    ends = np.isfinite(case.lo).all() and np.isfinite(case.hi).all()
+    if not (ends and len(case.spec) and differentiable(question.model, question.shape)):
         return None
     rows = _starts(case)
     lo, hi = case.lo.reshape(question.shape), case.hi.reshape(question.shape)

@@ -56,7 +56,7 @@ class InputSplit:
         threshold = 0.0 if self.sound else TOLERANCE * size
         proved: Any = (lower > threshold).any(-1)  # [n, clauses]
         lo, hi = clipped(boxes.lo[:n, self.free], boxes.hi[:n, self.free], linear - threshold, slope, ~proved)
-        still = np.flatnonzero(~proved.all(1) & (lo <= hi).all(1))
+        still = np.flatnonzero(~proved.all(1) & ~(lo > hi).any(1))
         if not len(still):
             return None
         lo, hi, lower, slope, open = lo[still], hi[still], lower[still], slope[still], ~proved[still]

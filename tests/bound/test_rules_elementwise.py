@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from jax import lax
 
+import jaxsec
+from jaxsec.bound import ForwardLinear, bound
+
 from . import oracle
 
 # below, across and above 0, narrow and wide, of one point, and across the bends of most curves
@@ -129,3 +132,14 @@ def test_known_functions_are_one_curve():
             continue
         y = oracle.values(ACTIVATIONS[name], [np.linspace(lo, hi, 4001)])[1][0]
         assert b.lo[0] >= y.min() - 1e-6 and b.hi[0] <= y.max() + 1e-6, f"{name}: [{b.lo}, {b.hi}] against [{y.min()}, {y.max()}]"
+
+
+@pytest.mark.parametrize("sound", [False, True])
+@pytest.mark.parametrize("method", [jaxsec.IBP(), jaxsec.CROWN(), ForwardLinear()], ids=lambda m: m.name)
+def test_a_step_that_is_cast_from_a_comparison(method, sound) -> None:
+    box = jnp.asarray([-1.0, 0.2]), jnp.asarray([1.0, 0.3])
+    found = bound(lambda x: x + (x > 0.1).astype(x.dtype), box, method=method, sound=sound)
+    np.testing.assert_allclose(found.lo, [-1, 1.2], atol=1e-4)
+    np.testing.assert_allclose(found.hi, [2, 1.3], atol=1e-4)
+    if sound:
+        assert (found.lo <= jnp.asarray([-1, 1.2])).all() and (found.hi >= jnp.asarray([2, 1.3])).all()

@@ -1,5 +1,7 @@
 """Clipping boxes by linear bounds: nothing unsafe is lost, and what one bound proves is gone."""
 
+from fractions import Fraction
+
 import hypothesis.strategies as st
 import jax.numpy as jnp
 import numpy as np
@@ -42,7 +44,40 @@ def test_one_bound_is_solved_for_every_input() -> None:
     lo, hi = clipped(*box, np.full((1, 1, 1), -0.5), slope, np.ones((1, 1), bool))
     np.testing.assert_allclose(lo, [[0, 0.75]], atol=1e-6)
     np.testing.assert_allclose(hi, [[0.5, 1]], atol=1e-6)
-    assert hi[0, 0] >= 0.5 and lo[0, 1] <= 0.75  # outward
+
+
+def test_ends_are_rounded_outward() -> None:
+    """.7 lies above the float32 nearest to it, .4 below: both of these points may be unsafe."""
+    box, open = (np.zeros((1, 2), np.float32), np.ones((1, 2), np.float32)), np.ones((1, 1), bool)
+    lo, hi = clipped(*box, np.array([[[-0.7, -0.6]]]), np.array([[[[1.0, 0.0], [0.0, -1.0]]]]), open)
+    assert float(hi[0, 0]) >= 0.7 > float(np.float32(0.7))
+    assert float(lo[0, 1]) <= 0.4 < float(np.float32(0.4))
+
+
+def test_what_float64_loses_is_charged() -> None:
+    """The point where two rows are 0, in exact arithmetic: an ulp of a large number, times a steep slope, moves the other input's end by
+    more than float32 sees."""
+    for seed in range(60):
+        r = np.random.default_rng(seed)
+        lo = np.array([[r.uniform(1e4, 2e4), 0]], np.float32)
+        hi = lo + np.array([[r.uniform(0.01, 0.1), 1e-3]], np.float32)
+        slope = np.array([[[[-r.uniform(0.5, 3), 0], [1000, 1]]]], np.float32)
+        least = np.array([[[-r.uniform(0.01, 0.09), 0]]], np.float32)
+        left, right = Fraction(float(lo[0, 0])), Fraction(float(hi[0, 0]))
+        first = max(left, right + Fraction(float(least[0, 0, 0])) / abs(Fraction(float(slope[0, 0, 0, 0]))))
+        least[0, 0, 1] = -(1000 * float(first - left) + r.uniform(1e-4, 9e-4))
+        second = -Fraction(float(least[0, 0, 1])) - 1000 * (first - left)
+        low, high = clipped(lo, hi, least, slope, np.ones((1, 1), bool))
+        assert 0 < second < Fraction(float(hi[0, 1]))
+        assert Fraction(float(low[0, 0])) <= first <= Fraction(float(high[0, 0]))
+        assert Fraction(float(low[0, 1])) <= second <= Fraction(float(high[0, 1]))
+
+
+@pytest.mark.parametrize("end", [np.inf, -np.inf])
+def test_boxes_without_an_end_stay_whole(end: float) -> None:
+    lo, hi = np.array([[min(end, 0.0), 0]], np.float32), np.array([[max(end, 0.0), 1]], np.float32)
+    low, high = clipped(lo, hi, np.array([[[-np.inf]]]), np.ones((1, 1, 1, 2)), np.ones((1, 1), bool))
+    assert (low == lo).all() and (high == hi).all()
 
 
 def test_rows_that_contradict_each_other_leave_nothing() -> None:

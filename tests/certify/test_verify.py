@@ -202,3 +202,34 @@ def test_cuts_of_curves_prove_what_their_lines_cannot(monkeypatch: pytest.Monkey
     for _ in range(12):
         split.round()
     assert len(split.pool)
+
+
+@pytest.mark.parametrize("sound", [False, True])
+@pytest.mark.parametrize("hi", [1e39, np.inf])
+def test_a_box_without_an_end_is_not_proved(hi: float, sound: bool) -> None:
+    """1e39 is no float32 number; the tent is 1 at 5 and 0 at both ends of what random points see."""
+    model = jaxsec.bind(lambda p, x: jax.nn.relu(x - jnp.asarray([[4.0, 5.0, 6.0]])) @ p, jnp.asarray([[1.0], [-2.0], [1.0]]))
+    case = Case(lo=np.zeros(1), hi=np.array([hi]), clauses=(Clause(Cx=None, Cy=np.array([[-1.0]]), d=np.array([-0.5])),))
+    assert verify(model, Property(n_inputs=1, n_outputs=1, cases=(case,)), timeout=60, sound=sound).verdict != "unsat"
+
+
+def test_ends_that_are_no_numbers_are_named() -> None:
+    case = Case(lo=np.array([np.nan, 0.0]), hi=np.ones(2), clauses=(Clause(Cx=None, Cy=np.ones((1, 1)), d=np.zeros(1)),))
+    with pytest.raises(ValueError, match=r"input 0 of a box goes from nan to 1\.0"):
+        verify(random_net(0, (2, 4, 1)), Property(n_inputs=2, n_outputs=1, cases=(case,)), timeout=60)
+
+
+def test_a_case_without_clauses_is_safe() -> None:
+    prop = Property(n_inputs=2, n_outputs=1, cases=(Case(lo=np.zeros(2), hi=np.ones(2), clauses=()),))
+    assert verify(random_net(0, (2, 4, 1)), prop, timeout=60).verdict == "unsat"
+
+
+def test_a_loop_without_a_reverse_derivative_is_verified_without_one() -> None:
+    """`lax.while_loop` has bounds where its trip count is known, and no reverse mode: points at random take the descent's place."""
+
+    def twice(p, x):
+        return jax.lax.while_loop(lambda s: s[0] < 2, lambda s: (s[0] + 1, jax.nn.relu(s[1] @ p)), (0, x))[1]
+
+    model = jaxsec.bind(twice, jnp.eye(2))
+    for limit, verdict in ((-1.5, "unsat"), (0.5, "sat")):
+        assert verify(model, question(2, np.array([[1.0, 0.0]]), np.array([limit])), timeout=60).verdict == verdict

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxsec.io import Instance, VNNLIBError, load, load_instances, load_vnnlib, read_result, write_result
+from jaxsec.io import Case, Clause, Instance, Property, VNNLIBError, load, load_instances, load_vnnlib, read_result, write_result
 
 FAMILIES = {  # name: (files, shapes of (n_inputs, n_outputs), counterexamples)
     "acasxu": (10, {(5, 5)}, 47),
@@ -500,3 +500,10 @@ def test_instances(tmp_path):
         assert str(caught.value).startswith(f"{file}:{place}: ") and part in str(caught.value)
     with pytest.raises(FileNotFoundError):
         load_instances(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_outputs_that_are_no_numbers_are_no_counterexample(value: float) -> None:
+    prop = Property(1, 1, (Case(np.zeros(1), np.ones(1), (Clause(None, np.array([[-1.0]]), np.array([-0.5])),)),))
+    assert not prop.violated([1.0], [value])
+    assert prop.violated([[1.0], [1.0]], [[value], [2.0]]).tolist() == [False, True]

@@ -70,8 +70,8 @@ class Property:
         Raises:
           ValueError: shapes that do not fit.
         """
-        finite = np.isfinite(np.asarray(y, np.float64))
-        return (self.margin(x, y) <= tolerance) & (finite.all() if finite.ndim == 1 else finite.reshape(len(finite), -1).all(1))
+        finite, unsafe = np.isfinite(np.asarray(y, np.float64)), self.margin(x, y) <= tolerance
+        return unsafe and bool(finite.all()) if finite.ndim == 1 else unsafe & finite.reshape(len(finite), -1).all(1)
 
     def margin(self, x: Any, y: Any) -> Any:
         """How far (x, y) is from being unsafe, in the units that the constraints were written in.

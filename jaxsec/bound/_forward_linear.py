@@ -70,9 +70,10 @@ class Walk:
         blocks = (found.get(i, jnp.zeros((len(at), *lo.shape), at.dtype)) for i, (lo, _) in _inputs(problem))
         total = jnp.concatenate([dense(block).reshape(shape) for block in blocks], 1)
         for index, form in ends.items():
-            own = tuple(v.astype(form.dtype) for v in self.ranges[index])  # of booleans and integers only the range is known
-            p = self.pairs[index] if index in self.pairs else constant(own, total.shape[1])  # pyright: ignore[reportArgumentType]
-            up, down = positive(form), negative(form)
+            p, up, down = self.pairs.get(index), positive(form), negative(form)
+            if p is None:  # of booleans and integers only the range is known
+                lo, hi = self.ranges[index]
+                p = constant((lo.astype(form.dtype), hi.astype(form.dtype)), total.shape[1])
             axes = "sn,dn->sd"
             for part, a in ((up, p.low), (down, p.high)):
                 total = total + jnp.einsum(axes, part.reshape(shape), a.reshape(len(a), -1), precision=lax.Precision.HIGHEST)

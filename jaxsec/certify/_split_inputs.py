@@ -62,11 +62,13 @@ class InputSplit:
         lo, hi, lower, slope, open = lo[still], hi[still], lower[still], slope[still], ~proved[still]
         rows = np.arange(len(still))
         best = lower.argmax(-1)[..., None]  # of every clause the row that is nearest to a proof
-        axis = self._axis(_of_row(score[still], best), _of_row(slope, best), open, lo, hi)
-        middle = 0.5 * (lo[rows, axis] + hi[rows, axis])
+        middle = 0.5 * (lo + hi)
+        divisible = (lo < middle) & (middle < hi)
+        blame = self._blame(_of_row(score[still], best), _of_row(slope, best), open, hi - lo)
+        axis = np.where(divisible, blame, -1.0).argmax(1)
         below, above = hi.copy(), lo.copy()
-        below[rows, axis] = above[rows, axis] = middle
-        cut = (lo[rows, axis] < middle) & (middle < hi[rows, axis])
+        below[rows, axis] = above[rows, axis] = middle[rows, axis]
+        cut = divisible[rows, axis]
         self.stuck += int(np.sum(~cut))
         known = jax.tree.map(lambda v: np.asarray(v)[still[cut]], found.known)
         worst = np.where(open, lower.max(-1), np.inf).min(1)
@@ -74,7 +76,7 @@ class InputSplit:
             self.pool.put(Boxes(self._whole(self.case.lo, a[cut]), self._whole(self.case.hi, b[cut]), known), worst[cut])  # pyright: ignore[reportArgumentType]
         steepest = np.where(open[..., None], lower, np.inf).reshape(len(rows), -1).argmin(1)
         corner = np.where(slope.reshape(len(rows), -1, len(self.free))[rows, steepest] > 0, lo, hi)
-        return self._whole(self.case.lo, np.concatenate([0.5 * (lo + hi), corner]))
+        return self._whole(self.case.lo, np.concatenate([middle, corner]))
 
     def _whole(self, others: np.ndarray, free: np.ndarray) -> np.ndarray:
         """[n, inputs] from the free ones [n, free] and the others [inputs]."""
@@ -82,16 +84,14 @@ class InputSplit:
         whole[:, self.free] = free
         return whole
 
-    def _axis(self, score: np.ndarray, slope: np.ndarray, open: np.ndarray, lo: np.ndarray, hi: np.ndarray) -> np.ndarray:
-        """[n] which input is halved: the one to blame for most looseness; the linear bound's own where nothing is loose."""
+    def _blame(self, score: np.ndarray, slope: np.ndarray, open: np.ndarray, width: np.ndarray) -> np.ndarray:
+        """[n, inputs] how much of the looseness each input is to blame for; the linear bound's own where nothing is loose."""
         blame = np.where(open[..., None], np.nan_to_num(score), 0).sum(1)
-        width = (hi - lo).astype(np.float64)
+        width = width.astype(np.float64)
         linear = np.where(open[..., None], np.abs(np.nan_to_num(slope)), 0).sum(1) * width
         linear /= linear.sum(1, keepdims=True) + 1e-30
         blame /= blame.sum(1, keepdims=True) + 1e-30
-        middle = 0.5 * (lo + hi)
-        free = (middle > lo) & (middle < hi)
-        return np.where(free, blame + 0.05 * linear + 1e-9 * width / (width.max(1, keepdims=True) + 1e-30), -1.0).argmax(1)
+        return blame + 0.05 * linear + 1e-9 * width / (width.max(1, keepdims=True) + 1e-30)
 
 
 def _of_row(values: np.ndarray, row: np.ndarray) -> np.ndarray:

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..bound import UnsupportedPrimitive, by_name, walks
-from ..certify import Certificate, certify
+from ..bound import BetaCROWN, UnsupportedPrimitive, by_name, walks
+from ..certify import Certificate, Verdict, certify
 from ..core._batch import bucket, take_leaves
 from ._subject import Outcome, Progress, Subject, Unable
 
@@ -37,7 +37,7 @@ def certified(subject: Subject, report: Progress, state: str | None) -> Outcome:
         ladder, note = _ladder(subject)
     multiples = np.array(sorted({0.0, 1.0, *plan.sweep}), np.float64) if subject.eps else np.zeros(1)
     robust, method = np.zeros((len(multiples), n), bool), np.full((len(multiples), n), -1, np.int32)
-    margin, rows = np.full((len(multiples), n), -np.inf), np.arange(n)
+    margin, broken, rows = np.full((len(multiples), n), -np.inf), np.zeros((len(multiples), n), bool), np.arange(n)
     size = bucket(n, min(MAX_ROWS, plan.max_rows))
     for i, multiple in enumerate(multiples):
 
@@ -47,9 +47,11 @@ def certified(subject: Subject, report: Progress, state: str | None) -> Outcome:
         with _noted():
             found = _certificate(subject, rows, float(multiple) * subject.eps, ladder, size, inner, state)
         robust[i, rows], method[i, rows], margin[i, rows] = (np.asarray(v) for v in (found.robust, found.method, found.margin))
+        broken[i, rows] = np.asarray(found.status) == Verdict.BROKEN
         rows = np.flatnonzero(robust[i])
     settings = {"methods": ladder, "note": note, "precision": "sound" if plan.certify_sound else "highest", "max_rows": size}
-    return Outcome({"eps": multiples * subject.eps, "multiple": multiples, "robust": robust, "method": method, "margin": margin}, settings)
+    arrays = {"eps": multiples * subject.eps, "multiple": multiples, "robust": robust, "method": method, "margin": margin, "broken": broken}
+    return Outcome(arrays, settings)
 
 
 def _ladder(subject: Subject) -> tuple[list[str], str]:
@@ -65,14 +67,16 @@ def _ladder(subject: Subject) -> tuple[list[str], str]:
 def _certificate(
     subject: Subject, rows: np.ndarray, eps: float, ladder: list[str], size: int, report: Progress, state: str | None
 ) -> Certificate:
+    plan = subject.plan
+    methods = [m.replace(timeout=plan.certify_timeout) if isinstance(m, BetaCROWN) else m for m in by_name(ladder)]
     threat = jax.tree.map(np.asarray, subject.threat.replace(eps=eps).canonical(jnp.asarray(subject.x)))
     return certify(
         subject.model,
         subject.x[rows],
         subject.y[rows],
         threat=take_leaves(threat, rows, len(subject.y)),
-        method=by_name(ladder),
-        sound=subject.plan.certify_sound,
+        method=methods,
+        sound=plan.certify_sound,
         max_rows=size,
         min_rows=size,
         progress=report,

@@ -1,7 +1,10 @@
 """The curve of a report: accuracy against the budget, attacked above and, where rows were certified, proved below."""
 
 import dataclasses
-from typing import Any
+import itertools
+from typing import Any, Literal
+
+import numpy as np
 
 from ._chart import NARROW, WIDE, Chart, chart_of
 from ._sandwich_text import point_at, sandwich_said, sandwich_table
@@ -16,23 +19,29 @@ def accuracy_curve(data: dict[str, Any]) -> Chart | None:
 
 
 def _sandwich(data: dict[str, Any]) -> Chart:
-    """Both curves with their intervals, and the rows between them."""
+    """Both curves with their intervals, and the rows between them.
+
+    Steps, not slopes: between two budgets the attacked curve holds the value at the smaller one and the certified curve that at the larger
+    one. A budget's set contains those of all smaller budgets, so both stay bounds of the truth between the measured points.
+    """
     points, eps, norm = data["probes"]["certify"]["points"], data["threat"]["eps"], data["threat"]["norm"]
     x = [p["eps"] for p in points]
     low, high = (_side(points, side) for side in ("certified", "attacked"))
 
     def draw(ax: Any) -> None:
-        ax.fill_between(x, low[0], high[0], color=MUTED, alpha=0.2, linewidth=0, label="undecided")
-        for side, colour, marker, word in ((high, SECOND, "o", "attacked, at most"), (low, THIRD, "s", "certified, at least")):
-            ax.fill_between(x, side[1], side[2], color=colour, alpha=0.18, linewidth=0)
-            ax.plot(x, side[0], color=colour, marker=marker, markersize=4, linewidth=1.8, label=word)
+        between = [v for pair in itertools.pairwise(x) for v in pair]  # both ends of every step
+        ax.fill_between(
+            between, np.repeat(low[0][1:], 2), np.repeat(high[0][:-1], 2), color=MUTED, alpha=0.2, linewidth=0, label="undecided"
+        )
+        _steps(ax, x, high, "post", color=SECOND, marker="o", label="attacked, at most")
+        _steps(ax, x, low, "pre", color=THIRD, marker="s", label="certified, at least")
         _frame(ax, x, eps, norm)
         handles, words = ax.get_legend_handles_labels()
         order = [words.index(w) for w in ("attacked, at most", "undecided", "certified, at least")]
         _legend(ax, handles=[handles[i] for i in order], labels=[words[i] for i in order])
 
     ends = [f"at eps {p['eps']:.4g} from {100 * p['certified']['value']:.1f} to {100 * p['attacked']['value']:.1f} %" for p in points]
-    alt = f"Two falling lines with true robust accuracy between them: {ends[0]}, {ends[-1]}. "
+    alt = f"Two falling step curves with true robust accuracy between them: {ends[0]}, {ends[-1]}. "
     left = point_at(data["probes"]["certify"], eps)["undecided"]["value"]
     alt += f"At the audited eps {eps:.4g} {100 * left:.1f} % of rows are undecided."
     chart = chart_of("curve", "Certified and attacked accuracy against the budget", alt, draw, WIDE, *sandwich_table(data), narrow=NARROW)
@@ -52,8 +61,7 @@ def _attacked(data: dict[str, Any]) -> Chart:
     y, low, high = _side(points, "robust")
 
     def draw(ax: Any) -> None:
-        ax.fill_between(x, low, high, color=FIRST, alpha=0.18, linewidth=0)
-        ax.plot(x, y, color=FIRST, marker="o", markersize=4, linewidth=1.8, label="PGD, at this or a smaller budget")
+        _steps(ax, x, (y, low, high), "post", color=FIRST, marker="o", label="PGD, at this or a smaller budget")
         if worst := data["probes"].get("worst_case"):
             v, (a, b) = worst["robust"]["value"], worst["robust"]["interval"]
             bars = [[100 * (v - a)], [100 * (b - v)]]
@@ -62,9 +70,15 @@ def _attacked(data: dict[str, Any]) -> Chart:
         _frame(ax, x, eps, norm)
         _legend(ax)
 
-    alt = f"Line chart. Robust accuracy falls from {y[0]:.1f} % at eps {x[0]:.4g} to {y[-1]:.1f} % at eps {x[-1]:.4g}."
+    alt = f"Step curve. Robust accuracy falls from {y[0]:.1f} % at eps {x[0]:.4g} to {y[-1]:.1f} % at eps {x[-1]:.4g}."
     chart = chart_of("curve", "Robust accuracy against the budget", alt, draw, WIDE, *sweep_table(data), narrow=NARROW)
     return dataclasses.replace(chart, said=sweep_said(data))
+
+
+def _steps(ax: Any, x: list[float], side: tuple[list[float], ...], step: Literal["pre", "post"], *, color: str, **look: str) -> None:
+    """Values at x and their interval; `post` holds each value to the next budget, `pre` back to the one before."""
+    ax.fill_between(x, side[1], side[2], step=step, color=color, alpha=0.18, linewidth=0)
+    ax.plot(x, side[0], drawstyle=f"steps-{step}", color=color, markersize=4, linewidth=1.8, **look)
 
 
 def _frame(ax: Any, x: list[float], eps: float, norm: str) -> None:

@@ -55,6 +55,7 @@ def attacks_of(data: dict[str, Any]) -> list[tuple[str, str, str, str]]:
         "attack": (f"AutoAttack, {plan['attack']}" + (", reduced" if plan["reduced"] else ""), ""),
         "sweep": ("PGD", f"{runs_of(plan)}, at each budget of the curve up to eps"),
         "blackbox": ("Square alone", f"{plan['blackbox_queries']} queries of scores, no gradient"),
+        "certify": ("beta-CROWN", f"at most {plan['certify_timeout']:g} s for each row and budget that it worked on"),
         "distance": ("FAB without a budget", f"{plan['distance_steps']} steps; counted where it came within eps"),
     }
     rows = []

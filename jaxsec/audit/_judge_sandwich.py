@@ -42,7 +42,7 @@ def _between(probe: dict[str, Any], eps: float, norm: str) -> Finding:
         f"({left['value']:.1%}) are undecided, neither broken nor proved."
     )
     dearer = left["count"] and "alpha-crown" not in probe["methods"]
-    remedy = "Dearer methods prove more: --certify ibp,crown,alpha-crown." if dearer else ""
+    remedy = "Dearer methods may prove more: --certify ibp,crown,alpha-crown." if dearer else ""
     return Finding(
         id="JSX-CER-001", family="evaluation", severity="info", title="Certified accuracy", message=text, remedy=remedy,
         value=low["value"], unit="share", n=low["n"], interval=tuple(low["interval"]),

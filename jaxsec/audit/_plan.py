@@ -32,8 +32,10 @@ class Plan:
         100, 5000 and 9 are AutoAttack as published, anything less is reported as reduced.
       blackbox_queries: queries per row of Square on its own.
       distance_steps: steps of FAB, which measures how far the nearest adversarial input is.
-      certify: names of the bound methods of the certified curve, from cheap to dear: "ibp", "crown-ibp", "forward", "crown", "alpha-crown";
-        none of them, no curve; "auto": IBP, then CROWN, or CROWN-IBP for models on which CROWN would be dearer than the attacks.
+      certify: names of the bound methods of the certified curve, from cheap to dear: "ibp", "crown-ibp", "forward", "crown", "alpha-crown",
+        "beta-crown"; none of them, no curve; "auto": IBP, then CROWN, or CROWN-IBP for models on which CROWN would be dearer than the
+        attacks.
+      certify_timeout: seconds for each row and budget that "beta-crown" works on; how many rows it decides depends on the machine.
       certify_sound: count all rounding of floating point; about twice the work.
       examples: worst inputs shown. layout: "auto", "chw", "hwc" or "hw", of image rows. max_rows: rows worked on at once.
 
@@ -59,6 +61,7 @@ class Plan:
     blackbox_queries: int = 1000
     distance_steps: int = 50
     certify: tuple[str, ...] = ("auto",)
+    certify_timeout: float = 10.0
     certify_sound: bool = False
     examples: int = 8
     layout: str = "auto"
@@ -105,6 +108,7 @@ class Plan:
             raise ValueError(f'certify is {_shown(self.certify)}; a list is needed: ["ibp", "crown"], ["auto"], or [] for no certificates.')
         if self.certify != ("auto",) and (wrong := wrong_names(self.certify)):
             raise ValueError(f"certify is {_shown(self.certify)}; {wrong}.")
+        _number("certify_timeout", self.certify_timeout, 0.001, 1e6)
         if not isinstance(self.certify_sound, bool):
             raise ValueError(f"certify_sound is {_shown(self.certify_sound)}; true or false is needed.")
         if self.layout not in ("auto", "chw", "hwc", "hw"):

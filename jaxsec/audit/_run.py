@@ -88,6 +88,11 @@ def audit(
     plan = plan or Plan()
     plan.check()
     subject, facts = _subject(model, data, threat, as_key(key), plan)
+    if "beta-crown" in plan.certify and "certify" in plan.probes and subject.threat.norm != "linf":
+        others = ",".join(name for name in plan.certify if name != "beta-crown") or "ibp,crown"
+        raise ValueError(
+            f"certify has beta-crown, which branches on boxes only, and the threat is {subject.threat.norm}; allowed: {others}."
+        )
     names = [p for p in PROBES if p == "clean" or (p in plan.probes and (p != "certify" or plan.certify))]
     skipped: dict[str, str] = {}
     if subject.layout is None and "blackbox" in names:
@@ -227,7 +232,15 @@ def _layout(row_shape: tuple[int, ...], plan: Plan, data: Any) -> str | None:
 
 def _identity(subject: Subject) -> str:
     """Digest of what decides the outcomes; a limit, the confidence and the number of examples do not, for attacks nor what bounds do."""
-    said = {"fail_under": None, "confidence": 0.95, "examples": 0, "preset": "", "certify": (), "certify_sound": False}
+    said = {
+        "fail_under": None,
+        "confidence": 0.95,
+        "examples": 0,
+        "preset": "",
+        "certify": (),
+        "certify_timeout": 1.0,
+        "certify_sound": False,
+    }
     plan = dataclasses.replace(subject.plan, probes=PROBES, **said)
     key = jax.random.key_data(subject.key)
     return fingerprint(subject.model, subject.x, subject.y, subject.ids, subject.threat, key, repr((__version__, plan)))
@@ -235,4 +248,4 @@ def _identity(subject: Subject) -> str:
 
 def _own(identity: str, probe: str, plan: Plan) -> str:
     """The identity of one probe's outcome: with other bound methods the attacks stay, the certificates do not."""
-    return fingerprint(identity, repr((plan.certify, plan.certify_sound))) if probe == "certify" else identity
+    return fingerprint(identity, repr((plan.certify, plan.certify_timeout, plan.certify_sound))) if probe == "certify" else identity

@@ -30,6 +30,9 @@ def broken_within(subject: Subject, outcomes: Mapping[str, Outcome], eps: float)
         by["blackbox"] = outcomes["blackbox"].arrays["success"]
     if "distance" in outcomes:
         by["distance"] = outcomes["distance"].arrays["distance"] <= eps
+    if "certify" in outcomes and "beta-crown" in outcomes["certify"].settings["methods"]:  # it attacks and branches: both find inputs
+        a = outcomes["certify"].arrays
+        by["certify"] = a["broken"][a["eps"] <= eps].any(axis=0)
     broken = wrong_clean(subject, outcomes["clean"])
     for hit in by.values():
         broken = broken | hit

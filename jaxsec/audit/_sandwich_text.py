@@ -52,9 +52,12 @@ def sandwich_said(data: dict[str, Any]) -> str:
     counted += ["FAB's distances"] if "distance" in probes else []
     names = [name for key, name in (("attack", "AutoAttack"), ("blackbox", "Square")) if key in probes]
     counted += [f"{' and '.join(names)} from the audited eps {eps:.6g} on"] if names else []
+    counted += ["counterexamples of beta-CROWN"] if "beta-crown" in probes["certify"]["methods"] else []
     attacked = f"rows that no attack broke within this or a smaller budget: {', '.join(counted)}" if counted else "rows right as they are"
     probe = probes["certify"]
-    text = f"The true robust accuracy of these rows lies between the curves. Attacked: {attacked}. Certified: rows that "
+    text = "The true robust accuracy of these rows lies between the curves, which are measured at the marked budgets: from one to the next "
+    text += "the attacked curve keeps its value and the certified one already has that of the next. "
+    text += f"Attacked: {attacked}. Certified: rows that "
     text += f"{ladder_said(probe)} proved; a row left open is not tried at larger budgets. Undecided: {UNDECIDED}."
     text += f" {probe['note']}." if probe["note"] else ""
     if count := probe["contradictions"]["count"]:

@@ -19,3 +19,4 @@ from ._method import IBP as IBP
 from ._method import BoundMethod as BoundMethod
 from ._names import by_name as by_name
 from ._names import wrong_names as wrong_names
+from ._rules import primitives as primitives

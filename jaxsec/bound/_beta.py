@@ -82,9 +82,9 @@ def lane_ranges(problem: Problem, lane: Subproblem) -> list[Range]:
     return problem.intervals(dict(zip(carried(problem.graph, problem.out), lane.known, strict=True)))
 
 
-def value(problem: Problem, lane: Subproblem) -> jax.Array:
-    """[S] the lane's bounds."""
-    ranges = lane_ranges(problem, lane)
+def value(problem: Problem, lane: Subproblem, ranges: list[Range] | None = None) -> jax.Array:
+    """[S] the lane's bounds; `ranges` of all nodes where they are known."""
+    ranges = lane_ranges(problem, lane) if ranges is None else ranges
     return problem.lower(ranges, turn=turned(problem, lane), splits=multipliers(problem, lane))
 
 
@@ -92,6 +92,7 @@ def optimised(
     problem: Problem, lane: Subproblem, steps: int, rate: float = _RATE, push_rate: float = _PUSH
 ) -> tuple[jax.Array, Subproblem]:
     """([S] the best bounds met, the lane with the slopes and multipliers of the last step) by projected Adam."""
+    ranges = lane_ranges(problem, lane)  # the same at every step
     adam = optax.adam(lambda i: 0.05 ** (i / max(steps, 1)), b1=0.8, b2=0.95)
     scale = jnp.maximum(jnp.max(jnp.abs(problem.spec)), 1e-12)
 
@@ -99,7 +100,7 @@ def optimised(
         return lane._replace(slopes=free[0], above=free[1], below=free[2])
 
     def objective(free: Any) -> tuple[jax.Array, jax.Array]:
-        bounds = value(problem, with_free(free))
+        bounds = value(problem, with_free(free), ranges)
         return -jnp.sum(jnp.where(jnp.isfinite(bounds), bounds, 0)), bounds
 
     def step(state: Any, _: None) -> tuple[Any, None]:
@@ -119,7 +120,7 @@ def optimised(
     state = (free, adam.init(free), jnp.full(len(problem.at), -jnp.inf, problem.at.dtype))
     (free, _, best), _ = jax.lax.scan(step, state, None, length=steps)
     last = with_free(free)
-    return jnp.fmax(best, value(problem, last)), last
+    return jnp.fmax(best, value(problem, last, ranges)), last
 
 
 def candidates(problem: Problem, lane: Subproblem, best: jax.Array, k: int) -> tuple[jax.Array, dict[int, Form]]:
@@ -180,14 +181,24 @@ def child(lane: Subproblem, element: jax.Array, point: jax.Array, upper: bool) -
 
 
 def best_cut(problem: Problem, lane: Subproblem, elements: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(the candidate whose worse child is bounded best, by one walk each without optimisation; where it is cut)."""
+    """(the candidate whose worse child is bounded best, by one walk each without optimisation; where it is cut).
+
+    A child is judged by the lane's ranges with the cut node's own: what the cut does to later nodes by intervals costs as much as the walk.
+    """
+    ranges, names = lane_ranges(problem, lane), carried(problem.graph, problem.out)
+
+    def judged(half: Subproblem) -> jax.Array:
+        own = list(ranges)
+        for t, (lo, hi) in zip(names, half.known, strict=True):
+            own[t] = (jnp.maximum(own[t][0], lo), jnp.minimum(own[t][1], hi))
+        return jnp.max(value(problem, half, own))
 
     def halves(element: jax.Array) -> tuple[jax.Array, jax.Array]:
         point = point_of(problem, lane, element)
-        low, high = (jnp.max(value(problem, child(lane, element, point, side))) for side in (False, True))
+        low, high = (judged(child(lane, element, point, side)) for side in (False, True))
         return jnp.minimum(low, high), jnp.maximum(low, high)
 
-    worse, better = jax.vmap(halves)(elements)
+    worse, better = jax.lax.map(halves, elements)  # one at a time: all lanes at once fill the machine, and more leave its caches
     gain = jnp.where(elements >= 0, worse + 0.1 * better, -jnp.inf)
     gain = jnp.where(jnp.isnan(gain), -jnp.inf, gain)
     chosen = elements[jnp.argmax(gain)]

@@ -14,7 +14,8 @@ import numpy as np
 
 from ..bound._beta import Subproblem
 from ..bound._leaf import Maps, maps, proved_by
-from ._question import TOLERANCE, Case, Question
+from ._cases import Case
+from ._question import TOLERANCE, Question
 
 _maps = jax.jit(maps, static_argnums=1, static_argnames=("budget",))
 _proved_by = jax.jit(proved_by, static_argnums=1, static_argnames=("sound", "budget"))

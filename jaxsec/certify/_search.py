@@ -15,7 +15,8 @@ from ..attack import APGD, attack
 from ..core._model import Model, bind
 from ..core._rewrite import tuned
 from ..threat import Box
-from ._question import Case, Question, differentiable
+from ._cases import Case
+from ._question import Question, differentiable
 
 _STARTS = 256
 _ROUND = 20

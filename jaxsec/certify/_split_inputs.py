@@ -7,9 +7,10 @@ import numpy as np
 
 from ..bound._branch_input import Bounded, Boxes, bound_boxes
 from ..core._batch import pad_rows, take_leaves
+from ._cases import Case
 from ._clip import clipped
 from ._pool import Pool
-from ._question import TOLERANCE, Case, Question
+from ._question import TOLERANCE, Question
 
 # Boxes of a round, two compiled sizes: the second is for networks of few neurons, where it takes a fraction of a second.
 _BATCHES = (32, 512)
@@ -35,6 +36,7 @@ class InputSplit:
         few = min(len(case.lo), -(-len(self.free) // _ELEMENTS) * _ELEMENTS)
         self.scored = np.append(self.free, np.full(few - len(self.free), len(case.lo)))  # one program for up to as many that vary
         self.done = 0
+        self.least = np.inf  # bound of the whole box, once it was bounded
         self.stuck = 0  # boxes of one point in float32 that neither a bound nor a replay decided
         clauses, m, k = case.spec.shape
         self.spec, self.at = case.spec.reshape(-1, k), case.at.reshape(-1)
@@ -48,11 +50,12 @@ class InputSplit:
         found: Bounded = _bounded(
             self.question.model, self.question.shape, boxes, self.spec, self.at, self.scored, sound=self.sound, budget=self.budget
         )
-        self.done += n
         by_row = (n, *self.rows)
         lower, linear, size = (np.asarray(v)[:n].reshape(by_row) for v in (found.lower, found.linear, found.size))
         slope, score = (np.asarray(v)[:n].reshape(*by_row, -1) for v in (found.slope, found.score))
         slope, score = slope[..., self.free], score[..., : len(self.free)]
+        self.least = self.least if self.done else float(lower.max(-1).min())
+        self.done += n
         threshold = 0.0 if self.sound else TOLERANCE * size
         proved: Any = (lower > threshold).any(-1)  # [n, clauses]
         lo, hi = clipped(boxes.lo[:n, self.free], boxes.hi[:n, self.free], linear - threshold, slope, ~proved)

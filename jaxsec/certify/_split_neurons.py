@@ -10,9 +10,10 @@ import numpy as np
 from ..bound._branch_neuron import Grown, Root, bound_root, cut, grow
 from ..bound._refine import refinable, refine
 from ..core._batch import pad_rows, take_leaves
+from ._cases import Case
 from ._leaves import decided
 from ._pool import Pool
-from ._question import TOLERANCE, Case, Question
+from ._question import TOLERANCE, Question
 
 _bound_root = jax.jit(bound_root, static_argnums=1, static_argnames=("steps", "open", "sound", "budget"))
 _grow = jax.jit(grow, static_argnums=1, static_argnames=("steps", "tries", "sound", "budget"))
@@ -31,6 +32,7 @@ class NeuronSplit:
         self.done = 0
         self.pool = Pool()  # of (lane, clause)
         self.known = jax.tree.map(lambda v: v[0], question.unknown())
+        self.least = np.inf  # bound of the whole box over all clauses, by the last root
         self.stuck = 0  # leaves that neither their linear program nor a replayed point decided
         self.batch = 1
 
@@ -42,6 +44,7 @@ class NeuronSplit:
             steps=steps, open=256, sound=self.sound, budget=self.budget,
         )  # fmt: skip
         lower = np.asarray(found.lower)
+        self.least = float(lower.max(1).min())
         proved = (lower > self._threshold(found.size)).any(1)
         left = np.flatnonzero(~proved)
         self.known = jax.tree.map(lambda v: np.asarray(v)[0], found.lanes.known)
@@ -93,7 +96,7 @@ class NeuronSplit:
         case = self.case
         found: Grown = _grow(
             self.question.model, self.question.shape, case.lo, case.hi, lanes, case.spec[clause], case.at[clause],
-            steps=15, tries=12, sound=self.sound, budget=self.budget,
+            steps=10, tries=5, sound=self.sound, budget=self.budget,
         )  # fmt: skip
         lower, element = np.asarray(found.lower), np.asarray(found.element)
         self.done += n

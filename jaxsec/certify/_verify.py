@@ -12,15 +12,18 @@ from ..bound._door import BUDGET
 from ..core._keys import as_key
 from ..core._model import Model
 from ..io import Property
-from ._question import Case, Question
+from ._cases import Case
+from ._question import Question
 from ._search import auto_pgd, search
 from ._split_inputs import InputSplit
 from ._split_neurons import NeuronSplit
 
 # Inputs that vary, up to which the box is split instead of the neurons: halving a box of n sides n times halves each side once.
 _FEW_INPUTS = 16
-# The first tree on the output gets this share of the time, and no more than these seconds.
-_FIRST_TREE, _FIRST_SECONDS = 0.2, 6.0
+# The tree on the output grows in spells, each as long as all before; the first has this share of the time and no more than these seconds.
+_FIRST_SHARE, _FIRST_SECONDS = 0.1, 3.0
+# A spell that leaves more than this share of the worst bound shows that the tree is not going to close.
+_STALLED = 0.9
 
 Events = Callable[[str, dict[str, Any]], None]
 
@@ -36,7 +39,8 @@ class Verification:
       verdict: "sat" (unsafe), "unsat" (safe), "timeout", or "unknown" (the method ended undecided: `note` says why).
       x, y: the counterexample, flat float64, or None.
       seconds: wall time. method: what decided. branches: subproblems bounded.
-      margin: of "sat" the replayed violation, of others the least bound seen (above 0: proved), NaN where no bound was computed.
+      margin: of "sat" the replayed violation. Of "unsat" what every clause is proved to stay away from 0 by, and 0 where branch and bound
+        proved its sign alone. Of others the worst open bound, NaN where no bound was computed.
       precision: "highest" (float32 at full precision; a bound counts above 4e-6 of the numbers that it was summed from at the input, which
         large numbers that cancel inside the network may exceed) or "sound" (rounding included).
       note: anything to know.
@@ -107,7 +111,7 @@ def verify(
     except _Done as done:
         end = done
     x, y = end.point if end.point is not None else (None, None)
-    margin = float(prop.margin(x, y)) if x is not None else run.margin
+    margin = float(prop.margin(x, y)) if x is not None else run.least if end.verdict == "unsat" else run.margin
     seconds = time.monotonic() - start
     return Verification(end.verdict, x, y, seconds, end.method, run.branches, margin, "sound" if sound else "highest", end.note)
 
@@ -116,7 +120,7 @@ class _Run:
     def __init__(self, question: Question, deadline: float, key: jax.Array, on_event: Events | None, sound: bool, budget: int):
         self.question, self.deadline, self.key = question, deadline, key
         self.on_event, self.sound, self.budget = on_event, sound, budget
-        self.branches, self.margin = 0, float("nan")
+        self.branches, self.margin, self.least = 0, float("nan"), float("inf")
 
     def late(self) -> bool:
         return time.monotonic() > self.deadline
@@ -129,7 +133,8 @@ class _Run:
             self.attack(case, jax.random.fold_in(self.key, i), rounds=2)
         for case in cases:
             few = len(case.free) <= _FEW_INPUTS
-            method = self.by_inputs(case) if few else self.by_neurons(case)
+            method, least = self.by_inputs(case) if few else self.by_neurons(case)
+            self.least = min(self.least, least)
         raise _Done("unsat", method)
 
     def attack(self, case: Case, key: jax.Array, rounds: int) -> None:
@@ -137,12 +142,14 @@ class _Run:
         if found is not None:
             raise _Done("sat", "attack", found)
 
-    def by_inputs(self, case: Case) -> str:
+    def by_inputs(self, case: Case) -> tuple[str, float]:
+        """What proved the case, and how far it is from 0; else raises _Done."""
         split = InputSplit(self.question, case, sound=self.sound, budget=self.budget)
-        method = self._until_closed(split, "input split")
-        return method if split.done > 1 else "crown"
+        self._until_closed(split, "input split")
+        return ("input split", 0.0) if split.done > 1 else ("crown", max(split.least, 0.0))  # or clipping emptied the box
 
-    def by_neurons(self, case: Case) -> str:
+    def by_neurons(self, case: Case) -> tuple[str, float]:
+        """As `by_inputs`."""
         split = NeuronSplit(self.question, case, sound=self.sound, budget=self.budget)
         for steps, method in ((0, "crown"), (20, "alpha-crown")):
             if self.late():
@@ -151,39 +158,55 @@ class _Run:
             self.branches += 1
             self._tell(split, method)
             if proved.all():
-                return method
+                return method, split.least
         if (found := auto_pgd(self.question, case, jax.random.fold_in(self.key, 1000))) is not None:
             raise _Done("sat", "apgd", found)
-        left = self.deadline - time.monotonic()
-        if self._closed(split, "beta-crown", time.monotonic() + min(_FIRST_TREE * left, _FIRST_SECONDS)):
-            return "beta-crown"
+        if self._grown(split):
+            return "beta-crown", 0.0
         # the output's own tree is not small: ranges are refined before it is grown again, for at most half of the time
         half = 0.5 * (time.monotonic() + self.deadline)
         if split.refine(lambda: time.monotonic() > half).all():
-            return "refinement"
+            return "refinement", split.least
         self._tell(split, "refinement")
-        return self._until_closed(split, "beta-crown")
+        self._until_closed(split, "beta-crown")
+        return "beta-crown", 0.0
 
-    def _until_closed(self, split: InputSplit | NeuronSplit, method: str) -> str:
+    def _grown(self, split: NeuronSplit) -> bool:
+        """Grows the tree for as long as its worst bound rises; whether everything was proved."""
+        before, spell = self.margin, min(_FIRST_SHARE * (self.deadline - time.monotonic()), _FIRST_SECONDS)
+        for _ in range(2):  # their programs are compiled now: that is no part of a spell
+            if len(split.pool) and not self.late():
+                self._round(split, "beta-crown")
+        begin = time.monotonic()
+        while not self._closed(split, "beta-crown", min(time.monotonic() + spell, self.deadline)):
+            worst = float(split.pool.bound.min()) if len(split.pool) else 0.0
+            if not len(split.pool) or self.late() or not worst > _STALLED * before:
+                return False
+            before, spell = worst, time.monotonic() - begin
+        return True
+
+    def _until_closed(self, split: InputSplit | NeuronSplit, method: str) -> None:
         if not self._closed(split, method, self.deadline):
             if len(split.pool):
                 raise _Done("timeout", method)
             raise _Done("unknown", method, note=f"{split.stuck} subproblems with nothing left to cut are open")
-        return method
 
     def _closed(self, split: InputSplit | NeuronSplit, method: str, until: float) -> bool:
         """Rounds until nothing is left to cut, or the time is up; whether everything was proved."""
-        before = self.branches - split.done
         while len(split.pool):
             if time.monotonic() > until:
                 return False
-            with np.errstate(invalid="ignore"):  # boxes without an end have no middle
-                points = split.round()
-            self.branches = before + split.done
-            self._tell(split, method)
-            if points is not None and (found := self.question.counterexample(points)) is not None:
-                raise _Done("sat", method, found)
+            self._round(split, method)
         return not split.stuck
+
+    def _round(self, split: InputSplit | NeuronSplit, method: str) -> None:
+        done = split.done
+        with np.errstate(invalid="ignore"):  # boxes without an end have no middle
+            points = split.round()
+        self.branches += split.done - done
+        self._tell(split, method)
+        if points is not None and (found := self.question.counterexample(points)) is not None:
+            raise _Done("sat", method, found)
 
     def _tell(self, split: InputSplit | NeuronSplit, method: str) -> None:
         self.margin = float(split.pool.bound.min()) if len(split.pool) else self.margin

@@ -65,9 +65,10 @@ def audit(
         typer.Option(
             "--certify",
             metavar="METHODS",
-            help="Bound methods of the certified curve, as --method of jaxsec certify: ibp, crown-ibp, forward, crown or alpha-crown, "
-            "several with commas; none leaves the curve out; auto is ibp,crown, and ibp,crown-ibp for models on which CROWN would take "
-            "longer than the attacks. [default: auto, or those of --plan]",
+            help="Bound methods of the certified curve, as --method of jaxsec certify: ibp, crown-ibp, forward, crown, alpha-crown or "
+            "beta-crown (linf; at most 10 s for each row and budget, or certify_timeout of --plan), several with commas; none leaves the "
+            "curve out; auto is ibp,crown, and ibp,crown-ibp for models on which CROWN would take longer than the attacks. "
+            "[default: auto, or those of --plan]",
         ),
     ] = None,
     labels: Labels = None,
@@ -93,8 +94,8 @@ def audit(
     runs again; its state is in the report's folder, under .state, until the report is written.
 
     Settings of a --plan file: preset, probes, rows, confidence, fail_under, noise_draws, sweep, sweep_steps, sweep_restarts, attack,
-    attack_steps, attack_queries, attack_targets, blackbox_queries, distance_steps, certify, certify_sound, examples, layout,
-    max_rows, threat, eps, seed.
+    attack_steps, attack_queries, attack_targets, blackbox_queries, distance_steps, certify, certify_timeout, certify_sound, examples,
+    layout, max_rows, threat, eps, seed.
 
     Exit codes: 0 done, 1 below --fail-under, 2 a mistake in the call or the data, 3 a defect of jaxsec, 130 interrupted.
     """

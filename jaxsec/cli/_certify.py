@@ -82,7 +82,7 @@ def certify(
     which does not mean that an adversarial input exists; broken where beta-crown found one.
 
     With --out, a killed run goes on where it was when the same command runs again; until it is done, its state is in a hidden folder
-    beside the file.
+    beside the file. An existing FILE is replaced.
 
     The .npz holds eps [E], names (of the methods), y [N], and for each eps and row [E, N]: robust, margin (the best lower bound of the
     label's logit less any other), method (an index into names, -1 for none) and status; and about, a JSON text: threat, model, data,

@@ -2,6 +2,7 @@
 
 import math
 import re
+import tempfile
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -134,8 +135,7 @@ def writable(folder: Path, wanted: str) -> None:
         if blocked := next((p for p in (folder, *folder.parents) if p.exists() and not p.is_dir()), None):
             raise ValueError(f"--out: {str(blocked)!r} is a file, not a folder; name {wanted}, or remove the file.")
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".jaxsec-write-test"
-        probe.touch()
-        probe.unlink()
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".jaxsec-"):  # a name of its own: two runs may start at once
+            pass
     except OSError as error:
         raise ValueError(f"--out: cannot write in {str(folder)!r} ({error.strerror}); name {wanted} that you may write to.") from error

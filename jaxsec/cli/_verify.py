@@ -96,7 +96,7 @@ def verify(
 
     With --instances every result is in --out as soon as it is known, so that a killed run goes on where it was when the same command
     runs again; delete a line of --out to ask it again. Counterexamples lie beside, in results.witnesses/LINE.txt. A line that fails
-    is recorded as error, and the run goes on.
+    is recorded as error, and the run goes on; --fail-on error makes that exit code 1.
 
     Exit codes: 0 done, whatever the verdict; 1 a verdict of --fail-on, or one that contradicts --expected; 2 a mistake in the call or a
     file, or a network with an operation that cannot be bounded; 3 a defect of jaxsec; 130 interrupted.
@@ -121,6 +121,9 @@ def verify(
 
     from ._cache import keep_programs
     from ._verify_family import Wanted, run_family
+    from ._verify_list import part_of
+
+    part_of(shard)  # a mistake in it is told before the list is read
 
     wanted = Wanted(
         listed=instances,

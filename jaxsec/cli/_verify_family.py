@@ -95,7 +95,8 @@ def _asked(instance: Instance, load: Callable[[Path], Net], wanted: Wanted, resu
         answer = ask(net, instance.vnnlib, timeout=instance.timeout, seed=wanted.seed, sound=wanted.sound, on_event=watch.event)
         results.keep(answer, instance.line)
     except Exception as error:
-        said, seconds = f"{type(error).__name__}: {error}"[:1000], time.monotonic() - begun
+        mistake = isinstance(error, ValueError | NotImplementedError | OSError | ImportError)  # whose messages are for people
+        said, seconds = (str(error) if mistake else f"{type(error).__name__}: {error}")[:1000], time.monotonic() - begun
         answer = Verification("error", None, None, seconds, "", 0, math.nan, "", said)
     onnx, vnnlib = name_of(instance, wanted.listed.parent)
     return Row(

@@ -109,10 +109,14 @@ def selected(instances: list[Instance], *, limit: int | None, sample: int | None
     if sample is not None and sample < len(chosen):
         drawn = np.random.default_rng(seed).choice(len(chosen), sample, replace=False)
         chosen = [chosen[i] for i in np.sort(drawn)]
-    if shard is None:
-        return chosen
-    found = re.fullmatch(r"\s*(\d{1,9})/(\d{1,9})\s*", shard)
+    part, parts = part_of(shard)
+    return chosen[part - 1 :: parts]
+
+
+def part_of(shard: str | None) -> tuple[int, int]:
+    """`1/4` as (1, 4); None is the whole."""
+    found = re.fullmatch(r"\s*(\d{1,9})/(\d{1,9})\s*", shard or "1/1")
     part, parts = (int(found[1]), int(found[2])) if found else (0, 0)
     if not 1 <= part <= parts:
         raise ValueError(f"--shard is {shard!r}; allowed is I/N with I from 1 to N, such as 1/4 for the first of four parts.")
-    return chosen[part - 1 :: parts]
+    return part, parts

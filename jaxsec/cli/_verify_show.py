@@ -128,4 +128,5 @@ def _counterexample(answer: Verification) -> tuple[Any, Any] | None:
 def _json(facts: Any) -> str:
     """JSON has no infinity and no NaN: null."""
     clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in facts.items()}
-    return json.dumps(clean, indent=1, allow_nan=False)
+    lines = (f" {json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in clean.items())  # a counterexample on one line, not on 784
+    return "{\n" + ",\n".join(lines) + "\n}"

@@ -1,5 +1,6 @@
 """The certified curve under the attacked one: what it says, that it goes on after a kill, and what it does where it cannot be."""
 
+import itertools
 import pathlib
 import types
 from typing import Any
@@ -8,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import jaxsec
-from jaxsec.audit import Plan, Report, audit
+from jaxsec.audit import Plan, Report, _chart_curve, audit
 from jaxsec.audit import _certified as probe
+from jaxsec.audit._chart import Chart
 from jaxsec.audit._html import html_of
 from jaxsec.audit._markdown import markdown_of
 from jaxsec.audit._probes import PROBE_FUNCTIONS
@@ -248,3 +251,43 @@ def test_a_kill_within_the_curve_goes_on_and_other_methods_keep_the_attacks(
 def test_an_eps_of_zero_has_one_point() -> None:
     (point,) = audited(tiny_plan(probes=("clean", "certify")), threat=THREAT.replace(eps=0.0)).data["probes"]["certify"]["points"]
     assert point["certified"]["count"] == point["attacked"]["count"] == ROWS - 1
+
+
+def test_both_curves_are_bounds_between_the_measured_budgets(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A straight line from one budget to the next would leave the truth on its wrong side: both curves are steps."""
+    drawing: list[Any] = []
+    monkeypatch.setattr(_chart_curve, "chart_of", lambda *a, **k: drawing.append(a[3]) or Chart("curve", "", "", "", (), ()))
+    _chart_curve.accuracy_curve(report.data)
+    ax = Figure().add_subplot()
+    drawing[0](ax)
+    points = report.data["probes"]["certify"]["points"]
+    middles = [0.5 * (a["eps"] + b["eps"]) for a, b in itertools.pairwise(points)]
+
+    def drawn(word: str) -> list[float]:
+        (line,) = [v for v in ax.get_lines() if v.get_label() == word]
+        x, y = line.get_path().transformed(line.get_transform() - ax.transData).vertices.T
+        return [float(np.interp(m, x, y)) for m in middles]
+
+    attacked, certified = drawn("attacked, at most"), drawn("certified, at least")
+    assert attacked == pytest.approx([100 * p["attacked"]["value"] for p in points[:-1]])
+    assert certified == pytest.approx([100 * p["certified"]["value"] for p in points[1:]])
+    (undecided,) = [c for c in ax.collections if c.get_label() == "undecided"]
+    corners = {(round(float(a), 9), round(float(b), 6)) for a, b in undecided.get_paths()[0].vertices}
+    for a, b in itertools.pairwise(points):
+        for p in (a, b):
+            assert (round(p["eps"], 9), round(100 * a["attacked"]["value"], 6)) in corners
+            assert (round(p["eps"], 9), round(100 * b["certified"]["value"], 6)) in corners
+
+
+def test_beta_crown_proves_and_breaks_rows_and_counts_on_both_sides() -> None:
+    """What it breaks is broken, as by any attack, and its seconds are the plan's."""
+    plan = tiny_plan(probes=("clean", "certify"), rows=4, sweep=(1.0,), certify=("beta-crown",), certify_timeout=2.0)
+    data = audited(plan, threat=THREAT.replace(eps=0.3)).data
+    at = data["probes"]["certify"]["points"][-1]
+    broken = data["probes"]["worst_case"]["by_probe"]["certify"]
+    right = data["probes"]["clean"]["accuracy"]["count"]
+    assert broken > 0 and at["attacked"]["count"] == right - broken and at["attacked"] == data["probes"]["worst_case"]["robust"]
+    assert data["probes"]["certify"]["points"][0]["by"]["beta-crown"] == right  # at eps 0
+    assert "counterexamples of beta-CROWN" in markdown_of(data) and "at most 2 s for each row and budget" in html_of(data)
+    with pytest.raises(ValueError, match="beta-crown, which branches on boxes only, and the threat is l2; allowed: ibp,crown"):
+        audited(plan, threat=jaxsec.L2(eps=0.1, lo=0.0, hi=1.0))

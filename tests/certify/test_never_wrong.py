@@ -15,7 +15,8 @@ import pytest
 
 import jaxsec
 from jaxsec.bound import BoundMethod
-from jaxsec.certify._question import TOLERANCE, Case, Question
+from jaxsec.certify._cases import Case
+from jaxsec.certify._question import TOLERANCE, Question
 
 from .conftest import need, net, prop, truth, witnesses
 

@@ -1,5 +1,6 @@
 """Messages of the library as a user of the command line reads them, and what the help says."""
 
+import concurrent.futures
 import dataclasses
 import json
 import pathlib
@@ -9,7 +10,7 @@ import pytest
 
 from jaxsec.audit import Plan
 from jaxsec.audit._plan import PLAN_KEYS
-from jaxsec.cli._values import number, whole
+from jaxsec.cli._values import number, whole, writable
 from jaxsec.cli._words import in_options
 
 from .conftest import Run
@@ -117,3 +118,11 @@ def test_a_range_that_nobody_stated_is_said(run: Run, files: pathlib.Path, tmp_p
     assert run(*words, "--eps", "0.1")[2] == "" and run(*words, "--range", "-2,2")[2] == ""
     np.savez(tmp_path / "n.npz", x=np.round(x * 255), y=y)
     assert "the default eps 0.0313725 is 0.00012 of the valid range [0, 255]: give --eps in" in run(*words)[2]
+
+
+def test_two_runs_may_start_in_one_folder_at_once(tmp_path: pathlib.Path) -> None:
+    """Shards of one list write beside each other; what finds out whether they may leaves nothing there."""
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(writable, tmp_path / "out", "a folder") for _ in range(400)]:
+            done.result()
+    assert list((tmp_path / "out").iterdir()) == []

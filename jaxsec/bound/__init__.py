@@ -3,7 +3,7 @@ through the program (CROWN) or carried forward (ForwardLinear).
 
 `_graph` and the `_rules_*` turn a jaxpr into nodes (`_nodes`), `_forward_pass` bounds them by intervals, `_backward` by linear forms,
 `_forms` by linear functions of the input;
-`_method` lists the methods, `_door` has the verb. `_alpha`, `_beta` and `_gaps` serve branch and bound.
+`_method` lists the methods, `_door` has the verb. `_alpha`, `_beta`, `_beta_cuts` and `_gaps` serve branch and bound.
 """
 
 from ._alpha import AlphaCROWN as AlphaCROWN

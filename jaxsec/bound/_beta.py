@@ -13,8 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._backward import Form, Split, Turn, dotted
-from ._gaps import weighed
+from ._backward import Split, Turn, dotted
 from ._lines import carried
 from ._nodes import Curve, Kink, Range
 from ._problem import Known, Problem
@@ -121,85 +120,3 @@ def optimised(
     (free, _, best), _ = jax.lax.scan(step, state, None, length=steps)
     last = with_free(free)
     return jnp.fmax(best, value(problem, last, ranges)), last
-
-
-def candidates(problem: Problem, lane: Subproblem, best: jax.Array, k: int) -> tuple[jax.Array, dict[int, Form]]:
-    """([k] the elements whose curves cost the open bounds most, as positions in the concatenation of all carried nodes, -1 where there is
-    none; the linear bounds on the inputs)."""
-    graph = problem.graph
-    ranges = lane_ranges(problem, lane)
-    _, costs, forms = weighed(problem, ranges, turned(problem, lane), multipliers(problem, lane))
-    names = carried(graph, problem.out)
-    if not names:  # an affine network, or kinks on the input itself
-        return jnp.full(k, -1), forms
-    per_layer = {t: jnp.zeros(graph.nodes[t].shape, best.dtype) for t in names}
-    kinks = kinked(problem)
-    open_ = (best <= 0).astype(best.dtype)
-    for i, cost in costs.items():
-        t = graph.nodes[i].inputs[0]
-        if t in per_layer:
-            per_layer[t] = per_layer[t] + jnp.tensordot(open_, jnp.broadcast_to(cost, (len(best), *graph.nodes[i].shape)), 1)
-    flat = jnp.concatenate([v.reshape(-1) for v in per_layer.values()])
-    flat = jnp.where(jnp.isfinite(flat), flat, 0)
-    # where no line costs anything and the bound is open all the same, slopes are to blame: the widest open element is next
-    widths = []
-    for t, (lo, hi) in zip(names, lane.known, strict=True):
-        open_end = jnp.minimum(-lo, hi) if t in kinks else hi - lo
-        widths.append(jnp.where(jnp.isfinite(open_end), jnp.maximum(open_end, 0), 1).reshape(-1))
-    width = jnp.concatenate(widths)
-    flat = flat + 1e-6 * width * (jnp.max(flat) / (jnp.max(width) + 1e-30) + 1e-20)
-    score, element = jax.lax.top_k(flat, min(k, flat.size))
-    return jnp.where(score > 0, element, -1), forms
-
-
-def kinked(problem: Problem) -> set[int]:
-    """Nodes that kinks read: cut at 0, and only once."""
-    graph = problem.graph
-    return {graph.nodes[i].inputs[0] for i in problem.lines_before(problem.out) if isinstance(graph.nodes[i], Kink)}
-
-
-def point_of(problem: Problem, lane: Subproblem, element: jax.Array) -> jax.Array:
-    """Where an element is cut: a kink at 0, another curve in the middle of its range."""
-    graph = problem.graph
-    kinks = kinked(problem)
-    points = []
-    for t, (lo, hi) in zip(carried(graph, problem.out), lane.known, strict=True):
-        middle = jnp.where(jnp.isfinite(lo) & jnp.isfinite(hi), 0.5 * (lo + hi), 0)
-        points.append((jnp.where((lo < 0) & (hi > 0), 0, middle) if t in kinks else middle).reshape(-1))
-    return jnp.concatenate(points)[element] if points else jnp.zeros(element.shape, problem.at.dtype)
-
-
-def child(lane: Subproblem, element: jax.Array, point: jax.Array, upper: bool) -> Subproblem:
-    """The half of a lane where the element is above (`upper`) or below the point. element -1: the lane itself."""
-    known, cut, at = [], [], 0
-    for (lo, hi), c in zip(lane.known, lane.cut, strict=True):
-        hit = (jnp.arange(lo.size) + at == element).reshape(lo.shape)
-        at += lo.size
-        known.append((jnp.where(hit, jnp.maximum(lo, point), lo), hi) if upper else (lo, jnp.where(hit, jnp.minimum(hi, point), hi)))
-        cut.append(c | hit)
-    return lane._replace(known=tuple(known), cut=tuple(cut))
-
-
-def best_cut(problem: Problem, lane: Subproblem, elements: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """(the candidate whose worse child is bounded best, by one walk each without optimisation; where it is cut).
-
-    A child is judged by the lane's ranges with the cut node's own: what the cut does to later nodes by intervals costs as much as the walk.
-    """
-    ranges, names = lane_ranges(problem, lane), carried(problem.graph, problem.out)
-
-    def judged(half: Subproblem) -> jax.Array:
-        own = list(ranges)
-        for t, (lo, hi) in zip(names, half.known, strict=True):
-            own[t] = (jnp.maximum(own[t][0], lo), jnp.minimum(own[t][1], hi))
-        return jnp.max(value(problem, half, own))
-
-    def halves(element: jax.Array) -> tuple[jax.Array, jax.Array]:
-        point = point_of(problem, lane, element)
-        low, high = (judged(child(lane, element, point, side)) for side in (False, True))
-        return jnp.minimum(low, high), jnp.maximum(low, high)
-
-    worse, better = jax.lax.map(halves, elements)  # one at a time: all lanes at once fill the machine, and more leave its caches
-    gain = jnp.where(elements >= 0, worse + 0.1 * better, -jnp.inf)
-    gain = jnp.where(jnp.isnan(gain), -jnp.inf, gain)
-    chosen = elements[jnp.argmax(gain)]
-    return chosen, point_of(problem, lane, chosen)

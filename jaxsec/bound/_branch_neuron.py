@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ..core._model import Model
-from . import _alpha, _beta
+from . import _alpha, _beta, _beta_cuts
 from ._backward import dense
 from ._crown import tightened
 from ._lines import carried
@@ -75,8 +75,8 @@ def grow(
         def one(lane: _beta.Subproblem, spec: jax.Array, at: jax.Array) -> Grown:
             problem = box_problem(model, shape, lo, hi, spec, at, sound=sound, rows=rows, budget=budget, native=native)
             lower, lane = _beta.optimised(problem, lane, steps)
-            elements, forms = _beta.candidates(problem, lane, lower, tries)
-            element, point = _beta.best_cut(problem, lane, elements)
+            elements, forms = _beta_cuts.candidates(problem, lane, lower, tries)
+            element, point = _beta_cuts.best_cut(problem, lane, elements)
             slope = dense(forms[0]).reshape(len(at), -1)
             corner = jnp.where(slope[jnp.argmax(lower)] > 0, lo, hi)
             return Grown(lower, problem.magnitude(forms), lane, element, point, corner)
@@ -89,5 +89,5 @@ def grow(
 
 def cut(lanes: _beta.Subproblem, element: jax.Array, point: jax.Array) -> _beta.Subproblem:
     """Both halves of every lane: first all lower ones, then all upper ones."""
-    halves = [jax.vmap(lambda lane, e, p, up=up: _beta.child(lane, e, p, up))(lanes, element, point) for up in (False, True)]
+    halves = [jax.vmap(lambda lane, e, p, up=up: _beta_cuts.child(lane, e, p, up))(lanes, element, point) for up in (False, True)]
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *halves)

@@ -170,7 +170,7 @@ def _apply(graph: Graph, eqn: Any, values: list[Value]) -> list[Value]:
         if handler is None:
             raise UnsupportedPrimitive(
                 f"no rule bounds the operation {name!r} ({_shown(eqn)}), used at {graph.source or 'an unknown line'}. Write it with "
-                f"operations that have one, which jaxsec.bound.primitives() lists, or move it out of what is certified."
+                f"operations that have one (`from jaxsec.bound import primitives` lists them), or move it out of what is certified."
             )
         key = _key(eqn, values)
         out = graph.made.get(key) if key is not None else None

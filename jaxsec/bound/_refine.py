@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..core._model import Model
-from . import _beta
+from . import _beta, _beta_cuts
 from ._lines import carried, only_sign_matters
 from ._problem import Known, Problem
 from ._region import Region
@@ -68,11 +68,11 @@ def _tree(problem: Problem, lane: _beta.Subproblem, depth: int, steps: int) -> j
 
     def chosen(lane: _beta.Subproblem) -> tuple[jax.Array, _beta.Subproblem, jax.Array, jax.Array]:
         bound, lane = _beta.optimised(problem, lane, steps)
-        elements, _ = _beta.candidates(problem, lane, jnp.full(1, -1.0, problem.at.dtype), _TRIES)
-        return bound[0], lane, *_beta.best_cut(problem, lane, elements)
+        elements, _ = _beta_cuts.candidates(problem, lane, jnp.full(1, -1.0, problem.at.dtype), _TRIES)
+        return bound[0], lane, *_beta_cuts.best_cut(problem, lane, elements)
 
     def half(lane: _beta.Subproblem, element: jax.Array, point: jax.Array, upper: jax.Array) -> _beta.Subproblem:
-        both = (_beta.child(lane, element, point, side) for side in (True, False))
+        both = (_beta_cuts.child(lane, element, point, side) for side in (True, False))
         return jax.tree.map(lambda a, b: jnp.where(upper, a, b), *both)
 
     def level(lanes: _beta.Subproblem, d: jax.Array) -> tuple[_beta.Subproblem, jax.Array]:

@@ -96,7 +96,7 @@ class NeuronSplit:
         case = self.case
         found: Grown = _grow(
             self.question.model, self.question.shape, case.lo, case.hi, lanes, case.spec[clause], case.at[clause],
-            steps=10, tries=5, sound=self.sound, budget=self.budget,
+            steps=10, tries=3, sound=self.sound, budget=self.budget,
         )  # fmt: skip
         lower, element = np.asarray(found.lower), np.asarray(found.element)
         self.done += n

@@ -9,7 +9,8 @@ import pytest
 
 import jaxsec
 from jaxsec.bound._backward import dotted
-from jaxsec.bound._beta import Subproblem, child, multipliers, optimised, started, value
+from jaxsec.bound._beta import Subproblem, multipliers, optimised, started, value
+from jaxsec.bound._beta_cuts import child
 from jaxsec.bound._crown import tightened
 from jaxsec.bound._lines import carried
 from jaxsec.bound._run import box_problem

@@ -56,7 +56,7 @@ def test_coefficients_that_float32_rounds_prove_nothing() -> None:
 def test_rows_of_inputs_and_outputs(seed: int, neurons: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """`c x + r y <= d`: the two verdicts around the least value on a grid differ."""
     if neurons:
-        monkeypatch.setattr(importlib.import_module("jaxsec.certify._verify"), "_FEW_INPUTS", 0)
+        monkeypatch.setattr(importlib.import_module("jaxsec.certify._verify_run"), "_FEW_INPUTS", 0)
     model, c, r = random_net(seed, (2, 10, 3)), np.array([0.7, -1.2]), np.array([1.0, -0.5, 0.25])
     g = np.linspace(-1, 1, 401, dtype=np.float32)
     x = np.stack(np.meshgrid(g, g), -1).reshape(-1, 2)

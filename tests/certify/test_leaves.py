@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxsec
-from jaxsec.bound._beta import child
+from jaxsec.bound._beta_cuts import child
 from jaxsec.bound._branch_neuron import bound_root
 from jaxsec.certify import _leaves as leaves
 from jaxsec.certify import verify
@@ -75,7 +75,7 @@ def test_every_leaf_is_decided_as_on_a_grid(seed: int, sound: bool) -> None:
 def test_leaves_finish_what_multipliers_leave_open(monkeypatch: pytest.MonkeyPatch) -> None:
     """With one step of ascent a subproblem a bound seldom closes what is cut to the end; the verdict is reached all the same."""
     neurons = importlib.import_module("jaxsec.certify._split_neurons")
-    monkeypatch.setattr(importlib.import_module("jaxsec.certify._verify"), "_FEW_INPUTS", 0)
+    monkeypatch.setattr(importlib.import_module("jaxsec.certify._verify_run"), "_FEW_INPUTS", 0)
     grow = neurons._grow
     monkeypatch.setattr(neurons, "_grow", lambda *args, steps, tries, **how: grow(*args, steps=1, tries=2, **how))
     model = random_net(1, (2, 6, 6, 3))
@@ -107,7 +107,7 @@ def test_rows_that_cancel_prove_nothing_by_their_rounding(monkeypatch: pytest.Mo
     p = value(x)
     clause = Clause(Cx=None, Cy=np.array([[7.0], [-3.0]]), d=np.array([7 * p, -3 * p]))
     prop = Property(n_inputs=17, n_outputs=1, cases=(Case(lo=np.full(17, -0.37), hi=np.full(17, 0.91), clauses=(clause,)),))
-    monkeypatch.setattr(importlib.import_module("jaxsec.certify._verify"), "search", lambda *args, **how: None)
+    monkeypatch.setattr(importlib.import_module("jaxsec.certify._verify_run"), "search", lambda *args, **how: None)
     for sound in (False, True):
         assert verify(model, prop, timeout=30, sound=sound).verdict != "unsat"
 

@@ -57,7 +57,7 @@ def test_verdicts_are_those_of_a_fine_grid(seed: int, inside: bool, monkeypatch:
     row = np.array([1.0, -0.5, 0.25])
     least = least_on_grid(model, row)
     if inside:
-        monkeypatch.setattr(importlib.import_module("jaxsec.certify._verify"), "_FEW_INPUTS", 0)
+        monkeypatch.setattr(importlib.import_module("jaxsec.certify._verify_run"), "_FEW_INPUTS", 0)
     safe = verify(model, question(2, row[None], np.array([least - 0.02])), timeout=120)
     assert safe.verdict == "unsat", safe
     unsafe = verify(model, question(2, row[None], np.array([least + 0.01])), timeout=120)
@@ -182,7 +182,7 @@ def bent(params, x):
 
 def test_cuts_of_curves_prove_what_their_lines_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tanh network between whose least value and alpha-CROWN's bound a limit lies; and one that lies above the least value."""
-    monkeypatch.setattr(importlib.import_module("jaxsec.certify._verify"), "_FEW_INPUTS", 0)
+    monkeypatch.setattr(importlib.import_module("jaxsec.certify._verify_run"), "_FEW_INPUTS", 0)
     model = jaxsec.bind(bent, random_net(1, (2, 6, 3)).params)
     row = np.array([1.0, -0.5, 0.25])
     least = least_on_grid(model, row)

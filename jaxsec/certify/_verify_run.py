@@ -1,0 +1,126 @@
+"""The stages of `verify`: attack, bounds, then branch and bound on inputs or on neurons, until the time is up."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from ._cases import Case
+from ._question import Question
+from ._search import auto_pgd, search
+from ._split_inputs import InputSplit
+from ._split_neurons import NeuronSplit
+
+# Inputs that vary, up to which the box is split instead of the neurons: halving a box of n sides n times halves each side once.
+_FEW_INPUTS = 16
+# The tree on the output grows in spells, each as long as all before; the first has this share of the time and no more than these seconds.
+_FIRST_SHARE, _FIRST_SECONDS = 0.1, 3.0
+# A spell that leaves more than this share of the worst bound shows that the tree is not going to close.
+_STALLED = 0.9
+
+Events = Callable[[str, dict[str, Any]], None]
+
+
+class Done(Exception):
+    def __init__(self, verdict: str, method: str, point: tuple[np.ndarray, np.ndarray] | None = None, note: str = ""):
+        self.verdict, self.method, self.point, self.note = verdict, method, point, note
+
+
+class Run:
+    def __init__(self, question: Question, deadline: float, key: jax.Array, on_event: Events | None, sound: bool, budget: int):
+        self.question, self.deadline, self.key = question, deadline, key
+        self.on_event, self.sound, self.budget = on_event, sound, budget
+        self.branches, self.margin, self.least = 0, float("nan"), float("inf")
+
+    def late(self) -> bool:
+        return time.monotonic() > self.deadline
+
+    def go(self) -> None:
+        """Raises Done."""
+        method = "bounds"
+        cases = [c for c in self.question.cases if len(c.spec)]  # without a clause nothing is unsafe
+        for i, case in enumerate(cases):
+            self.attack(case, jax.random.fold_in(self.key, i), rounds=2)
+        for case in cases:
+            few = len(case.free) <= _FEW_INPUTS
+            method, least = self.by_inputs(case) if few else self.by_neurons(case)
+            self.least = min(self.least, least)
+        raise Done("unsat", method)
+
+    def attack(self, case: Case, key: jax.Array, rounds: int) -> None:
+        found = search(self.question, case, key, rounds=rounds, out_of_time=self.late)
+        if found is not None:
+            raise Done("sat", "attack", found)
+
+    def by_inputs(self, case: Case) -> tuple[str, float]:
+        """What proved the case, and how far it is from 0; else raises Done."""
+        split = InputSplit(self.question, case, sound=self.sound, budget=self.budget)
+        self._until_closed(split, "input split")
+        return ("input split", 0.0) if split.done > 1 else ("crown", max(split.least, 0.0))  # or clipping emptied the box
+
+    def by_neurons(self, case: Case) -> tuple[str, float]:
+        """As `by_inputs`."""
+        split = NeuronSplit(self.question, case, sound=self.sound, budget=self.budget)
+        for steps, method in ((0, "crown"), (20, "alpha-crown")):
+            if self.late():
+                raise Done("timeout", method)
+            proved = split.root(steps)
+            self.branches += 1
+            self._tell(split, method)
+            if proved.all():
+                return method, split.least
+        if (found := auto_pgd(self.question, case, jax.random.fold_in(self.key, 1000))) is not None:
+            raise Done("sat", "apgd", found)
+        if self._grown(split):
+            return "beta-crown", 0.0
+        # the output's own tree is not small: ranges are refined before it is grown again, for at most half of the time
+        half = 0.5 * (time.monotonic() + self.deadline)
+        if split.refine(lambda: time.monotonic() > half).all():
+            return "refinement", split.least
+        self._tell(split, "refinement")
+        self._until_closed(split, "beta-crown")
+        return "beta-crown", 0.0
+
+    def _grown(self, split: NeuronSplit) -> bool:
+        """Grows the tree for as long as its worst bound rises; whether everything was proved."""
+        before, spell = self.margin, min(_FIRST_SHARE * (self.deadline - time.monotonic()), _FIRST_SECONDS)
+        for _ in range(2):  # their programs are compiled now: that is no part of a spell
+            if len(split.pool) and not self.late():
+                self._round(split, "beta-crown")
+        begin = time.monotonic()
+        while not self._closed(split, "beta-crown", min(time.monotonic() + spell, self.deadline)):
+            worst = float(split.pool.bound.min()) if len(split.pool) else 0.0
+            if not len(split.pool) or self.late() or not worst > _STALLED * before:
+                return False
+            before, spell = worst, time.monotonic() - begin
+        return True
+
+    def _until_closed(self, split: InputSplit | NeuronSplit, method: str) -> None:
+        if not self._closed(split, method, self.deadline):
+            if len(split.pool):
+                raise Done("timeout", method)
+            raise Done("unknown", method, note=f"{split.stuck} subproblems with nothing left to cut are open")
+
+    def _closed(self, split: InputSplit | NeuronSplit, method: str, until: float) -> bool:
+        """Rounds until nothing is left to cut, or the time is up; whether everything was proved."""
+        while len(split.pool):
+            if time.monotonic() > until:
+                return False
+            self._round(split, method)
+        return not split.stuck
+
+    def _round(self, split: InputSplit | NeuronSplit, method: str) -> None:
+        done = split.done
+        with np.errstate(invalid="ignore"):  # boxes without an end have no middle
+            points = split.round()
+        self.branches += split.done - done
+        self._tell(split, method)
+        if points is not None and (found := self.question.counterexample(points)) is not None:
+            raise Done("sat", method, found)
+
+    def _tell(self, split: InputSplit | NeuronSplit, method: str) -> None:
+        self.margin = float(split.pool.bound.min()) if len(split.pool) else self.margin
+        if self.on_event is not None:
+            self.on_event("bound", {"open": len(split.pool), "done": self.branches, "bound": self.margin, "method": method})

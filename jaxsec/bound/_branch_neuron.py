@@ -67,15 +67,15 @@ def bound_root(
 
 def grow(
     model: Model, shape: tuple[int, ...], lo: jax.Array, hi: jax.Array, lanes: _beta.Subproblem, spec: jax.Array, at: jax.Array, *,
-    steps: int, tries: int, sound: bool, budget: int,
+    steps: int, sound: bool, budget: int,
 ) -> Grown:  # fmt: skip
-    """Beta-CROWN on every lane over the box lo, hi [n], spec [D, m, K], at [D, m]; then the best of `tries` cuts. Pure."""
+    """Beta-CROWN on every lane over the box lo, hi [n], spec [D, m, K], at [D, m]; then the best of a few cuts. Pure."""
 
     def run(model: Model, lo: jax.Array, hi: jax.Array, lanes: Any, spec: jax.Array, at: jax.Array, *, native: bool) -> Grown:
         def one(lane: _beta.Subproblem, spec: jax.Array, at: jax.Array) -> Grown:
             problem = box_problem(model, shape, lo, hi, spec, at, sound=sound, rows=rows, budget=budget, native=native)
             lower, lane = _beta.optimised(problem, lane, steps)
-            elements, forms = _beta_cuts.candidates(problem, lane, lower, tries)
+            elements, forms = _beta_cuts.candidates(problem, lane, lower, _beta_cuts.tried(problem))
             element, point = _beta_cuts.best_cut(problem, lane, elements)
             slope = dense(forms[0]).reshape(len(at), -1)
             corner = jnp.where(slope[jnp.argmax(lower)] > 0, lo, hi)

@@ -16,7 +16,7 @@ from ._pool import Pool
 from ._question import TOLERANCE, Question
 
 _bound_root = jax.jit(bound_root, static_argnums=1, static_argnames=("steps", "open", "sound", "budget"))
-_grow = jax.jit(grow, static_argnums=1, static_argnames=("steps", "tries", "sound", "budget"))
+_grow = jax.jit(grow, static_argnums=1, static_argnames=("steps", "sound", "budget"))
 _cut = jax.jit(cut)
 _refinable = jax.jit(refinable, static_argnums=(1, 2))
 _refine = jax.jit(refine, static_argnums=1, static_argnames=("layer", "depth", "steps", "sound", "budget"))
@@ -96,7 +96,7 @@ class NeuronSplit:
         case = self.case
         found: Grown = _grow(
             self.question.model, self.question.shape, case.lo, case.hi, lanes, case.spec[clause], case.at[clause],
-            steps=10, tries=3, sound=self.sound, budget=self.budget,
+            steps=10, sound=self.sound, budget=self.budget,
         )  # fmt: skip
         lower, element = np.asarray(found.lower), np.asarray(found.element)
         self.done += n

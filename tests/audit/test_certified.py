@@ -79,7 +79,9 @@ def fake(robust: Any) -> Any:
 
     def certify(model: Any, x: Any, y: Any, **more: Any) -> Any:
         said = np.broadcast_to(robust, len(y))
-        return types.SimpleNamespace(robust=said, method=np.where(said, 0, -1), margin=np.where(said, 1.0, -1.0))
+        return types.SimpleNamespace(
+            robust=said, method=np.where(said, 0, -1), margin=np.where(said, 1.0, -1.0), status=np.where(said, 0, 1)
+        )
 
     return certify
 

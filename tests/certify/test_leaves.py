@@ -77,7 +77,7 @@ def test_leaves_finish_what_multipliers_leave_open(monkeypatch: pytest.MonkeyPat
     neurons = importlib.import_module("jaxsec.certify._split_neurons")
     monkeypatch.setattr(importlib.import_module("jaxsec.certify._verify_run"), "_FEW_INPUTS", 0)
     grow = neurons._grow
-    monkeypatch.setattr(neurons, "_grow", lambda *args, steps, tries, **how: grow(*args, steps=1, tries=2, **how))
+    monkeypatch.setattr(neurons, "_grow", lambda *args, steps, **how: grow(*args, steps=1, **how))
     model = random_net(1, (2, 6, 6, 3))
     row = np.array([1.0, -0.5, 0.25])
     asked = question(2, row[None], np.array([least_on_grid(model, row) - 2e-3]))

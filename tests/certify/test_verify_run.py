@@ -1,0 +1,66 @@
+"""How `verify` shares out its time between the tree on the output and the refinement of ranges; the clock is the test's own."""
+
+import types
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import pytest
+
+from jaxsec.certify import _verify_run as run_module
+from jaxsec.certify._pool import Pool
+from jaxsec.certify._verify_run import Run
+
+
+class Tree:
+    """A split of one open subproblem whose bound after r rounds is `bound(r)`; a round takes a second."""
+
+    def __init__(self, clock: list[float], bound: Callable[[int], float], closes: int | None = None, stuck: int = 0):
+        self.clock, self.after, self.closes, self.stuck_then = clock, bound, closes, stuck
+        self.done = self.stuck = 0
+        self._show()
+
+    def _show(self) -> None:
+        open = self.closes is None or self.done < self.closes
+        self.pool = Pool()
+        self.pool.put(np.zeros(1), np.array([self.after(self.done)])[: int(open)])
+        self.stuck = 0 if open else self.stuck_then
+
+    def round(self) -> None:
+        self.clock[0] += 1
+        self.done += 1
+        self._show()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [0.0]
+    monkeypatch.setattr(run_module, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
+def grown(tree: Tree, deadline: float) -> tuple[bool, Run]:
+    run = Run(None, deadline, jax.random.key(0), None, False, 0)  # pyright: ignore[reportArgumentType]
+    run.margin = tree.after(0)
+    return run._grown(tree), run  # pyright: ignore[reportArgumentType]
+
+
+def test_a_tree_whose_bound_rises_grows_to_the_end(clock: list[float]) -> None:
+    proved, run = grown(Tree(clock, lambda r: -(0.9**r)), 1000)
+    assert not proved and 1000 < clock[0] <= 1002 and run.branches == clock[0] and run.margin == pytest.approx(0, abs=1e-6)
+    clock[0] = 0
+    proved, run = grown(Tree(clock, lambda r: -(0.9**r), closes=300), 1000)
+    assert proved and clock[0] == 300
+
+
+def test_a_tree_that_stalls_ends_early(clock: list[float]) -> None:
+    """Two rounds for the compiler, and two spells, of which the second wins nothing."""
+    proved, _ = grown(Tree(clock, lambda r: -1.0 if r < 3 else -0.5), 1000)
+    assert not proved and clock[0] <= 2 + 4 * (run_module._FIRST_SECONDS + 1)
+    clock[0] = 0
+    assert not grown(Tree(clock, lambda r: float("nan")), 1000)[0] and clock[0] < 20
+
+
+def test_a_tree_with_leaves_that_nothing_decides_is_not_proved(clock: list[float]) -> None:
+    proved, _ = grown(Tree(clock, lambda r: -(0.9**r), closes=50, stuck=1), 1000)
+    assert not proved and clock[0] == 50

@@ -176,7 +176,8 @@ def _uneven(numbers: dict[str, Any]) -> list[Finding]:
     share = worst["robust"]
     _, high = interval_of(share["count"], share["n"], 1 - (1 - share["confidence"]) / len(classes))
     apart = high < mean
-    text = f"Class {worst['class']} keeps {worst['robust']['value']:.1%} under attack, all rows together {mean:.1%}"
+    few = " (of the classes with at least 5 rows)" if len(classes) < len(numbers["classes"]) else ""
+    text = f"Class {worst['class']}{few} keeps {worst['robust']['value']:.1%} under attack, all rows together {mean:.1%}"
     text += (
         "; below the mean even after correction for picking the worst class (medium)."
         if apart

@@ -98,7 +98,8 @@ def audit(
     if subject.layout is None and "blackbox" in names:
         names.remove("blackbox")
         skipped["blackbox"] = (
-            f"Square needs images; rows of shape {subject.x.shape[1:]} with layout {plan.layout!r} are none that it can read"
+            f"Square needs images; rows of shape {subject.x.shape[1:]} with layout {plan.layout!r} are none that it can read; "
+            "--layout NCHW keeps images that a file holds as they are"
         )
     folder = None if state is None else Path(state)
     with held(folder):

@@ -59,6 +59,7 @@ def sandwich_said(data: dict[str, Any]) -> str:
     text += "the attacked curve keeps its value and the certified one already has that of the next. "
     text += f"Attacked: {attacked}. Certified: rows that "
     text += f"{ladder_said(probe)} proved; a row left open is not tried at larger budgets. Undecided: {UNDECIDED}."
+    text += f" The bands around both are {100 * probe['points'][0]['certified']['confidence']:g} % intervals."
     text += f" {probe['note']}." if probe["note"] else ""
     if count := probe["contradictions"]["count"]:
         text += f" {count} rows were both certified and broken; they count as broken, and neither curve must be quoted."

@@ -296,6 +296,7 @@ class Curve(Node):
         else:
             (a, b), (c, d) = self.unary.slope_range(*ends, "lower"), self.unary.slope_range(*ends, "upper")
             lower, upper = a + t[0] * (b - a), c + t[1] * (d - c)
+        lower, upper = held((lower, upper))
         at_lower, at_upper = self.unary.intercepts(lo, hi, lower, upper, sound)
         return Lines(lower, at_lower, upper, at_upper)
 
@@ -327,6 +328,17 @@ class Product(Node):
         reached = self.run(wild_x.astype(x.dtype), jnp.ones_like(y)) + self.run(jnp.ones_like(x), wild_y.astype(y.dtype))
         spread = jnp.where(reached > 0, jnp.inf, spread)
         return certain(centre - spread, centre + spread)
+
+
+def held(values: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    """The same numbers for whoever reads them: a line is sound if its height goes with the very slope that the walk multiplies by.
+
+    A compiler that fuses the slope's formula into both readers may round it twice in two ways, which for a chord over a narrow interval
+    differ by far more than a rounding. What a loop returns is computed once, into memory; an optimization barrier is gone by then.
+    """
+    return jax.lax.fori_loop(
+        0, 2, lambda i, kept: jax.tree.map(lambda v, k: jnp.where(i == 1, v, k), values, kept), jax.tree.map(jnp.zeros_like, values)
+    )
 
 
 def certain(lo: jax.Array, hi: jax.Array) -> Range:

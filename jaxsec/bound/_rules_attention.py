@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -15,6 +16,9 @@ from ._graph import Graph, Ref, Value
 from ._nodes import Curve, Range, Sum
 from ._patterns import copied, curve_of, places, spread_back, total
 from ._softmax import Rows, shown
+
+# exp of it, summed over 1e8 elements, is far from the largest float32 number, and exp of less than its negative far from the least
+_MOST_LOGIT = 60.0
 
 
 def softmax(graph: Graph, x: Ref, y: Ref) -> Value | None:
@@ -30,12 +34,15 @@ def softmax(graph: Graph, x: Ref, y: Ref) -> Value | None:
     if (np.where(summed_up, terms.picked, 0) != np.where(summed_up, np.arange(terms.picked.size).reshape(shape), 0)).any():
         return None
     logits = unshifted(graph, z, axes)
-    rows = Rows(graph, logits, axes)
+    rows, tame = Rows(graph, logits, axes), less_maximum(graph, z, axes)
     if (rows.laid(shown(graph, logits, axes)) & ~rows.laid(summed_up)).any():
         return None  # an element outside of its own sum is no share of it
     if rows.n == 1:
         return np.full(shape, 1 / of.factor, graph.node(x).dtype)
-    p = rewritten(graph, rows.back(rows.softmax()), (), lambda own: jnp.asarray(_lost(own, rows.n), own[0].dtype))
+    p = rewritten(
+        graph, rows.back(rows.softmax()), (z,),
+        lambda own, r: jnp.full(own[0].shape, _lost(own, rows.n), own[0].dtype) + (0.0 if tame else _strayed(r, axes)),
+    )  # fmt: skip
     graph.shares[p.index] = axes
     return scaled(graph, p, 1 / of.factor)
 
@@ -52,7 +59,11 @@ def log_softmax(graph: Graph, x: Ref, y: Ref) -> Value | None:
     rows = Rows(graph, unshifted(graph, x, axes), axes)
     if rows.n == 1:
         return np.zeros(shape, graph.node(x).dtype)
-    return rewritten(graph, rows.back(rows.log_softmax()), (x,), lambda own, r: _lost(own, rows.n) * (1 + size(own) + size(r)))
+    tame = less_maximum(graph, x, axes)
+    return rewritten(
+        graph, rows.back(rows.log_softmax()), (x,),
+        lambda own, r: _lost(own, rows.n) * (1 + size(own) + size(r)) + (0.0 if tame else _strayed(r, axes)),
+    )  # fmt: skip
 
 
 def logsumexp(graph: Graph, x: Ref, y: Ref) -> Ref | None:
@@ -70,7 +81,11 @@ def logsumexp(graph: Graph, x: Ref, y: Ref) -> Ref | None:
         return None
     rows = Rows(graph, unshifted(graph, z, axes), axes)
     out = moved(graph, (rows.logsumexp(),), lambda v: v.reshape(-1)[picked])
-    return rewritten(graph, out, (z,), lambda own, r: _lost(own, rows.n) * (1 + size(own) + jnp.max(size(r))))
+    tame = less_maximum(graph, z, axes)
+    return rewritten(
+        graph, out, (z,),
+        lambda own, r: _lost(own, rows.n) * (1 + size(own) + jnp.max(size(r))) + (0.0 if tame else jnp.max(_strayed(r, axes))),
+    )  # fmt: skip
 
 
 def _log_total(graph: Graph, ref: Ref) -> tuple[Ref, tuple[int, ...], np.ndarray] | None:
@@ -94,6 +109,23 @@ def unshifted(graph: Graph, z: Ref, axes: tuple[int, ...]) -> Ref:
         else:
             break
     return z
+
+
+def less_maximum(graph: Graph, z: Ref, axes: tuple[int, ...]) -> bool:
+    """Whether z is something less its own maximum along the axes: none of its exponentials overflows, and one of them is 1."""
+    if not isinstance(node := graph.node(z), Sum) or node.sign > 0:
+        return False
+    one, at = node.inputs[0], copied(graph, Ref(node.inputs[1]))
+    if at is None or at.factor != 1 or not at.along(axes):
+        return False
+    of, over = graph.maxima.get(at.source.index, (-1, ()))
+    return of == one and set(over) == set(axes)
+
+
+def _strayed(z: Range, axes: tuple[int, ...]) -> jax.Array:
+    """Infinite where exponentials of z as they are may overflow or all vanish: the program's value is then no share, or no number."""
+    high, low = jnp.max(z[1], axes, keepdims=True), jnp.max(z[0], axes, keepdims=True)
+    return jnp.broadcast_to(jnp.where((high > _MOST_LOGIT) | (low < -_MOST_LOGIT), jnp.inf, 0.0), z[0].shape)
 
 
 def _lost(r: Range, n: int) -> Any:

@@ -13,6 +13,7 @@ from ..core._walk import rebound
 from ._build import arithmetic, floating, moved, opaque
 from ._graph import Graph, Ref, UnsupportedPrimitive, Value, rule
 from ._nodes import Range
+from ._patterns import copied
 from ._rules_curves import largest, smallest, times
 
 Pair = Callable[[Graph, Value, Value], Value]
@@ -32,6 +33,8 @@ def _reduce(graph: Graph, eqn: Any, x: Ref) -> Value:
     if not floating(graph, x):
         return opaque(graph, eqn.outvars[0].aval, (x,), lambda r: (reduce(r[0], axis=axes), reduce(r[1], axis=axes)))
     out = _folded(graph, x, axes, largest if name == "reduce_max" else smallest)
+    if name == "reduce_max" and (at := copied(graph, out)) is not None:
+        graph.maxima[at.source.index] = (x.index, axes)
     return graph.hinted(out, (x,), lambda r: (reduce(r[0], axis=axes), reduce(r[1], axis=axes)))
 
 

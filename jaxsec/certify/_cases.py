@@ -36,11 +36,11 @@ def cases_of(prop: Property, most: Callable[[np.ndarray, np.ndarray], np.ndarray
         spec = np.zeros((len(case.clauses), max(m, 1), wide))
         at = np.full((len(case.clauses), max(m, 1)), -1.0)  # a clause without rows: its whole box is unsafe, -1 <= 0 says so
         for i, clause in enumerate(case.clauses):
-            rows = [j if j < len(clause.d) else 0 for j in range(m)]
+            order = [j if j < len(clause.d) else 0 for j in range(m)]
             if len(clause.d):
-                spec[i, :, : prop.n_outputs], at[i] = clause.Cy[rows], -clause.d[rows]
+                spec[i, :, : prop.n_outputs], at[i] = clause.Cy[order], -clause.d[order]
                 if clause.Cx is not None and wide > prop.n_outputs:
-                    spec[i, :, prop.n_outputs :] = clause.Cx[rows]
+                    spec[i, :, prop.n_outputs :] = clause.Cx[order]
         if not np.all(case.lo <= case.hi):
             i = int(np.flatnonzero(~(case.lo <= case.hi))[0])
             raise ValueError(
@@ -48,10 +48,12 @@ def cases_of(prop: Property, most: Callable[[np.ndarray, np.ndarray], np.ndarray
             )
         lo, hi = _down(case.lo), -_down(-case.hi)
         # what rounding the coefficients can change is taken off the row's constant: what is proved holds for the rows as they are written
-        lost = np.abs(spec - spec.astype(np.float32))
+        rows = spec.astype(np.float32)
+        rows = np.where(np.abs(rows) < np.finfo(np.float32).tiny, np.float32(0), rows)  # hardware may take subnormal numbers for 0
+        lost = np.abs(spec - rows)
         if lost.any():
             at = np.maximum(at - np.where(lost > 0, lost * most(lo, hi), 0).sum(-1), -np.finfo(np.float32).max)
-        found.append(Case(lo, hi, np.flatnonzero(case.lo < case.hi), spec.astype(np.float32), _down(at)))
+        found.append(Case(lo, hi, np.flatnonzero(case.lo < case.hi), rows, _down(at)))
     return found
 
 

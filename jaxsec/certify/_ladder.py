@@ -86,7 +86,7 @@ class Ladder:
         answer = branched(self.model, self.x[row], int(self.y[row]), threat, method, sound=self.sound, budget=self.budget)
         if answer.verdict == "unsat":
             found.method[row], found.status[row] = i, Verdict.CERTIFIED
-            found.margin[row] = np.fmax(found.margin[row], 0)
+            found.margin[row] = np.fmax(found.margin[row], answer.margin)
         elif answer.verdict == "sat":
             found.status[row] = Verdict.BROKEN
 

@@ -55,8 +55,8 @@ class Question:
         """The first of the points [N, n] that violates the property, on the running model and again in float64; (x, y) in float64."""
         x = np.asarray(x, np.float32)
         y = self.outputs(x)
-        for i in np.flatnonzero(self.prop.violated(self._inside(x), y)):
-            point = self._inside(x[i : i + 1])[0]
+        points, row = self._inside(x)
+        for point in points[self.prop.violated(points, y[row])]:
             again = self.outputs(point[None])[0]
             exact = self.replayed(point)
             loose = _REPLAY * max(1.0, float(np.max(np.abs(exact))))
@@ -71,13 +71,15 @@ class Question:
             wide = self.runs.replace(params=params)
             return np.asarray(wide(jnp.asarray(x.reshape(1, *self.shape), jnp.float64))).reshape(-1)
 
-    def _inside(self, x: np.ndarray) -> np.ndarray:
-        """Rows moved into the nearest case's box in float64: the float32 box is an ulp wider."""
+    def _inside(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(points, which row each is of): rows moved into the nearest cases' boxes in float64, since the float32 boxes are an ulp wider."""
         wide = x.astype(np.float64)
-        boxes = [np.clip(wide, c.lo, c.hi) for c in self.prop.cases]
+        boxes = np.stack([np.clip(wide, c.lo, c.hi) for c in self.prop.cases])
         with np.errstate(invalid="ignore"):  # where a box has no end
-            distance = np.stack([np.abs(b - wide).max(-1) for b in boxes])
-        return np.stack(boxes)[distance.argmin(0), np.arange(len(wide))]
+            distance = np.abs(boxes - wide).max(-1)
+        near = distance <= distance.min(0) + np.finfo(np.float32).eps * np.abs(wide).max(-1)  # boxes may overlap, and differ by less
+        case, row = np.nonzero(near | (distance == distance.min(0)))
+        return boxes[case, row], row
 
 
 _unknown = jax.jit(unknown, static_argnums=(1, 2))

@@ -64,7 +64,8 @@ class InputSplit:
             return None
         lo, hi, lower, slope, open = lo[still], hi[still], lower[still], slope[still], ~proved[still]
         rows = np.arange(len(still))
-        best = lower.argmax(-1)[..., None]  # of every clause the row that is nearest to a proof
+        near = nearest(lower, score[still])
+        best = near.argmax(-1)[..., None]  # of every clause the row that is nearest to a proof
         middle = 0.5 * (lo + hi)
         divisible = (lo < middle) & (middle < hi)
         blame = self._blame(_of_row(score[still], best), _of_row(slope, best), open, hi - lo)
@@ -74,7 +75,7 @@ class InputSplit:
         cut = divisible[rows, axis]
         self.stuck += int(np.sum(~cut))
         known = jax.tree.map(lambda v: np.asarray(v)[still[cut]], found.known)
-        worst = np.where(open, lower.max(-1), np.inf).min(1)
+        worst = np.where(open, near.max(-1), np.inf).min(1)
         for a, b in ((lo, below), (above, hi)):
             self.pool.put(Boxes(self._whole(self.case.lo, a[cut]), self._whole(self.case.hi, b[cut]), known), worst[cut])  # pyright: ignore[reportArgumentType]
         steepest = np.where(open[..., None], lower, np.inf).reshape(len(rows), -1).argmin(1)
@@ -95,6 +96,13 @@ class InputSplit:
         linear /= linear.sum(1, keepdims=True) + 1e-30
         blame /= blame.sum(1, keepdims=True) + 1e-30
         return blame + 0.05 * linear + 1e-9 * width / (width.max(1, keepdims=True) + 1e-30)
+
+
+def nearest(lower: np.ndarray, score: np.ndarray) -> np.ndarray:
+    """[n, clauses, rows] the bounds of rows that cuts can raise, -inf for the others: a row on inputs alone, whose bound is what it is, is
+    told by clipping and would draw all cuts. Of a clause in which nothing is loose, all."""
+    loose = (np.nan_to_num(score) > 0).any(-1)
+    return np.where(loose | ~loose.any(-1, keepdims=True), lower, -np.inf)
 
 
 def _of_row(values: np.ndarray, row: np.ndarray) -> np.ndarray:

@@ -121,6 +121,9 @@ class Run:
             raise Done("sat", method, found)
 
     def _tell(self, split: InputSplit | NeuronSplit, method: str) -> None:
-        self.margin = float(split.pool.bound.min()) if len(split.pool) else self.margin
+        if len(split.pool):
+            self.margin = float(split.pool.bound.min())
+        elif np.isnan(self.margin) and np.isfinite(split.least):
+            self.margin = split.least
         if self.on_event is not None:
             self.on_event("bound", {"open": len(split.pool), "done": self.branches, "bound": self.margin, "method": method})

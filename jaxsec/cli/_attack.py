@@ -104,7 +104,7 @@ def attack(
     from ._show import attack_summary
     from ._subject import model_and_data
 
-    npz_file(out)
+    npz_file(out, model, data, labels)
     start = 0 if seed is None else seed_of(seed, "--seed")
     goal_class = whole(target, "--target", 0)
     keep_programs()

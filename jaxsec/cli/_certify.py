@@ -85,8 +85,8 @@ def certify(
     beside the file. An existing FILE is replaced.
 
     The .npz holds eps [E], names (of the methods), y [N], and for each eps and row [E, N]: robust, margin (the best lower bound of the
-    label's logit less any other), method (an index into names, -1 for none) and status; and about, a JSON text: threat, model, data,
-    versions, what the numbers of status mean.
+    label's logit less any other; 0 where beta-crown proved that it is above 0 and no more), method (an index into names, -1 for none)
+    and status; and about, a JSON text: threat, model, data, versions, what the numbers of status mean.
 
     Exit codes: 0 done, 2 a mistake in the call or the data, or a model with an operation that cannot be bounded, 3 a defect of jaxsec,
     130 interrupted.
@@ -98,7 +98,7 @@ def certify(
     given = _several(eps)
     mib = whole(budget, "--budget", 1, 2**20) or 1024
     if out is not None:
-        npz_file(out)
+        npz_file(out, model, data, labels)
 
     from ..bound import BetaCROWN, by_name
     from ._about import about_certify

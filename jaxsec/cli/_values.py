@@ -122,8 +122,16 @@ def seconds_of(text: str | None, name: str, example: int) -> float | None:
     return value
 
 
-def npz_file(out: Path) -> None:
-    """`ValueError` where --out cannot become an .npz file."""
+def no_input(out: Path | None, *read: object) -> None:
+    """`ValueError` where --out is a file that the command reads."""
+    for path in read:
+        if path is not None and out is not None and out.exists() and Path(str(path)).exists() and out.samefile(str(path)):
+            raise ValueError(f"--out is {str(out)!r}, a file that is read here; give another name for the results.")
+
+
+def npz_file(out: Path, *read: object) -> None:
+    """`ValueError` where --out cannot become an .npz file, or is one of those that are `read`."""
+    no_input(out, *read)
     if out.suffix != ".npz" or out.is_dir():
         raise ValueError(f"--out is {str(out)!r}{', a folder' if out.is_dir() else ''}; a file name that ends in .npz is needed.")
     writable(out.parent, "an .npz file in a folder")

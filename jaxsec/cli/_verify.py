@@ -7,7 +7,7 @@ import typer
 
 from ..io._vnnlib_result import VERDICTS
 from ._options import MODEL, Quiet, Seed
-from ._values import seconds_of, seed_of, whole, writable
+from ._values import no_input, seconds_of, seed_of, whole, writable
 
 FORMATS = ("text", "json", "vnncomp")
 TIMEOUT = 120.0
@@ -23,7 +23,10 @@ def verify(
     timeout: Annotated[
         str | None,
         typer.Option(
-            "--timeout", metavar="S", help="Seconds for each property, above 0. [default: 120; with --instances what the list says]"
+            "--timeout",
+            metavar="S",
+            help="Seconds for each property, above 0; what is being compiled or bounded then is finished first. [default: 120; with "
+            "--instances what the list says]",
         ),
     ] = None,
     out: Annotated[
@@ -106,7 +109,7 @@ def verify(
     failing = _verdicts(fail_on)
     start = 0 if seed is None else seed_of(seed, "--seed")
     if instances is None:
-        listed = {"--limit": limit, "--sample": sample, "--shard": shard, "--resume and --fresh": resume, "--expected": expected}
+        listed = {"--limit": limit, "--sample": sample, "--shard": shard, "--resume or --fresh": resume, "--expected": expected}
         if stray := [option for option, value in listed.items() if value is not None]:
             raise ValueError(f"{stray[0]} was given without --instances; name a list with --instances FILE, or leave it out.")
         return _one(model, prop, seconds or TIMEOUT, out, shown, sound=sound, failing=failing, seed=start, quiet=quiet)
@@ -156,15 +159,17 @@ def _one(
     if model is None or prop is None:
         missing = "MODEL and PROPERTY are" if model is None else "PROPERTY is"
         raise ValueError(f"{missing} missing; needed are two files, net.onnx prop.vnnlib, or a list of them: --instances FILE.")
+    from ._verify_list import packed, there
+
     if out is not None:
         if out.is_dir():
             raise ValueError(f"--out is {str(out)!r}, a folder; the name of a file for the result is needed.")
+        no_input(out, model, prop, packed(Path(model)), packed(prop))
         writable(out.parent, "a file for the result")
 
     from ._cache import keep_programs
     from ._interrupt import interruptible
     from ._verify_ask import ask, network
-    from ._verify_list import packed, there
     from ._verify_progress import watching
     from ._verify_show import show_answer, write_answer
 

@@ -13,6 +13,7 @@ import jax
 from ..certify._verify import Verification
 from ..io import Instance
 from ._interrupt import Interrupted, interruptible
+from ._values import no_input
 from ._verify_ask import Net, ask, network
 from ._verify_expected import compared, truth_of
 from ._verify_list import instances_of, name_of, selected, there
@@ -45,9 +46,7 @@ def run_family(wanted: Wanted, shown: str, *, failing: set[str], quiet: bool) ->
     with interruptible():
         listed = there(wanted.listed, "list of --instances", "a .csv file")
         table = None if wanted.expected is None else there(wanted.expected, "table of --expected", "a .csv file")
-        for path in (listed, table):
-            if path is not None and wanted.out.exists() and path.samefile(wanted.out):
-                raise ValueError(f"--out is {str(wanted.out)!r}, a file that is read here; give another name for the results.")
+        no_input(wanted.out, listed, table)
         everything = instances_of(listed, wanted.timeout)
         chosen = selected(everything, limit=wanted.limit, sample=wanted.sample, seed=wanted.seed, shard=wanted.shard)
         truth = None if table is None else truth_of(table, [name_of(i, listed.parent) for i in chosen])

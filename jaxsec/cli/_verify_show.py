@@ -45,7 +45,8 @@ def show_answer(
     meaning = f"not decided within {timeout:g} s" if answer.verdict == "timeout" else _MEANING[answer.verdict]
     parts = [answer.method] if answer.method else []
     parts += [f"{answer.seconds:.2f} s"]
-    parts += [f"margin {answer.margin + 0.0:.4g}"] if math.isfinite(answer.margin) else []
+    sign_only = answer.verdict == "unsat" and answer.margin == 0  # proved above 0, but not how far
+    parts += [f"margin {answer.margin + 0.0:.4g}"] if math.isfinite(answer.margin) and not sign_only else []
     parts += [f"{answer.branches} branch{'' if answer.branches == 1 else 'es'}"] if answer.branches else []
     parts += ["rounded outward" if answer.precision == "sound" else "not rounded outward"] if answer.verdict == "unsat" else []
     said = escape(", ".join(parts))

@@ -42,7 +42,8 @@ class Scope:
         if NAME.fullmatch(atom.text):
             raise self.source.error(
                 atom.at,
-                f"{atom.text} is not declared; allowed are variables declared above; add (declare-const {atom.text} Real), or correct it",
+                f"{atom.text} is not declared; allowed are variables declared above, of inputs and outputs that the network has; "
+                f"correct it, or declare it: (declare-const {atom.text} Real)",
             )
         remedy = "correct the name"
         if atom.text[0] in "+-" and NAME.fullmatch(atom.text[1:]):

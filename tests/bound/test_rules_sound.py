@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsec.bound import _softmax
+from jaxsec.bound import CROWN, IBP, BoundMethod, _softmax, bound
 from jaxsec.bound._backward import backward
 from jaxsec.bound._crown import tightened
 from jaxsec.bound._graph import Ref, trace
@@ -88,3 +88,20 @@ def test_a_walk_that_ends_at_ranges_pays_for_its_sum(fn, stop) -> None:
     exact = form.astype(np.float64) @ value.astype(np.float64)
     one_by_one = np.cumsum(form * value, dtype=np.float32)[-1]
     assert float(plain[0] - less[0]) >= abs(one_by_one - exact) > 0
+
+
+@pytest.mark.parametrize("method", [IBP(), CROWN()], ids=["ibp", "crown"])
+def test_a_softmax_without_a_maximum_is_nothing_where_its_exponentials_leave_float32(method: BoundMethod) -> None:
+    """It vanishes or overflows there, and the program returns 0, 1 or NaN; with the maximum taken off it is the function it says."""
+
+    def naive(x: jax.Array) -> jax.Array:
+        return jnp.exp(x) / jnp.sum(jnp.exp(x))
+
+    for middle in ([-88.0, -87.3], [89.0, 0.0], [-70.0, -70.0]):
+        box = tuple(jnp.asarray(middle, jnp.float32) + d for d in (-0.001, 0.001))
+        found = bound(naive, box, method=method, sound=True)
+        assert not np.isfinite(np.asarray(found.lo)).any() and not np.isfinite(np.asarray(found.hi)).any()
+        shifted = bound(jax.nn.softmax, box, method=method, sound=True)
+        assert np.all(np.asarray(shifted.lo) <= jax.nn.softmax(jnp.asarray(middle))) and np.all(np.asarray(shifted.hi) < 1.01)
+    tame = bound(naive, (jnp.asarray([-50.0, -50.0]), jnp.asarray([-49.9, -49.9])), method=method, sound=True)
+    assert np.all(np.asarray(tame.lo) > 0.4) and np.all(np.asarray(tame.hi) < 0.6)

@@ -67,3 +67,20 @@ def test_rows_of_inputs_and_outputs(seed: int, neurons: bool, monkeypatch: pytes
         assert found.verdict == expected
         if found.x is not None and found.y is not None:
             assert found.y.shape == (3,) and c @ found.x + r @ found.y <= d
+
+
+@pytest.mark.parametrize("sound", [False, True])
+def test_a_coefficient_below_the_normal_numbers_proves_nothing(sound: bool) -> None:
+    """A spike of height 2e38 that random points miss: the row is below 0 there, and 0.3 if hardware takes the coefficient for 0."""
+    model = jaxsec.bind(lambda p, x: 2e38 * jnp.maximum(1 - 1e6 * jnp.abs(x - p), 0), jnp.full((1, 1), 0.377123))
+    asked = one_case(np.zeros(1), np.ones(1), Clause(Cx=None, Cy=np.array([[-5e-39]]), d=np.array([-0.3])))
+    assert asked.violated([np.float32(0.377123)], np.asarray(model(jnp.full((1, 1), 0.377123)))[0])
+    assert verify(model, asked, timeout=1, sound=sound).verdict != "unsat"
+
+
+def test_a_point_counts_in_every_box_that_it_may_lie_in() -> None:
+    """The float32 number nearest to 0.1 lies in a safe box, and an ulp beside an unsafe one of a single point."""
+    clauses = [Clause(Cx=None, Cy=np.ones((1, 1)), d=np.array([d])) for d in (-1.0, 1.0)]
+    cases = (Case(np.zeros(1), np.ones(1), (clauses[0],)), Case(np.full(1, 0.1), np.full(1, 0.1), (clauses[1],)))
+    found = verify(jaxsec.bind(lambda p, x: x * p, jnp.ones((1, 1))), Property(n_inputs=1, n_outputs=1, cases=cases), timeout=30)
+    assert found.verdict == "sat" and found.x is not None and found.x[0] == 0.1

@@ -104,3 +104,18 @@ def test_one_point_that_nothing_decides_is_unknown(monkeypatch: pytest.MonkeyPat
     case = Case(lo=np.full(5, 0.5), hi=np.full(5, 0.5), clauses=(Clause(Cx=None, Cy=_ROW[None], d=np.array([-100.0])),))
     found = verify(random_net(5, (5, 12, 12, 3)), Property(n_inputs=5, n_outputs=3, cases=(case,)), timeout=60)
     assert found.verdict == "unknown" and "nothing left to cut" in found.note
+
+
+def test_a_row_on_inputs_alone_does_not_draw_the_cuts() -> None:
+    """It holds on the whole box, so the tree must be no larger than without it."""
+    model, r = random_net(3, (3, 12, 12, 3)), np.array([[1.0, -0.5, 0.25]])
+    x = np.random.default_rng(0).uniform(-1, 1, (100_000, 3)).astype(np.float32)
+    d = np.array([float((np.asarray(model(jnp.asarray(x)), np.float64) @ r[0]).min()) - 0.05])
+    both = Clause(Cx=np.array([[0.0, 0, 0], [1, 1, 0]]), Cy=np.concatenate([r, 0 * r]), d=np.array([d[0], 2.001]))
+    branches = []
+    for clause in (Clause(Cx=None, Cy=r, d=d), both):
+        case = Case(lo=-np.ones(3), hi=np.ones(3), clauses=(clause,))
+        found = verify(model, Property(n_inputs=3, n_outputs=3, cases=(case,)), timeout=60)
+        assert found.verdict == "unsat" and found.method == "input split"
+        branches.append(found.branches)
+    assert branches[1] <= 1.2 * branches[0] + 10, branches

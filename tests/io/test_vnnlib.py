@@ -296,7 +296,7 @@ FAULTS = {  # name: (text, line, column, part of the message)
     "unknown symbol": (HEAD + "(assert (<= X_0\n   foo))", 4, 4, "unknown symbol 'foo'"),
     "negated name": (HEAD + "(assert (<= -X_0 1))", 3, 13, "write (- X_0)"),
     "infinity": (HEAD + "(assert (<= X_0 inf))", 3, 17, "give a finite number"),
-    "undeclared": (HEAD + "(assert (<= X_1 1))", 3, 13, "X_1 is not declared; allowed are variables declared above; add"),
+    "undeclared": (HEAD + "(assert (<= X_1 1))", 3, 13, "X_1 is not declared; allowed are variables declared above, of inputs and outputs"),
     "declared later": ("(declare-const X_0 Real)\n(assert (<= Y_0 1))(declare-const Y_0 Real)", 2, 13, "Y_0 is not declared"),
     "duplicate": (HEAD + " (declare-fun X_0 () Real)", 3, 15, "X_0 is declared again (first in line 1)"),
     "gap": (HEAD + "(declare-const X_2 Real)\n(assert (<= Y_0 1))", 3, 16, "X_2 is declared, but X_1 is not"),

@@ -28,8 +28,11 @@ def all_of_them(params: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.concatenate([f(x) for f, _ in CURVES.values()], axis=1)
 
 
-@pytest.mark.parametrize("sound", [False, True])
-@pytest.mark.parametrize("method", [jaxsec.CROWN(), jaxsec.AlphaCROWN(steps=3)], ids=["crown", "alpha"])
+@pytest.mark.parametrize(
+    ("method", "sound"),
+    [(jaxsec.CROWN(), False), (jaxsec.CROWN(), True), (jaxsec.AlphaCROWN(steps=3), False)],
+    ids=["crown", "crown-sound", "alpha"],
+)
 def test_bounds_hold_where_chords_are_noisy(method: jaxsec.CROWN, sound: bool) -> None:
     """Intervals of 1e-5 to 1e-3 around |x| up to 10. Found by review: cos missed by 1e-3, and rows of cubes were falsely robust."""
     r = np.random.default_rng(5)

@@ -163,7 +163,7 @@ def _limits(axes: tuple[int, ...], f: float, eps: float, centred: bool) -> Calla
         def highest(c: jax.Array) -> jax.Array:
             # c squared must not round to 0; and between 0 and minus that number, 0 is all that is known
             up, down = at(jnp.maximum(c, _SMALL), low, eps - unsure) * room, at(c, high, eps + unsure) / room
-            return jnp.where(c > 0, up, jnp.where((c < -_SMALL) & jnp.isfinite(c), down, 0))
+            return jnp.where(c > 0, up, jnp.where((c < -_SMALL) & jnp.isfinite(jnp.square(c)), down, 0))
 
         return -highest(-lo), highest(hi)
 

@@ -105,3 +105,10 @@ def test_a_softmax_without_a_maximum_is_nothing_where_its_exponentials_leave_flo
         assert np.all(np.asarray(shifted.lo) <= jax.nn.softmax(jnp.asarray(middle))) and np.all(np.asarray(shifted.hi) < 1.01)
     tame = bound(naive, (jnp.asarray([-50.0, -50.0]), jnp.asarray([-49.9, -49.9])), method=method, sound=True)
     assert np.all(np.asarray(tame.lo) > 0.4) and np.all(np.asarray(tame.hi) < 0.6)
+
+
+def test_a_norm_of_squares_that_overflow_has_no_least_share() -> None:
+    """Also without `sound`: of 2e19 and 3e19 the shares are 0.78 and 1.18, and nothing says that one is at its greatest."""
+    box = (jnp.asarray([2e19, 3e19]), jnp.asarray([2.1e19, 3.1e19]))
+    found = bound(lambda x: x * jax.lax.rsqrt(jnp.mean(x * x) + 1e-5), box, method=IBP())
+    assert np.all(np.asarray(found.lo) <= np.array([0.78, 1.18])) and np.all(np.asarray(found.hi) >= np.array([0.79, 1.19]))

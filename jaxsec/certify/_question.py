@@ -56,7 +56,7 @@ class Question:
         x = np.asarray(x, np.float32)
         y = self.outputs(x)
         points, row = self._inside(x)
-        for point in points[self.prop.violated(points, y[row])]:
+        for point in points[self.prop.violated(points, y[row])] if len(row) else ():
             again = self.outputs(point[None])[0]
             exact = self.replayed(point)
             loose = _REPLAY * max(1.0, float(np.max(np.abs(exact))))
@@ -76,9 +76,9 @@ class Question:
         wide = x.astype(np.float64)
         boxes = np.stack([np.clip(wide, c.lo, c.hi) for c in self.prop.cases])
         with np.errstate(invalid="ignore"):  # where a box has no end
-            distance = np.abs(boxes - wide).max(-1)
-        near = distance <= distance.min(0) + np.finfo(np.float32).eps * np.abs(wide).max(-1)  # boxes may overlap, and differ by less
-        case, row = np.nonzero(near | (distance == distance.min(0)))
+            distance = np.where(boxes == wide, 0, np.abs(boxes - wide)).max(-1)
+        # boxes may overlap, and differ by less than float32 tells apart; a point that is no number is in none
+        case, row = np.nonzero(distance <= distance.min(0) + np.finfo(np.float32).eps * np.abs(wide).max(-1))
         return boxes[case, row], row
 
 

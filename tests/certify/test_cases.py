@@ -84,3 +84,12 @@ def test_a_point_counts_in_every_box_that_it_may_lie_in() -> None:
     cases = (Case(np.zeros(1), np.ones(1), (clauses[0],)), Case(np.full(1, 0.1), np.full(1, 0.1), (clauses[1],)))
     found = verify(jaxsec.bind(lambda p, x: x * p, jnp.ones((1, 1))), Property(n_inputs=1, n_outputs=1, cases=cases), timeout=30)
     assert found.verdict == "sat" and found.x is not None and found.x[0] == 0.1
+
+
+def test_points_without_a_place_are_no_counterexamples() -> None:
+    """Infinite and NaN points of boxes without an end; the finite one beside them counts."""
+    clause = Clause(Cx=None, Cy=np.ones((1, 1)), d=np.array([5.0]))
+    asked = Question(jaxsec.bind(lambda p, x: x * p, jnp.ones((1, 1))), one_case(np.zeros(1), np.full(1, np.inf), clause))
+    assert asked.counterexample(np.array([[np.nan]])) is None and asked.counterexample(np.array([[np.inf], [np.nan]])) is None
+    found = asked.counterexample(np.array([[np.nan], [np.inf], [9.0], [3.0]]))
+    assert found is not None and found[0].tolist() == [3.0] and found[1].tolist() == [3.0]

@@ -18,7 +18,7 @@ from ..threat import Ball
 from ..threat._named import named
 from ._main import UserError
 from ._values import divisor, number, value_range, whole
-from ._words import in_options
+from ._words import MISTAKES, in_options
 
 METHODS: dict[str, Any] = {"apgd": APGD, "pgd": PGD, "fgsm": FGSM, "bim": BIM, "fab": FAB, "square": Square, "autoattack": AutoAttack}
 DEFAULT_EPS = {"linf": "8/255", "l2": "0.5"}
@@ -105,7 +105,7 @@ def model_of(spec: str, *, keep_softmax: bool = False) -> Model:
         raise ValueError(f"MODEL is {spec!r}; allowed: a .onnx file (also .onnx.gz), or file.py:attribute.")
     try:
         return load(path, keep_softmax=keep_softmax)
-    except (ValueError, NotImplementedError, ImportError, OSError):
+    except MISTAKES:
         raise
     except Exception as error:  # the parser of a damaged file fails in its own classes
         raise UserError(

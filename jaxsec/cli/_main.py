@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Sequence
 
 from ._interrupt import Interrupted, never_lost
-from ._words import in_options, usage
+from ._words import MISTAKES, in_options, usage
 
 OK, NOT_WITHIN_LIMITS, USAGE, INTERNAL, INTERRUPTED, CLOSED = 0, 1, 2, 3, 130, 141
 
@@ -39,7 +39,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if isinstance(broken := error.__context__, OSError) and broken.errno == errno.EPIPE:
             return CLOSED  # whoever read our output has stopped; click would say 1, which means below a limit here
         return error.code if isinstance(error.code, int) else USAGE
-    except (ValueError, NotImplementedError, OSError, ImportError) as error:
+    except MISTAKES as error:
         return _say(_line(error), USAGE)
     except Exception as error:
         if type(error).__name__ == "Abort":

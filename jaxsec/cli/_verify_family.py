@@ -20,6 +20,7 @@ from ._verify_list import instances_of, name_of, selected, there
 from ._verify_progress import Watch, watching
 from ._verify_results import Results, Row, identity_of
 from ._verify_show import show_family, show_going_on
+from ._words import MISTAKES
 
 NETS = 64  # kept in memory: lists come back to a network many times, in any order
 _MAPS, _MOST_MAPS = Path("/proc/self/maps"), 30_000
@@ -94,8 +95,8 @@ def _asked(instance: Instance, load: Callable[[Path], Net], wanted: Wanted, resu
         answer = ask(net, instance.vnnlib, timeout=instance.timeout, seed=wanted.seed, sound=wanted.sound, on_event=watch.event)
         results.keep(answer, instance.line)
     except Exception as error:
-        mistake = isinstance(error, ValueError | NotImplementedError | OSError | ImportError)  # whose messages are for people
-        said, seconds = (str(error) if mistake else f"{type(error).__name__}: {error}")[:1000], time.monotonic() - begun
+        said = str(error) if isinstance(error, MISTAKES) else f"{type(error).__name__}: {error}"
+        said, seconds = said[:1000], time.monotonic() - begun
         answer = Verification("error", None, None, seconds, "", 0, math.nan, "", said)
     onnx, vnnlib = name_of(instance, wanted.listed.parent)
     return Row(

@@ -4,6 +4,9 @@ import difflib
 import re
 import shlex
 
+# What a user's mistake raises, with a message for people (UnsupportedPrimitive is a NotImplementedError); anything else is a defect.
+MISTAKES = (ValueError, NotImplementedError, OSError, ImportError)
+
 # Arguments of `jaxsec.io.load_data` that are options here. The first group are words that mean nothing else in a message.
 _PLAIN = {
     "stored_layout": "--stored-layout",

@@ -47,7 +47,15 @@ def range_of(graph: Graph, index: int, inputs: Sequence[Range], found: Sequence[
     if node.hint is not None:
         indices, hint = node.hint
         r = intersection(r, hint(*(found[i] for i in indices)))
-    return r
+    return _within(r)
+
+
+def _within(r: Range) -> Range:
+    """An end that overflowed inward says no more than the largest number does: the exact value is beyond that, and need not be infinite."""
+    if not jnp.issubdtype(r[0].dtype, jnp.floating):
+        return r
+    most = float(jnp.finfo(r[0].dtype).max)
+    return jnp.minimum(r[0], most), jnp.maximum(r[1], -most)
 
 
 def intersection(a: Range, b: Range) -> Range:

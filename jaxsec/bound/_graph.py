@@ -43,7 +43,8 @@ class Graph:
         self.source = ""
         self.comparisons: dict[int, tuple[str, Value, Value]] = {}  # a truth value's own comparison
         self.made: dict[Any, Any] = {}  # what need not be made twice, by what it is
-        self.maxima: dict[int, tuple[int, tuple[int, ...]]] = {}  # of a reduce_max: what is reduced, and its axes
+        self.maxima: dict[int, tuple[int, tuple[int, ...], np.ndarray]] = {}  # what is reduced, its axes, which maximum stands where
+        self.finite: dict[int, Ref] = {}  # of a truth value whether something is finite: what
         self.shares: dict[int, tuple[int, ...]] = {}  # a softmax's axes, along which it sums to 1
 
     def add(self, node: Node) -> Ref:

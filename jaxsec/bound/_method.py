@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from ..core._struct import Struct, struct
-from ._backward import backward
+from ._backward import backward, dotted, negative, positive
 from ._crown import tightened
-from ._nodes import Range
+from ._nodes import Affine, Range
 from ._problem import Problem
 
 
@@ -77,8 +77,24 @@ def by_lines(problem: Problem, ranges: list[Range]) -> jax.Array:
 
 
 def by_intervals(problem: Problem, ranges: list[Range]) -> jax.Array:
-    """[S] by the affine end of the graph and intervals before it."""
+    """[S] by the affine end of the graph and intervals before it; and by the output's own range, where it says more than its parts do."""
     charged = problem.charges(problem.out, ranges, problem.lines(problem.out, ranges)) if problem.sound else None
-    how = {"stop": True, "charged": charged}
-    found, at = backward(problem.graph, problem.out, problem.spec, problem.at, ranges, {}, **how)
-    return problem.least(found, at)
+    found, at = backward(problem.graph, problem.out, problem.spec, problem.at, ranges, {}, stop=True, charged=charged)
+    least = problem.least(found, at)
+    if not _hinted_end(problem):
+        return least
+    (lo, hi), spec = ranges[problem.out], problem.spec
+    own = problem.at + dotted(positive(spec), lo) + dotted(negative(spec), hi)
+    return jnp.maximum(least, own if charged is None else own - charged.sum_of(spec, ranges[problem.out]))
+
+
+def _hinted_end(problem: Problem) -> bool:
+    """Whether a range in the affine end, such as that of log-softmax, is known by more than the affine nodes."""
+    waiting = [problem.out]
+    while waiting:
+        node = problem.graph.nodes[waiting.pop()]
+        if isinstance(node, Affine):
+            if node.hint is not None:
+                return True
+            waiting.extend(node.inputs)
+    return False

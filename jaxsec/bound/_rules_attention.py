@@ -118,8 +118,10 @@ def less_maximum(graph: Graph, z: Ref, axes: tuple[int, ...]) -> bool:
     one, at = node.inputs[0], copied(graph, Ref(node.inputs[1]))
     if at is None or at.factor != 1 or not at.along(axes):
         return False
-    of, over = graph.maxima.get(at.source.index, (-1, ()))
-    return of == one and set(over) == set(axes)
+    of, over, stands = graph.maxima.get(at.source.index, (-1, (), np.zeros(0, int)))
+    if of != one or set(over) != set(axes) or (at.picked < 0).any():
+        return False
+    return bool((stands.reshape(-1)[at.picked] == places(graph.node(z).shape, axes)).all())
 
 
 def _strayed(z: Range, axes: tuple[int, ...]) -> jax.Array:

@@ -10,7 +10,7 @@ from ..core._walk import rebound
 from ._build import curve, erring, kink, moved, opaque, rewritten, scaled, spread, summed
 from ._graph import Graph, Ref, UnsupportedPrimitive, Value, concrete, rule, scalar, steady
 from ._nodes import Curve, Kink, Range, Scale
-from ._patterns import multiple
+from ._patterns import copied, multiple
 
 
 @rule("lt", "le", "gt", "ge", "eq", "ne")
@@ -64,7 +64,9 @@ def _is_finite(graph: Graph, eqn: Any, x: Ref) -> Ref:
         unbounded = (r[0] == r[1]) & jnp.isinf(r[0])
         return jnp.isfinite(r[0]) & jnp.isfinite(r[1]), ~unbounded
 
-    return opaque(graph, eqn.outvars[0].aval, (x,), run)
+    ref = opaque(graph, eqn.outvars[0].aval, (x,), run)
+    graph.finite[ref.index] = x
+    return ref
 
 
 @rule("reduce_and", "reduce_or")
@@ -89,7 +91,13 @@ def _select(graph: Graph, eqn: Any, which: Value, *cases: Value) -> Value:
     for known_as in (_kinked, _elu):
         if (found := known_as(graph, which, cases)) is not None:
             return found
-    return among(graph, out, which, cases)
+    found = among(graph, out, which, cases)
+    if isinstance(cases[1], Ref) and cases[1] == graph.finite.get(which.index) and scalar(cases[0]) == 0:  # logsumexp's maximum
+        at = copied(graph, cases[1])
+        if at is not None and at.factor == 1 and at.source.index in graph.maxima and not (at.picked < 0).any():
+            of, axes, stands = graph.maxima[at.source.index]
+            graph.maxima[found.index] = (of, axes, stands.reshape(-1)[at.picked])
+    return found
 
 
 def among(graph: Graph, out: Any, which: Ref, cases: tuple[Value, ...]) -> Ref:

@@ -33,9 +33,16 @@ def _reduce(graph: Graph, eqn: Any, x: Ref) -> Value:
     if not floating(graph, x):
         return opaque(graph, eqn.outvars[0].aval, (x,), lambda r: (reduce(r[0], axis=axes), reduce(r[1], axis=axes)))
     out = _folded(graph, x, axes, largest if name == "reduce_max" else smallest)
-    if name == "reduce_max" and (at := copied(graph, out)) is not None:
-        graph.maxima[at.source.index] = (x.index, axes)
+    if name == "reduce_max" and (at := copied(graph, out)) is not None and at.factor == 1:
+        graph.maxima[at.source.index] = (x.index, axes, _inverse(at.picked, graph.node(at.source).shape))
     return graph.hinted(out, (x,), lambda r: (reduce(r[0], axis=axes), reduce(r[1], axis=axes)))
+
+
+def _inverse(picked: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Which element of the copy each element of the source stands at; -1 for none."""
+    at = np.full(math.prod(shape), -1)
+    at[picked.reshape(-1)] = np.arange(picked.size)
+    return at.reshape(shape)
 
 
 def _folded(graph: Graph, x: Ref, axes: tuple[int, ...], pair: Pair) -> Ref:

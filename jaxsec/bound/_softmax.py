@@ -85,7 +85,8 @@ class Rows:
             rest = scaled(self.graph, p, -1, 1)  # what one gains the other loses, to the last digit
             p = moved(self.graph, (p, rest), lambda a, b: jnp.concatenate([a, b], -1))
         else:
-            p = curve(self.graph, scaled(self.graph, self._others(), bias=1), "reciprocal")
+            whole = scaled(self.graph, self._others(), bias=1, fresh=True)
+            p = curve(self.graph, self.graph.hinted(whole, (), lambda: _at_least(jnp.ones(()))), "reciprocal")
         return self._visible(p)
 
     def log_softmax(self) -> Ref:
@@ -118,7 +119,8 @@ class Rows:
         own = moved(graph, (self.x,), lambda v: jnp.broadcast_to(v[..., None], (*v.shape, n - 1)))
         e = curve(graph, summed(graph, moved(graph, (self.x,), lambda v: v[..., others]), own, -1), "exp")
         part = self.shown[..., others]
-        return moved(graph, (e,), lambda v: jnp.sum(jnp.where(part, v, 0), -1), summed=n - 1, over=(len(self.kept) + 1,))
+        total = moved(graph, (e,), lambda v: jnp.sum(jnp.where(part, v, 0), -1), summed=n - 1, over=(len(self.kept) + 1,))
+        return graph.hinted(total, (), lambda: _at_least(jnp.zeros(())))
 
     def _shifted(self) -> tuple[Ref, Ref, Ref]:
         """(log p [..., n], log of the sum of exp(z) [..., 1], mean [..., 1])."""
@@ -127,11 +129,17 @@ class Rows:
         middle = scaled(graph, middle, 1 / np.maximum(self.heard.sum(-1, keepdims=True), 1))
         z = summed(graph, self.x, middle, -1)
         e = self._visible(curve(graph, z, "exp"))
-        level = curve(graph, moved(graph, (e,), lambda v: jnp.sum(v, -1, keepdims=True), summed=n, over=(len(self.kept),)), "log")
+        total = moved(graph, (e,), lambda v: jnp.sum(v, -1, keepdims=True), summed=n, over=(len(self.kept),))
+        level = curve(graph, graph.hinted(total, (e,), lambda r: _at_least(jnp.max(r[0], -1, keepdims=True))), "log")
         out = summed(graph, z, level, -1, fresh=True)
         # both know the range: x where boxes are given, z where linear bounds have tightened it
         graph.hinted(out, (self.x, z), lambda *rs: _both(*(_log_share(r, self.shown) for r in rs)))
         return out, level, middle
+
+
+def _at_least(lo: jax.Array) -> Range:
+    """What a sum of numbers that are not negative cannot fall below, in any order and however it is rounded, though its error bound may."""
+    return lo, jnp.full_like(lo, jnp.inf)
 
 
 def _log_share(r: Range, visible: np.ndarray) -> Range:

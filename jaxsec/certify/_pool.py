@@ -40,6 +40,16 @@ class Pool:
         self._free.extend(where.tolist())
         return jax.tree.map(lambda v: v[where], self._rows)
 
+    @property
+    def rows(self) -> Any:
+        """All rows in place, of which those `at` wait."""
+        return self._rows
+
+    def keep(self, which: np.ndarray) -> None:
+        """Drops the waiting rows that are not in the mask."""
+        self._free.extend(self.at[~which].tolist())
+        self.at, self.bound = self.at[which], self.bound[which]
+
     def _grow(self, rows: Any, n: int) -> None:
         old = 0 if self._rows is None else len(jax.tree.leaves(self._rows)[0])
         new = max(2 * old, old + n, 64)

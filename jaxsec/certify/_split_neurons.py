@@ -1,6 +1,6 @@
 """Branch and bound inside the network: for many inputs, where cutting the argument of the right ReLU decides more than any input."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ _grow = jax.jit(grow, static_argnums=1, static_argnames=("steps", "sound", "budg
 _cut = jax.jit(cut)
 _refinable = jax.jit(refinable, static_argnums=(1, 2))
 _refine = jax.jit(refine, static_argnums=1, static_argnames=("layer", "depth", "steps", "sound", "budget"))
-_FORMS = 32  # lower and upper bounds that are refined by one call
+_REFINED = 16  # elements whose two ends are refined by one call
 _SIGNS = np.array([1, -1], np.float32)
 
 
@@ -55,35 +55,37 @@ class NeuronSplit:
         self.batch = int(np.clip(self.budget // (4 * 40 * max(numbers, 1)), 4, 128))
         return proved
 
-    def refine(self, late: Callable[[], bool]) -> np.ndarray:
-        """The root again, after the ranges of layers have been refined, first layer first; [C] proved. Ends early where it is `late`."""
-        proved = np.zeros(len(self.case.spec), bool)
+    def refinements(self) -> Iterator[bool]:
+        """Tightens ranges of layers, the first layer first and its widest open elements first, a few of them a step. Yields after every
+        step whether its layer is done with; what was won is in the next root."""
         for layer in np.flatnonzero(np.asarray(_refinable(self.question.model, self.question.shape, jnp.float32))).tolist():
-            if late() or proved.all():
-                break
-            lo, hi = (v.copy() for v in self.known[layer])
-            if self._refined(layer, lo.reshape(-1), hi.reshape(-1), late):
-                self.known = (*self.known[:layer], (lo, hi), *self.known[layer + 1 :])
-                proved = self.root(20)
-        return proved
+            lo, hi = (v.reshape(-1) for v in self.known[layer])
+            width = np.where((lo < 0) & (hi > 0), np.minimum(-lo, hi), 0)
+            order = np.argsort(-width, kind="stable")[: np.count_nonzero(width)]
+            for start in range(0, len(order), _REFINED):
+                self._refine(layer, order[start : start + _REFINED])
+                yield start + _REFINED >= len(order)
 
-    def _refined(self, layer: int, lo: np.ndarray, hi: np.ndarray, late: Callable[[], bool]) -> bool:
-        """Tightens flat ends in place, the widest open elements first; whether there were any."""
-        width = np.where((lo < 0) & (hi > 0), np.minimum(-lo, hi), 0)
-        order = np.argsort(-width, kind="stable")[: np.count_nonzero(width)]
-        case, half = self.case, _FORMS // 2
-        for start in range(0, len(order), half):
-            if late():
-                break
-            part = order[start : start + half]
-            rows = pad_rows(part, half).astype(np.int32)
-            bounds = np.asarray(_refine(
-                self.question.model, self.question.shape, case.lo, case.hi, self.known, np.tile(rows, 2), np.repeat(_SIGNS, half),
-                layer=layer, depth=4, steps=12, sound=self.sound, budget=self.budget,
-            ))  # fmt: skip
-            lo[part] = np.fmax(lo[part], bounds[: len(part)])
-            hi[part] = np.maximum(lo[part], np.fmin(hi[part], -bounds[half : half + len(part)]))
-        return len(order) > 0
+    def _refine(self, layer: int, part: np.ndarray) -> None:
+        rows = pad_rows(part, _REFINED).astype(np.int32)
+        bounds = np.asarray(_refine(
+            self.question.model, self.question.shape, self.case.lo, self.case.hi, self.known, np.tile(rows, 2), np.repeat(_SIGNS, _REFINED),
+            layer=layer, depth=4, steps=12, sound=self.sound, budget=self.budget,
+        ))  # fmt: skip
+        lo, hi = (v.copy() for v in self.known[layer])
+        lo.flat[part] = np.fmax(lo.flat[part], bounds[: len(part)])
+        hi.flat[part] = np.maximum(lo.flat[part], np.fmin(hi.flat[part], -bounds[_REFINED : _REFINED + len(part)]))
+        self.known = (*self.known[:layer], (lo, hi), *self.known[layer + 1 :])
+
+    def resume(self, pool: Pool, stuck: int) -> None:
+        """Goes on with a pool of an earlier root, with the ranges of this one, if it is nearer to its end than this root's own."""
+        if len(pool) and pool.bound.min() > self.pool.bound.min():
+            lanes, clause = pool.rows
+            for (lo, hi), (least, most) in zip(lanes.known, self.known, strict=True):
+                np.maximum(lo, least, out=lo)
+                np.minimum(hi, most, out=hi)
+            pool.keep(np.isin(clause[pool.at], self.pool.rows[1][self.pool.at]))
+            self.pool, self.stuck = pool, stuck
 
     def _threshold(self, size: Any) -> Any:
         return 0.0 if self.sound else TOLERANCE * np.asarray(size)

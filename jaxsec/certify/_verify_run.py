@@ -17,7 +17,9 @@ from ._split_neurons import NeuronSplit
 _FEW_INPUTS = 16
 # The tree on the output grows in spells, each as long as all before; the first has this share of the time and no more than these seconds.
 _FIRST_SHARE, _FIRST_SECONDS = 0.1, 3.0
-# A spell that leaves more than this share of the worst bound shows that the tree is not going to close.
+# Ranges are refined in spells of this share of the time that is left.
+_REFINE_SHARE = 0.1
+# A spell that leaves more than this share of the worst bound shows that its work is not going to prove it.
 _STALLED = 0.9
 
 Events = Callable[[str, dict[str, Any]], None]
@@ -75,9 +77,7 @@ class Run:
             raise Done("sat", "apgd", found)
         if self._grown(split):
             return "beta-crown", 0.0
-        # the output's own tree is not small: ranges are refined before it is grown again, for at most half of the time
-        half = 0.5 * (time.monotonic() + self.deadline)
-        if split.refine(lambda: time.monotonic() > half).all():
+        if self._refined(split):  # the output's own tree is not small
             return "refinement", split.least
         self._tell(split, "refinement")
         self._until_closed(split, "beta-crown")
@@ -96,6 +96,26 @@ class Run:
                 return False
             before, spell = worst, time.monotonic() - begin
         return True
+
+    def _refined(self, split: NeuronSplit) -> bool:
+        """Refines ranges for as long as that raises the bound of the whole box, and at most half of the time; whether everything was proved.
+        The tree grown so far goes on from the new ranges where the new root is not better than all of it."""
+        now = time.monotonic()
+        half, share = 0.5 * (now + self.deadline), _REFINE_SHARE * (self.deadline - now)
+        tree, least, due = (split.pool, split.stuck), split.least, now + share
+        for finished in split.refinements():
+            begin = time.monotonic()
+            if not finished and begin < min(due, half):
+                continue
+            if split.root(20).all():
+                return True
+            now = time.monotonic()
+            if now > half or (begin >= due and not split.least > _STALLED * least):
+                break
+            if begin >= due:
+                least, due = split.least, now + max(share, now - begin)
+        split.resume(*tree)
+        return False
 
     def _until_closed(self, split: InputSplit | NeuronSplit, method: str) -> None:
         if not self._closed(split, method, self.deadline):

@@ -107,6 +107,41 @@ def test_a_softmax_without_a_maximum_is_nothing_where_its_exponentials_leave_flo
     assert np.all(np.asarray(tame.lo) > 0.4) and np.all(np.asarray(tame.hi) < 0.6)
 
 
+@pytest.mark.parametrize("method", [IBP(), CROWN()], ids=["ibp", "crown"])
+def test_softmax_and_logsumexp_of_wide_or_large_logits_keep_their_ends(method: BoundMethod) -> None:
+    """Sums of exponentials that are not negative stay so, though the error bound of one of e^80 is greater than all the others."""
+    wide = (jnp.full(5, -40.0), jnp.full(5, 40.0))
+    found = bound(jax.nn.softmax, wide, method=method, sound=True)
+    assert np.all(np.asarray(found.lo) > -1e-4) and np.all(np.asarray(found.hi) < 1 + 1e-4)
+    many = tuple(jnp.broadcast_to(v[:1], (40, 60)) for v in wide)  # too many for pairs
+    found = bound(lambda x: jax.nn.log_softmax(x, -1), many, method=method, sound=True)
+    assert np.all(np.asarray(found.lo) > -85) and np.all(np.asarray(found.hi) < 0.1)  # exactly -84.1 to 0
+    large = (jnp.full(5, 195.0), jnp.full(5, 205.0))
+    found = bound(jax.nn.logsumexp, large, method=method, sound=True)
+    assert 190 < found.lo <= 195 + np.log(5) and 205 + np.log(5) <= found.hi < 215
+
+
+def test_a_maximum_of_another_row_is_not_the_own() -> None:
+    """e^100 overflows in the first row, whose program returns NaN."""
+
+    def rolled(x: jax.Array) -> jax.Array:
+        e = jnp.exp(x - jnp.roll(jnp.max(x, -1, keepdims=True), 1, 0))
+        return e / jnp.sum(e, -1, keepdims=True)
+
+    x = jnp.asarray([[100.0, 100.0], [0.0, 0.0]])
+    assert np.isnan(np.asarray(rolled(x))[0]).all()
+    found = bound(rolled, (x, x), method=IBP(), sound=True)
+    assert not np.isfinite(np.asarray(found.lo)[0]).any() and not np.isfinite(np.asarray(found.hi)[0]).any()
+
+
+def test_a_mean_of_squares_that_overflow_is_not_infinite() -> None:
+    """Exactly it is 4e38, which float32 has no number for, and the quotient is 1, not 0."""
+    found = bound(lambda x: x * jax.lax.rsqrt(jnp.mean(x * x) + 1e-5), (jnp.full(3, 2e19), jnp.full(3, 2.1e19)), method=IBP())
+    assert np.all(np.asarray(found.lo) <= 1) and np.all(np.asarray(found.hi) >= 1)
+    found = bound(lambda x: jax.lax.rsqrt(jnp.sum(x * x)), (jnp.full(3, 2e19), jnp.full(3, 2.1e19)), method=IBP())
+    assert np.all(np.asarray(found.lo) <= 2.7e-20) and np.all(np.asarray(found.hi) >= 2.9e-20)
+
+
 def test_a_norm_of_squares_that_overflow_has_no_least_share() -> None:
     """Of 2e19 and 3e19 the shares are 0.78 and 1.18, and nothing says that one is at its greatest."""
     box = (jnp.asarray([2e19, 3e19]), jnp.asarray([2.1e19, 3.1e19]))

@@ -11,17 +11,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from ._backward import Split, Turn, dotted
 from ._lines import carried
 from ._nodes import Curve, Kink, Range
 from ._problem import Known, Problem
+from ._region import known
 from ._rounding import gamma, largest, tiny
 
-# Of Adam on slopes and on multipliers. Steps of a child are few, so they are long: mnist_fc's line 48 takes 261 subproblems instead of 1131
-# with 0.1 and 0.05.
-_RATE, _PUSH = 0.7, 0.1
+# First lengths of steps on slopes, and on multipliers in units of the form's coefficients; how much of the averaged gradient is kept.
+# Measured on 128 subproblems each of two rows of mnist_cnn_a_adv: 10 steps leave mean bounds of -0.299 and -0.031; of Adam, with long steps
+# (0.7, 0.1), 10 leave -0.378 and -0.069, and 20 leave -0.243 and -0.03, at twice the cost of a step.
+_TURN, _PUSH, _KEPT = 0.2, 0.1, 0.5
 
 
 class Subproblem(NamedTuple):
@@ -87,36 +88,38 @@ def value(problem: Problem, lane: Subproblem, ranges: list[Range] | None = None)
     return problem.lower(ranges, turn=turned(problem, lane), splits=multipliers(problem, lane))
 
 
-def optimised(
-    problem: Problem, lane: Subproblem, steps: int, rate: float = _RATE, push_rate: float = _PUSH
-) -> tuple[jax.Array, Subproblem]:
-    """([S] the best bounds met, the lane with the slopes and multipliers of the last step) by projected Adam."""
+def optimised(problem: Problem, lane: Subproblem, steps: int) -> tuple[jax.Array, Subproblem]:
+    """([S] the best bounds met, the lane with the slopes and multipliers of the last step) by steps along the signs of averaged gradients.
+
+    The bound is concave and piecewise linear in them, the slopes fill a box and few steps are taken from a parent's: all elements that
+    are not where they belong move at full length, which shrinks to a twentieth.
+    """
     ranges = lane_ranges(problem, lane)  # the same at every step
-    adam = optax.adam(lambda i: 0.05 ** (i / max(steps, 1)), b1=0.8, b2=0.95)
     scale = jnp.maximum(jnp.max(jnp.abs(problem.spec)), 1e-12)
 
     def with_free(free: Any) -> Subproblem:
         return lane._replace(slopes=free[0], above=free[1], below=free[2])
 
     def objective(free: Any) -> tuple[jax.Array, jax.Array]:
-        bounds = value(problem, with_free(free), ranges)
-        return -jnp.sum(jnp.where(jnp.isfinite(bounds), bounds, 0)), bounds
+        own = with_free(free)
+        forms, at = problem.walked(ranges, turn=turned(problem, own), splits=multipliers(problem, own))
+        bounds = problem.region.summed(forms, at, problem.sound)
+        return jnp.sum(bounds), known(bounds)  # the plain sum: its derivative is 1 everywhere, and not computed again at every element
 
-    def step(state: Any, _: None) -> tuple[Any, None]:
-        free, moments, best = state
+    def step(state: Any, i: jax.Array) -> tuple[Any, None]:
+        free, mean, best = state
         (_, bounds), gradient = jax.value_and_grad(objective, has_aux=True)(free)
-        move: Any
-        move, moments = adam.update(gradient, moments)
-        slopes = tuple(jnp.clip(v + rate * u, 0, 1) for v, u in zip(free[0], move[0], strict=True))
-        pushed = []
-        for values, moves in zip(free[1:], move[1:], strict=True):
-            pushed.append(
-                tuple(jnp.where(c, jnp.maximum(v + push_rate * scale * u, 0), 0) for c, v, u in zip(lane.cut, values, moves, strict=True))
-            )
-        return ((slopes, *pushed), moments, jnp.fmax(best, bounds)), None
+        mean = jax.tree.map(lambda m, g: jnp.nan_to_num(_KEPT * m + (1 - _KEPT) * g), mean, gradient)  # NaN where a bound is infinite
+        length = 0.05 ** (i / max(steps, 1))
+        slopes = tuple(jnp.clip(v + _TURN * length * jnp.sign(m), 0, 1) for v, m in zip(free[0], mean[0], strict=True))
+        pushed = (
+            tuple(jnp.where(c, jnp.maximum(v + _PUSH * length * scale * jnp.sign(m), 0), 0) for c, v, m in zip(lane.cut, *of, strict=True))
+            for of in zip(free[1:], mean[1:], strict=True)
+        )
+        return ((slopes, *pushed), mean, jnp.fmax(best, bounds)), None
 
     free = (lane.slopes, lane.above, lane.below)
-    state = (free, adam.init(free), jnp.full(len(problem.at), -jnp.inf, problem.at.dtype))
-    (free, _, best), _ = jax.lax.scan(step, state, None, length=steps)
+    state = (free, jax.tree.map(jnp.zeros_like, free), jnp.full(len(problem.at), -jnp.inf, problem.at.dtype))
+    (free, _, best), _ = jax.lax.scan(step, state, jnp.arange(steps))
     last = with_free(free)
     return jnp.fmax(best, value(problem, last, ranges)), last

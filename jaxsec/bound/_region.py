@@ -25,6 +25,10 @@ class Region:
 
     def least(self, forms: dict[int, Form], at: jax.Array, sound: bool = False) -> jax.Array:
         """[S] the least value of `sum over inputs of form . input + at` over the set, rounded down where `sound`."""
+        return known(self.summed(forms, at, sound))
+
+    def summed(self, forms: dict[int, Form], at: jax.Array, sound: bool = False) -> jax.Array:
+        """As `least`, but NaN or infinite where nothing is known."""
         for position, form in forms.items():
             lo, hi = self.box[position]
             if isinstance(form, Patch) and self.threat is None:
@@ -39,7 +43,12 @@ class Region:
                 count = math.prod(a.shape[1:]) + 16
                 lost = gamma(4 * count if self.threat is not None else count, at.dtype)
                 at = at - lost * (total(jnp.abs(a) * largest((lo, hi))) + jnp.abs(at)) - count * tiny(at.dtype)
-        return jnp.where(jnp.isnan(at) | (at == jnp.inf), -jnp.inf, at)  # infinities cancelled, or a sum overflowed: nothing is known
+        return at
+
+
+def known(at: jax.Array) -> jax.Array:
+    """Minus infinity where infinities cancelled, or a sum overflowed: nothing is known."""
+    return jnp.where(jnp.isnan(at) | (at == jnp.inf), -jnp.inf, at)
 
 
 def total(v: jax.Array) -> jax.Array:

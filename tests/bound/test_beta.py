@@ -90,7 +90,7 @@ def test_any_multipliers_bound_what_keeps_to_the_cuts(net: Model, sides: tuple[b
         lane = start(p)
         for element, side in zip((1, 8), sides, strict=True):
             lane = child(lane, jnp.asarray(element), jnp.asarray(0.0), side)
-        best, _ = optimised(p, lane, 15, 0.5, 0.1)
+        best, _ = optimised(p, lane, 15)
         draws = []
         for k in jax.random.split(key, 6):
             a, b = jax.random.split(k)
@@ -112,7 +112,7 @@ def test_multipliers_win_something(net: Model) -> None:
         p = problem(net)
         lane = child(start(p), jnp.asarray(8), jnp.asarray(0.0), True)
         held = lane._replace(cut=tuple(jnp.zeros_like(c) for c in lane.cut))
-        return optimised(p, lane, 30, 0.5, 0.1)[0], optimised(p, held, 30, 0.5, 0.1)[0]
+        return optimised(p, lane, 30)[0], optimised(p, held, 30)[0]
 
     free, held = run()
     assert float(free[0]) > float(held[0]) + 1e-3

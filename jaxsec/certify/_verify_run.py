@@ -77,6 +77,8 @@ class Run:
             raise Done("sat", "apgd", found)
         if self._grown(split):
             return "beta-crown", 0.0
+        if self.late():
+            raise Done("timeout", "beta-crown")
         if self._refined(split):  # the output's own tree is not small
             return "refinement", split.least
         self._tell(split, "refinement")

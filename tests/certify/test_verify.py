@@ -83,6 +83,34 @@ def test_splitting_alone_finds_no_proof_where_there_is_none(inside: bool) -> Non
     assert len(split.pool) or (isinstance(split, NeuronSplit) and split.stuck)
 
 
+@pytest.mark.parametrize("margin", [-0.02, 0.02], ids=["safe", "unsafe"])
+def test_a_tree_goes_on_from_refined_ranges(margin: float) -> None:
+    """Two clauses that a tree has opened, and ranges refined beside it: it closes where both hold, and nowhere else."""
+    model = random_net(5, (2, 10, 10, 10, 3))
+    rows = np.array([[1.0, -0.5, 0.25], [0.5, 1.0, -1.0]])
+    limits = [least_on_grid(model, row) + margin for row in rows]
+    clauses = tuple(Clause(Cx=None, Cy=row[None], d=np.array([limit])) for row, limit in zip(rows, limits, strict=True))
+    asked = Question(model, Property(n_inputs=2, n_outputs=3, cases=(Case(lo=-np.ones(2), hi=np.ones(2), clauses=clauses),)))
+    split = NeuronSplit(asked, asked.cases[0], sound=False, budget=1 << 28)
+    assert not split.root(20).all()
+    split.round()
+    tree, stuck, before = split.pool, split.stuck, [(lo.copy(), hi.copy()) for lo, hi in split.known]
+    ends = list(split.refinements())
+    assert sum(ends) == 2 and ends[-1]  # of three layers the first is exact
+    tighter = sum(float((b[1] - b[0]).sum() - (k[1] - k[0]).sum()) for b, k in zip(before, split.known, strict=True))
+    assert tighter > 0.1
+    split.root(20)
+    split.pool.bound[:] = -100.0  # so that the old tree is nearer to its end
+    split.resume(tree, stuck)
+    assert split.pool is tree and len(tree)
+    lanes, _ = tree.rows
+    for (lo, hi), (least, most) in zip(lanes.known, split.known, strict=True):
+        assert (lo[tree.at] >= least).all() and (hi[tree.at] <= most).all()
+    while len(split.pool) and split.done < 2000:
+        split.round()
+    assert (len(split.pool) + split.stuck == 0) == (margin < 0)
+
+
 def test_all_rows_of_a_clause_must_hold() -> None:
     """y0 >= y1 and y0 <= y1 - 1 cannot both hold, though each can."""
     model = random_net(3, (2, 8, 2))

@@ -1,7 +1,7 @@
 """How `verify` shares out its time between the tree on the output and the refinement of ranges; the clock is the test's own."""
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -64,3 +64,52 @@ def test_a_tree_that_stalls_ends_early(clock: list[float]) -> None:
 def test_a_tree_with_leaves_that_nothing_decides_is_not_proved(clock: list[float]) -> None:
     proved, _ = grown(Tree(clock, lambda r: -(0.9**r), closes=50, stuck=1), 1000)
     assert not proved and clock[0] == 50
+
+
+class Ranges:
+    """A split whose refinement takes a second a step, in layers of `size` steps; the root's bound after n steps is `bound(n)`."""
+
+    def __init__(self, clock: list[float], bound: Callable[[int], float], size: int = 5, layers: int = 40):
+        self.clock, self.after, self.size, self.layers = clock, bound, size, layers
+        self.steps, self.stuck, self.least, self.pool = 0, 0, bound(0), "the tree"
+        self.roots: list[int] = []
+        self.resumed = ("", 0)
+
+    def refinements(self) -> Iterator[bool]:
+        for _ in range(self.layers):
+            for i in range(self.size):
+                self.clock[0] += 1
+                self.steps += 1
+                yield i == self.size - 1
+
+    def root(self, steps: int) -> np.ndarray:
+        self.roots.append(self.steps)
+        self.least, self.pool = self.after(self.steps), "the root's"
+        return np.array([self.least > 0])
+
+    def resume(self, pool: str, stuck: int) -> None:
+        self.resumed = (pool, stuck)
+
+
+def refined(split: Ranges, deadline: float) -> bool:
+    return Run(None, deadline, jax.random.key(0), None, False, 0)._refined(split)  # pyright: ignore[reportArgumentType]
+
+
+def test_ranges_are_refined_for_as_long_as_the_root_rises(clock: list[float]) -> None:
+    """Looked at after every layer and every tenth of the time; never more than half."""
+    split = Ranges(clock, lambda n: -1.0)
+    assert not refined(split, 200) and clock[0] == 20 and split.roots == [5, 10, 15, 20] and split.resumed == ("the tree", 0)
+    clock[0] = 0
+    split = Ranges(clock, lambda n: -(0.98**n))
+    assert not refined(split, 200) and clock[0] == 101 and split.roots[-1] == 101
+    clock[0] = 0
+    split = Ranges(clock, lambda n: 1.0 if n >= 33 else -(0.98**n))
+    assert refined(split, 200) and clock[0] == 35
+    clock[0] = 0
+    split = Ranges(clock, lambda n: float("nan"), size=1000)
+    assert not refined(split, 200) and split.roots == [20]
+
+
+def test_where_there_is_nothing_to_refine_the_tree_goes_on(clock: list[float]) -> None:
+    split = Ranges(clock, lambda n: -1.0, layers=0)
+    assert not refined(split, 200) and clock[0] == 0 and not split.roots and split.resumed == ("the tree", 0)

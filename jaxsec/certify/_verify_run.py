@@ -100,7 +100,7 @@ class Run:
         return True
 
     def _refined(self, split: NeuronSplit) -> bool:
-        """Refines ranges for as long as that raises the bound of the whole box, and at most half of the time; whether everything was proved.
+        """Refines ranges for as long as that raises the bound of the whole box, for at most half of the time; whether all was proved.
         The tree grown so far goes on from the new ranges where the new root is not better than all of it."""
         now = time.monotonic()
         half, share = 0.5 * (now + self.deadline), _REFINE_SHARE * (self.deadline - now)

@@ -40,7 +40,7 @@ def main(args: Sequence[str] | None = None) -> int:
             return CLOSED  # whoever read our output has stopped; click would say 1, which means below a limit here
         return error.code if isinstance(error.code, int) else USAGE
     except MISTAKES as error:
-        return _say(_line(error), USAGE)
+        return _say(line_of(error), USAGE)
     except Exception as error:
         if type(error).__name__ == "Abort":
             return _say("interrupted.", INTERRUPTED)
@@ -62,7 +62,7 @@ def _say(message: str, code: int) -> int:
     return code
 
 
-def _line(error: BaseException) -> str:
+def line_of(error: BaseException) -> str:
     """The message on one line; system errors name the file and the reason."""
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."

@@ -13,6 +13,7 @@ import jax
 from ..certify._verify import Verification
 from ..io import Instance
 from ._interrupt import Interrupted, interruptible
+from ._main import UserError, line_of
 from ._values import no_input
 from ._verify_ask import Net, ask, network
 from ._verify_expected import compared, truth_of
@@ -95,7 +96,7 @@ def _asked(instance: Instance, load: Callable[[Path], Net], wanted: Wanted, resu
         answer = ask(net, instance.vnnlib, timeout=instance.timeout, seed=wanted.seed, sound=wanted.sound, on_event=watch.event)
         results.keep(answer, instance.line)
     except Exception as error:
-        said = str(error) if isinstance(error, MISTAKES) else f"{type(error).__name__}: {error}"
+        said = line_of(error) if isinstance(error, (*MISTAKES, UserError)) else f"{type(error).__name__}: {error}"
         said, seconds = said[:1000], time.monotonic() - begun
         answer = Verification("error", None, None, seconds, "", 0, math.nan, "", said)
     onnx, vnnlib = name_of(instance, wanted.listed.parent)

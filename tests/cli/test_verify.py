@@ -264,6 +264,15 @@ def test_mistakes(run: Run, folder: pathlib.Path, asked: list[float], monkeypatc
 # A whole list
 
 
+def test_a_damaged_network_is_noted_in_words_for_people(run: Run, folder: pathlib.Path, asked: list[float]) -> None:
+    (folder / "damaged.onnx").write_bytes(b"no network at all")
+    (folder / "damaged.csv").write_text("onnx,vnnlib,timeout\ndamaged.onnx,sat.vnnlib,3\na.onnx,sat.vnnlib,3\n")
+    code, _, err = run("verify", "--instances", folder / "damaged.csv", "--out", folder / "r.csv")
+    rows = table(folder / "r.csv")
+    assert (code, err) == (0, "") and [r["verdict"] for r in rows] == ["error", "sat"]
+    assert rows[0]["note"].startswith(f"{folder}/damaged.onnx is not an ONNX file, or it is damaged")
+
+
 def test_a_list_is_run_and_recorded(run: Run, folder: pathlib.Path, asked: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
     load = _verify_ask.model_of

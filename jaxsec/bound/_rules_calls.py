@@ -35,18 +35,25 @@ def _scan(graph: Graph, eqn: Any, *values: Value) -> list[Value]:
     if p["length"] > _MOST_ROUNDS:
         raise UnsupportedPrimitive(f"a scan of more than {_MOST_ROUNDS} steps, which is unrolled; used at {graph.source}.")
     jaxpr, consts = _body(p["jaxpr"])
-    first, last = p["num_consts"], p["num_consts"] + p["num_carry"]
-    fixed, carry, xs = list(values[:first]), list(values[first:last]), values[last:]
+    carried = _same_rank(eqn.outvars, jaxpr.outvars)
+    last = _same_rank(eqn.invars, jaxpr.invars)
+    fixed, carry, xs = list(values[: last - carried]), list(values[last - carried : last]), values[last:]
     steps = range(p["length"])
     rows: list[list[Value]] = []
     for i in reversed(steps) if p["reverse"] else steps:
         row = [moved(graph, (x,), lambda v, i=i: v[i]) if isinstance(x, Ref) else steady(lambda v, i=i: v[i], x) for x in xs]
         out = evaluate(graph, jaxpr, consts, [*fixed, *carry, *row])
-        carry = out[: p["num_carry"]]
-        rows.append(out[p["num_carry"] :])
+        carry = out[:carried]
+        rows.append(out[carried:])
     rows = rows[::-1] if p["reverse"] else rows
-    stacked = [v.aval for v in eqn.outvars[p["num_carry"] :]]
+    stacked = [v.aval for v in eqn.outvars[carried:]]
     return [*carry, *(_stack(graph, [row[k] for row in rows], aval) for k, aval in enumerate(stacked))]
+
+
+def _same_rank(outer: Any, inner: Any) -> int:
+    """How many of a scan's values are its body's as they are; those it goes along have one more axis. Parameters say it too, in names that
+    JAX 0.11 has changed."""
+    return sum(len(a.aval.shape) == len(b.aval.shape) for a, b in zip(outer, inner, strict=True))
 
 
 def _stack(graph: Graph, rows: list[Value], aval: Any) -> Value:

@@ -35,7 +35,8 @@ class Plan:
       certify: names of the bound methods of the certified curve, from cheap to dear: "ibp", "crown-ibp", "forward", "crown", "alpha-crown",
         "beta-crown"; none of them, no curve; "auto": IBP, then CROWN, or CROWN-IBP for models on which CROWN would be dearer than the
         attacks.
-      certify_timeout: seconds for each row and budget that "beta-crown" works on; how many rows it decides depends on the machine.
+      certify_timeout: seconds of work for each row and budget that "beta-crown" works on, compilation not counted; how many rows it
+        decides depends on the machine.
       certify_sound: count all rounding of floating point; about twice the work.
       examples: worst inputs shown. layout: "auto", "chw", "hwc" or "hw", of image rows. max_rows: rows worked on at once.
 

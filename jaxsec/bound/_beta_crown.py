@@ -17,7 +17,7 @@ class BetaCROWN(BoundMethod):
     Guarantee: as `verify`: proofs hold in the mode asked for, counterexamples are replayed. Which rows are open when their time is up
       depends on the machine. In `bound`, and under `jit`, where nothing can branch, it is its root: AlphaCROWN.
     Args:
-      timeout: seconds for each row; a round in progress is finished first (compilation included).
+      timeout: seconds of work for each row, compilation not counted; a round in progress is finished first.
       steps: of AlphaCROWN at the root.
     Raises: ValueError: in `certify`, a threat other than LInf and Box, whose sets are boxes.
     Cost: until `timeout` for each row that neither side decides.

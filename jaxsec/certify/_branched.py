@@ -7,10 +7,11 @@ import numpy as np
 
 from ..bound._beta_crown import BetaCROWN
 from ..core._model import Model
+from ..core._work_time import work_time
 from ..io import Case, Clause, Property
 from ..threat import Box, LInf, Threat
 from ._question import outputs_of
-from ._verify import Verification, verify
+from ._verify import Verification, verified
 
 
 def check_boxes(threat: Threat) -> None:
@@ -29,4 +30,4 @@ def branched(model: Model, x: np.ndarray, y: int, threat: Threat, method: BetaCR
     clauses = tuple(Clause(Cx=None, Cy=row[None], d=np.zeros(1)) for row in rows)
     prop = Property(n_inputs=lo.size, n_outputs=k, cases=(Case(lo=lo, hi=hi, clauses=clauses),))
     shaped = model.replace(info=dataclasses.replace(model.info, input_shape=x.shape))
-    return verify(shaped, prop, timeout=float(method.timeout), sound=sound, budget=budget)
+    return verified(shaped, prop, timeout=float(method.timeout), sound=sound, budget=budget, clock=work_time)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -85,13 +86,27 @@ def verify(
       >>> verify(jaxsec.bind(relu_gap, jnp.ones((1, 1))), prop, timeout=60).verdict
       'unsat'
     """
-    start = time.monotonic()
-    run = Run(Question(model, prop), start + timeout, as_key(jax.random.key(0) if key is None else key), on_event, sound, budget)
+    return verified(model, prop, timeout=timeout, key=key, on_event=on_event, sound=sound, budget=budget)
+
+
+def verified(
+    model: Model,
+    prop: Property,
+    *,
+    timeout: float,
+    key: jax.Array | None = None,
+    on_event: Events | None = None,
+    sound: bool,
+    budget: int,
+    clock: Callable[[], float] = time.monotonic,
+) -> Verification:
+    """`verify`, its seconds counted by a clock of the caller's choice."""
+    start = clock()
+    run = Run(Question(model, prop), start + timeout, as_key(jax.random.key(0) if key is None else key), on_event, sound, budget, clock)
     try:
         run.go()
     except Done as done:
         end = done
     x, y = end.point if end.point is not None else (None, None)
     margin = float(prop.margin(x, y)) if x is not None else run.least if end.verdict == "unsat" else run.margin
-    seconds = time.monotonic() - start
-    return Verification(end.verdict, x, y, seconds, end.method, run.branches, margin, "sound" if sound else "highest", end.note)
+    return Verification(end.verdict, x, y, clock() - start, end.method, run.branches, margin, "sound" if sound else "highest", end.note)

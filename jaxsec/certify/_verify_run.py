@@ -1,6 +1,5 @@
 """The stages of `verify`: attack, bounds, then branch and bound on inputs or on neurons, until the time is up."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -31,13 +30,22 @@ class Done(Exception):
 
 
 class Run:
-    def __init__(self, question: Question, deadline: float, key: jax.Array, on_event: Events | None, sound: bool, budget: int):
-        self.question, self.deadline, self.key = question, deadline, key
+    def __init__(
+        self,
+        question: Question,
+        deadline: float,
+        key: jax.Array,
+        on_event: Events | None,
+        sound: bool,
+        budget: int,
+        clock: Callable[[], float],
+    ):
+        self.question, self.deadline, self.clock, self.key = question, deadline, clock, key
         self.on_event, self.sound, self.budget = on_event, sound, budget
         self.branches, self.margin, self.least = 0, float("nan"), float("inf")
 
     def late(self) -> bool:
-        return time.monotonic() > self.deadline
+        return self.clock() > self.deadline
 
     def go(self) -> None:
         """Raises Done."""
@@ -87,31 +95,31 @@ class Run:
 
     def _grown(self, split: NeuronSplit) -> bool:
         """Grows the tree for as long as its worst bound rises; whether everything was proved."""
-        before, spell = self.margin, min(_FIRST_SHARE * (self.deadline - time.monotonic()), _FIRST_SECONDS)
+        before, spell = self.margin, min(_FIRST_SHARE * (self.deadline - self.clock()), _FIRST_SECONDS)
         for _ in range(2):  # their programs are compiled now: that is no part of a spell
             if len(split.pool) and not self.late():
                 self._round(split, "beta-crown")
-        begin = time.monotonic()
-        while not self._closed(split, "beta-crown", min(time.monotonic() + spell, self.deadline)):
+        begin = self.clock()
+        while not self._closed(split, "beta-crown", min(self.clock() + spell, self.deadline)):
             worst = float(split.pool.bound.min()) if len(split.pool) else 0.0
             if not len(split.pool) or self.late() or not worst > _STALLED * before:
                 return False
-            before, spell = worst, time.monotonic() - begin
+            before, spell = worst, self.clock() - begin
         return True
 
     def _refined(self, split: NeuronSplit) -> bool:
         """Refines ranges for as long as that raises the bound of the whole box, for at most half of the time; whether all was proved.
         The tree grown so far goes on from the new ranges where the new root is not better than all of it."""
-        now = time.monotonic()
+        now = self.clock()
         half, share = 0.5 * (now + self.deadline), _REFINE_SHARE * (self.deadline - now)
         tree, least, due = (split.pool, split.stuck), split.least, now + share
         for finished in split.refinements():
-            begin = time.monotonic()
+            begin = self.clock()
             if not finished and begin < min(due, half):
                 continue
             if split.root(20).all():
                 return True
-            now = time.monotonic()
+            now = self.clock()
             if now > half or (begin >= due and not split.least > _STALLED * least):
                 break
             if begin >= due:
@@ -128,7 +136,7 @@ class Run:
     def _closed(self, split: InputSplit | NeuronSplit, method: str, until: float) -> bool:
         """Rounds until nothing is left to cut, or the time is up; whether everything was proved."""
         while len(split.pool):
-            if time.monotonic() > until:
+            if self.clock() > until:
                 return False
             self._round(split, method)
         return not split.stuck

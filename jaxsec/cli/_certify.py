@@ -49,7 +49,12 @@ def certify(
         ),
     ] = "ibp,crown",
     timeout: Annotated[
-        str | None, typer.Option("--timeout", metavar="S", help="Seconds for each row that beta-crown works on, above 0. [default: 60]")
+        str | None,
+        typer.Option(
+            "--timeout",
+            metavar="S",
+            help="Seconds of work for each row that beta-crown works on, above 0; compilation is not counted. [default: 60]",
+        ),
     ] = None,
     sound: Annotated[
         bool, typer.Option("--sound", help="Count all rounding of floating point, of the model and of the bounds; about twice the work.")

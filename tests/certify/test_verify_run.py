@@ -1,6 +1,5 @@
 """How `verify` shares out its time between the tree on the output and the refinement of ranges; the clock is the test's own."""
 
-import types
 from collections.abc import Callable, Iterator
 
 import jax
@@ -33,14 +32,16 @@ class Tree:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    now = [0.0]
-    monkeypatch.setattr(run_module, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
-    return now
+def clock() -> list[float]:
+    return [0.0]
+
+
+def run_of(clock: list[float], deadline: float) -> Run:
+    return Run(None, deadline, jax.random.key(0), None, False, 0, lambda: clock[0])  # pyright: ignore[reportArgumentType]
 
 
 def grown(tree: Tree, deadline: float) -> tuple[bool, Run]:
-    run = Run(None, deadline, jax.random.key(0), None, False, 0)  # pyright: ignore[reportArgumentType]
+    run = run_of(tree.clock, deadline)
     run.margin = tree.after(0)
     return run._grown(tree), run  # pyright: ignore[reportArgumentType]
 
@@ -92,7 +93,7 @@ class Ranges:
 
 
 def refined(split: Ranges, deadline: float) -> bool:
-    return Run(None, deadline, jax.random.key(0), None, False, 0)._refined(split)  # pyright: ignore[reportArgumentType]
+    return run_of(split.clock, deadline)._refined(split)  # pyright: ignore[reportArgumentType]
 
 
 def test_ranges_are_refined_for_as_long_as_the_root_rises(clock: list[float]) -> None:

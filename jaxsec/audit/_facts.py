@@ -21,8 +21,9 @@ LIMITS = (
 )
 
 CERTIFIED = (
-    "Certified accuracy is a lower bound: no input of the threat set turns a certified row. With the precision highest that holds up to "
-    "float32 rounding, with sound it is counted. An undecided row was neither broken nor proved, and may be either."
+    "Certified accuracy is a lower bound: no input of the threat set turns a certified row. That holds up to float32 "
+    "rounding (precision highest), or with all rounding counted (precision sound). An undecided row was neither broken nor proved, and "
+    "may be either."
 )
 
 

@@ -209,7 +209,8 @@ def _ordinary(numbers: dict[str, Any], n_classes: int) -> list[Finding]:
     found = [Finding(id="JSX-MDL-001", family="evaluation", severity=severity, title="Clean accuracy", message=text, **_rate(clean))]
     present = numbers["clean"]["classes_present"]
     if present < n_classes:
-        text = f"Rows of {present} of the model's {n_classes} classes occur among the {clean['n']}; of the others nothing is said here."
+        rest = "the other" if n_classes - present == 1 else "the others"
+        text = f"Rows of {present} of the model's {n_classes} classes occur among the {clean['n']}; of {rest} nothing is said here."
         remedy = "Audit rows of every class: more of them, or drawn at random where the file is sorted by class."
         severity = "medium" if present == 1 else "low" if clean["n"] >= 5 * n_classes else "info"
         found.append(

@@ -5,6 +5,15 @@ from typing import Any
 from ._text import percent, runs_of
 
 UNDECIDED = "neither broken nor proved"
+# As their papers write them.
+_NAMES: dict[str, str] = {
+    "ibp": "IBP",
+    "crown-ibp": "CROWN-IBP",
+    "forward": "forward linear bounds",
+    "crown": "CROWN",
+    "alpha-crown": "alpha-CROWN",
+    "beta-crown": "beta-CROWN",
+}
 
 
 def point_at(probe: dict[str, Any], eps: float) -> dict[str, Any]:
@@ -14,7 +23,7 @@ def point_at(probe: dict[str, Any], eps: float) -> dict[str, Any]:
 
 def ladder_said(probe: dict[str, Any]) -> str:
     """`IBP, then CROWN`, and whether rounding was counted."""
-    words = ", then ".join(name.upper() for name in probe["methods"])
+    words = ", then ".join(_NAMES.get(str(name), str(name)) for name in probe["methods"])
     return f"{words} with all rounding counted" if probe["precision"] == "sound" else words
 
 
@@ -59,7 +68,8 @@ def sandwich_said(data: dict[str, Any]) -> str:
     text += "the attacked curve keeps its value and the certified one already has that of the next. "
     text += f"Attacked: {attacked}. Certified: rows that "
     text += f"{ladder_said(probe)} proved; a row left open is not tried at larger budgets. Undecided: {UNDECIDED}."
-    text += f" The bands around both are {100 * probe['points'][0]['certified']['confidence']:g} % intervals."
+    level = f"{100 * probe['points'][0]['certified']['confidence']:g}\N{NO-BREAK SPACE}%"
+    text += f" The bands are {level} intervals for other rows drawn as these were; how weak the attacks or the proofs are is not in them."
     text += f" {probe['note']}." if probe["note"] else ""
     if count := probe["contradictions"]["count"]:
         text += f" {count} rows were both certified and broken; they count as broken, and neither curve must be quoted."

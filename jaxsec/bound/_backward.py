@@ -15,7 +15,7 @@ from ._graph import Graph
 from ._lines import turned_lines
 from ._nodes import Affine, Contract, Curve, Input, Kink, Lines, Node, Opaque, Product, Range, Scale, Sum
 from ._patches import Patch, through
-from ._rounding import Charges
+from ._rounding import Charges, unseen
 
 Form = jax.Array | Patch
 # (node, shape wanted, its argument's range in the forms' layout) -> parameters in [0, 1] of the forms' own lines, or None: shared ones
@@ -94,8 +94,10 @@ def backward(
             continue
         node = graph.nodes[index]
         if charged is not None and index in charged.of:
-            at = at - spent(form, charged.of[index])
+            at = at - spent(form, charged.of[index]) - charged.lost[index]
         inputs = [ranges[i] for i in node.inputs]
+        if charged is not None and inputs:
+            at = jnp.where(unseen(form.a if isinstance(form, Patch) else form, inputs), -jnp.inf, at)
         line = None
         if stop and not isinstance(node, Input | Affine):
             lo, hi = ranges[index]

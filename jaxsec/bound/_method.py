@@ -11,6 +11,7 @@ from ._backward import backward, dotted, negative, positive
 from ._crown import tightened
 from ._nodes import Affine, Range
 from ._problem import Problem
+from ._rounding import gamma
 
 
 class BoundMethod(Struct, abc.ABC):
@@ -85,7 +86,9 @@ def by_intervals(problem: Problem, ranges: list[Range]) -> jax.Array:
         return least
     (lo, hi), spec = ranges[problem.out], problem.spec
     own = problem.at + dotted(positive(spec), lo) + dotted(negative(spec), hi)
-    return jnp.maximum(least, own if charged is None else own - charged.sum_of(spec, ranges[problem.out]))
+    if charged is not None:
+        own = own - charged.sum_of(spec, ranges[problem.out]) - gamma(2, own.dtype) * jnp.abs(problem.at)
+    return jnp.maximum(least, own)
 
 
 def _hinted_end(problem: Problem) -> bool:

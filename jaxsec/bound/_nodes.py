@@ -296,7 +296,8 @@ class Curve(Node):
         else:
             (a, b), (c, d) = self.unary.slope_range(*ends, "lower"), self.unary.slope_range(*ends, "upper")
             lower, upper = a + t[0] * (b - a), c + t[1] * (d - c)
-        lower, upper = held((lower, upper))
+        # a coefficient times a slope below may be flushed to 0 and then misses values beyond 1e30, such as sums of exponentials
+        lower, upper = held(tuple(jnp.where(jnp.abs(v) < _FAINT, 0, v) for v in (lower, upper)))
         at_lower, at_upper = self.unary.intercepts(lo, hi, lower, upper, sound)
         return Lines(lower, at_lower, upper, at_upper)
 
@@ -328,6 +329,9 @@ class Product(Node):
         reached = self.run(wild_x.astype(x.dtype), jnp.ones_like(y)) + self.run(jnp.ones_like(x), wild_y.astype(y.dtype))
         spread = jnp.where(reached > 0, jnp.inf, spread)
         return certain(centre - spread, centre + spread)
+
+
+_FAINT = 1e-25  # of slopes; the line is then level
 
 
 def held(values: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:

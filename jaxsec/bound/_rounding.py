@@ -16,6 +16,7 @@ from ._graph import Graph
 from ._nodes import Affine, Input, Kink, Lines, Opaque, Product, Range
 
 _SLACK = 1.02  # for the rounding of the error terms themselves
+_SMALL = 1e-13  # times a slope of 1e-25, the least of a curve, it is a normal number
 
 
 def unit(dtype: Any) -> float:
@@ -95,6 +96,7 @@ class Charges:
     """What a form on each node costs: `charge[i] . |form|` is taken off the constant whenever a form is moved past node i."""
 
     of: Mapping[int, jax.Array]
+    lost: Mapping[int, jax.Array]  # and for coefficients below the smallest normal number that were flushed, whatever the form
     steps: int  # how many nodes may add to a constant
 
     def merging(self, r: Range) -> jax.Array:
@@ -125,6 +127,7 @@ def charges(graph: Graph, upto: int, ranges: Sequence[Range], lines: Mapping[int
     nodes = graph.ancestors(upto)
     consumers = graph.consumers()
     found: dict[int, jax.Array] = {}
+    lost: dict[int, jax.Array] = {}
     for i in nodes:
         node = graph.nodes[i]
         dtype = node.dtype
@@ -150,7 +153,20 @@ def charges(graph: Graph, upto: int, ranges: Sequence[Range], lines: Mapping[int
         if isinstance(node, Input | Opaque) or not node.inputs:
             total = total + gamma(count + 8, dtype) * jnp.where(jnp.isfinite(x), x, 0)
         found[i] = (jnp.broadcast_to(total, node.shape) + 8 * tiny(dtype)) * _SLACK
-    return Charges(found, len(nodes))
+        readers = [graph.nodes[j] for j in consumers[i]]
+        products = 4 + sum(4 + (reader.fan_out if isinstance(reader, Affine) else 4) for reader in readers)
+        lost[i] = _SLACK * products * jnp.sum(tiny(dtype) * jnp.where(jnp.isfinite(x), x, 0))
+    return Charges(found, lost, len(nodes))
+
+
+def unseen(form: jax.Array, inputs: Sequence[Range]) -> jax.Array:
+    """[S] whether coefficients are so small that the next ones may be flushed to 0, in front of values that have no end."""
+    endless = [jnp.any(~jnp.isfinite(v)) for r in inputs for v in r if jnp.issubdtype(v.dtype, jnp.floating)]
+    if not endless:
+        return jnp.zeros(len(form), bool)
+    size = jnp.abs(form)
+    small = jnp.any((size > 0) & (size < _SMALL), axis=tuple(range(1, form.ndim)))
+    return small & jnp.any(jnp.stack(endless))
 
 
 def outer_lines(line: Lines, lo: jax.Array, hi: jax.Array) -> Lines:
@@ -159,7 +175,7 @@ def outer_lines(line: Lines, lo: jax.Array, hi: jax.Array) -> Lines:
     x = largest((lo, hi))
 
     def lost(slope: jax.Array, at: jax.Array) -> jax.Array:
-        slack = u * (jnp.abs(slope) * x + jnp.abs(at)) + 8 * tiny(lo.dtype)
+        slack = u * (jnp.abs(slope) * x + jnp.abs(at)) + 8 * tiny(lo.dtype) * (1 + x)
         return jnp.where(jnp.isfinite(slack), slack, 0)
 
     return line._replace(

@@ -41,7 +41,7 @@ def softmax(graph: Graph, x: Ref, y: Ref) -> Value | None:
         return np.full(shape, 1 / of.factor, graph.node(x).dtype)
     p = rewritten(
         graph, rows.back(rows.softmax()), (z,),
-        lambda own, r: jnp.full(own[0].shape, _lost(own, rows.n), own[0].dtype) + (0.0 if tame else _strayed(r, axes)),
+        lambda own, r: jnp.full(own[0].shape, _lost(own, rows.n), own[0].dtype) + _strayed(r, axes, tame),
     )  # fmt: skip
     graph.shares[p.index] = axes
     return scaled(graph, p, 1 / of.factor)
@@ -62,7 +62,7 @@ def log_softmax(graph: Graph, x: Ref, y: Ref) -> Value | None:
     tame = less_maximum(graph, x, axes)
     return rewritten(
         graph, rows.back(rows.log_softmax()), (x,),
-        lambda own, r: _lost(own, rows.n) * (1 + size(own) + size(r)) + (0.0 if tame else _strayed(r, axes)),
+        lambda own, r: _lost(own, rows.n) * (1 + size(own) + size(r)) + _strayed(r, axes, tame),
     )  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def logsumexp(graph: Graph, x: Ref, y: Ref) -> Ref | None:
     tame = less_maximum(graph, z, axes)
     return rewritten(
         graph, out, (z,),
-        lambda own, r: _lost(own, rows.n) * (1 + size(own) + jnp.max(size(r))) + (0.0 if tame else jnp.max(_strayed(r, axes))),
+        lambda own, r: _lost(own, rows.n) * (1 + size(own) + jnp.max(size(r))) + jnp.max(_strayed(r, axes, tame)),
     )  # fmt: skip
 
 
@@ -124,8 +124,14 @@ def less_maximum(graph: Graph, z: Ref, axes: tuple[int, ...]) -> bool:
     return bool((stands.reshape(-1)[at.picked] == places(graph.node(z).shape, axes)).all())
 
 
-def _strayed(z: Range, axes: tuple[int, ...]) -> jax.Array:
-    """Infinite where exponentials of z as they are may overflow or all vanish: the program's value is then no share, or no number."""
+def _strayed(z: Range, axes: tuple[int, ...], tame: bool) -> jax.Array:
+    """Infinite where exponentials of z as they are may overflow or all vanish: the program's value is then no share, or no number.
+
+    tame: z is less its maximum, and strays only where that is not finite itself; a logit that is surely minus infinity is a mask.
+    """
+    if tame:
+        fine = (jnp.isfinite(z[0]) & jnp.isfinite(z[1])) | ((z[0] == -jnp.inf) & (z[1] == -jnp.inf))
+        return jnp.broadcast_to(jnp.where(jnp.all(fine, axes, keepdims=True), 0.0, jnp.inf), z[0].shape)
     high, low = jnp.max(z[1], axes, keepdims=True), jnp.max(z[0], axes, keepdims=True)
     return jnp.broadcast_to(jnp.where((high > _MOST_LOGIT) | (low < -_MOST_LOGIT), jnp.inf, 0.0), z[0].shape)
 
@@ -148,21 +154,22 @@ def averaged(graph: Graph, out: Ref, numbers: Any, x: Ref, y: Ref) -> Ref:
         batch, rest = tuple(shape[i] for i in bv), tuple(shape[i] for i in free)
         ones = (1,) * (len(final) - len(order))
         sides = (*batch, *rest, *ones) if left else (*batch, *ones, *rest)
-        return graph.hinted(out, (values,), _hull(tuple(cv), order, sides, final, n))
+        return graph.hinted(out, (values, weights), _hull(tuple(cv), order, sides, final, n))
     return out
 
 
 Ints = tuple[int, ...]
 
 
-def _hull(axes: Ints, order: Ints, sides: Ints, shape: Ints, n: int) -> Callable[[Range], Range]:
-    """From the range of n values the range of their averages, laid out as the averages are."""
+def _hull(axes: Ints, order: Ints, sides: Ints, shape: Ints, n: int) -> Callable[[Range, Range], Range]:
+    """From the range of n values the range of their averages, laid out as the averages are; nothing where weights may be no shares."""
 
-    def run(r: Range) -> Range:
+    def run(r: Range, weights: Range) -> Range:
         room = 4 * (n + 4) * float(jnp.finfo(r[0].dtype).eps)
         low, high = jnp.min(r[0], axes), jnp.max(r[1], axes)
         low, high = low - room * jnp.abs(low), high + room * jnp.abs(high)
         low, high = (jnp.broadcast_to(jnp.transpose(v, order).reshape(sides), shape) for v in (low, high))
-        return low, high
+        shares = jnp.all(jnp.isfinite(weights[0]) & jnp.isfinite(weights[1]))
+        return jnp.where(shares, low, -jnp.inf), jnp.where(shares, high, jnp.inf)
 
     return run

@@ -189,8 +189,8 @@ def largest(graph: Graph, x: Value, y: Value) -> Value:
     if scalar(y) == 0:
         if not nonnegative(graph, x):
             return kink(graph, x, 0.0, 1.0)
-        # nothing to do but for rounding
-        return x if graph.node(x).hint else graph.hinted(x, (), lambda: (jnp.zeros(()), jnp.full((), jnp.inf)))
+        # nothing to do but for rounding; other readers of x see what it is without
+        return graph.hinted(moved(graph, (x,), lambda v: v), (), lambda: (jnp.zeros(()), jnp.full((), jnp.inf)))
     if value is not None and not np.isfinite(value).all():
         return opaque(graph, graph.node(x), (x,), lambda r: (jnp.maximum(r[0], y), jnp.maximum(r[1], y)))
     out = scaled(graph, kink(graph, scaled(graph, x, bias=negated(graph, y)), 0.0, 1.0), bias=y, fresh=True)

@@ -41,7 +41,7 @@ def _reduce(graph: Graph, eqn: Any, x: Ref) -> Value:
 def _inverse(picked: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Which element of the copy each element of the source stands at; -1 for none."""
     at = np.full(math.prod(shape), -1)
-    at[picked.reshape(-1)] = np.arange(picked.size)
+    at[picked[picked >= 0]] = np.flatnonzero(picked >= 0)
     return at.reshape(shape)
 
 

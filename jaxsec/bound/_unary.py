@@ -114,12 +114,17 @@ def _interval(u: Unary, sound: bool, lo: jax.Array, hi: jax.Array) -> Ends:
     largest = float(jnp.finfo(lo.dtype).max)
     # an overflow says no more than that the value is beyond the largest number
     low, high = jnp.minimum(low, largest), jnp.maximum(high, -largest)
+    if u.name in _NEVER_ZERO:  # an underflow no more than that it is below the smallest
+        high = jnp.where((high == 0) & (hi > -jnp.inf), float(jnp.finfo(lo.dtype).tiny), high)
     if sound:
         relative, absolute = errors(u.name, u.parameter, lo.dtype)
         absolute = absolute * _unit(curve, lo, hi) + _flush(curve, lo.dtype)
         low = jnp.maximum(low - (relative * jnp.abs(low) + absolute), curve.least)
         high = jnp.minimum(high + (relative * jnp.abs(high) + absolute), curve.most)
     return jnp.where(defined, low, -jnp.inf), jnp.where(defined, high, jnp.inf)
+
+
+_NEVER_ZERO = ("exp", "exp2", "logistic", "softplus")
 
 
 def _slopes(u: Unary, lo: jax.Array, hi: jax.Array) -> Ends:
@@ -144,6 +149,8 @@ def _intercepts(u: Unary, sound: bool, lo: jax.Array, hi: jax.Array, *slopes: ja
             height = height - u.curve.blur(reach)
         if sound:
             height = height - _slack(u, segment, slope, sign * height, reach)
+        if u.name in _NEVER_ZERO:
+            height = jnp.where(slope == 0, jnp.minimum(height, sign * flat), height)
         # an infinite interval can only be bounded by a constant
         otherwise = jnp.where(slope == 0, flat, -sign * jnp.inf)
         # where f overflows it is beyond the largest number, not infinite

@@ -18,7 +18,8 @@ def check_boxes(threat: Threat) -> None:
     """Raises ValueError for sets that are smaller than their boxes."""
     if not isinstance(threat, LInf | Box):
         raise ValueError(
-            f"BetaCROWN() has the threat {type(threat).__name__}, and branches on boxes only: LInf and Box. The other methods take any set."
+            f"beta-CROWN has the threat {type(threat).__name__}, and branches on boxes only: LInf (linf) and Box. Leave it out; the other "
+            "methods take any set."
         )
 
 

@@ -20,7 +20,7 @@ from ._verify_expected import compared, truth_of
 from ._verify_list import instances_of, name_of, selected, there
 from ._verify_progress import Watch, watching
 from ._verify_results import Results, Row, identity_of
-from ._verify_show import show_family, show_going_on
+from ._verify_show import show_family, show_faults, show_going_on
 from ._words import MISTAKES
 
 NETS = 64  # kept in memory: lists come back to a network many times, in any order
@@ -56,10 +56,14 @@ def run_family(wanted: Wanted, shown: str, *, failing: set[str], quiet: bool) ->
         with results.held():
             identity = identity_of(listed, everything, timeout=wanted.timeout, seed=wanted.seed, sound=wanted.sound)
             results.begin(identity, fresh=wanted.fresh)
-            rows = _rows(wanted, chosen, results, results.done(everything, listed.parent), quiet)
+            done = results.done(everything, listed.parent)
+            results.keep_to(identity, [instance for instance in everything if instance.line in done])
+            rows = _rows(wanted, chosen, results, done, quiet)
     found = None if truth is None else compared(rows, truth)
     if not quiet or shown != "text":
         show_family(rows, found, wanted.out, shown)
+    else:
+        show_faults(rows, found, wanted.out)
     return 1 if (found is not None and found.wrong) or any(row.verdict in failing for row in rows) else 0
 
 

@@ -52,6 +52,7 @@ class Results:
         self.path = path
         self.witnesses = path.with_name(f"{path.stem}.witnesses")
         self.state = state_beside(path)
+        self._files: dict[str, str] = {}  # the content of each file when its lines were asked
 
     def held(self) -> contextlib.AbstractContextManager[None]:
         """Keeps other processes out; `ValueError` where one is in it."""
@@ -69,14 +70,29 @@ class Results:
         if fresh or not whole:
             for old in (self.path, *(p for p in self.witnesses.glob("*.txt") if p.stem.isdigit())):
                 old.unlink(missing_ok=True)
-            _replace(about, json.dumps({**identity, "jaxsec": __version__}, indent=1).encode())
+            self._write(identity)
             _replace(self.path, header)
         else:
-            self._same(about, identity)
+            self._files = self._same(about, identity)["files"]
             if whole < len(text):
                 os.truncate(self.path, whole)
 
-    def _same(self, about: Path, identity: dict[str, Any]) -> None:
+    def _write(self, identity: dict[str, Any]) -> None:
+        _replace(self.state / "run.json", json.dumps({**identity, "jaxsec": __version__}, indent=1).encode())
+
+    def keep_to(self, identity: dict[str, Any], asked: list[Instance]) -> None:
+        """`ValueError` where a file of the lines that were `asked` has changed since; those of other lines may."""
+        now = identity["files"]
+        for instance in asked:
+            for path in (str(instance.onnx), str(instance.vnnlib)):
+                if self._files.get(path, now[path]) != now[path]:
+                    raise ValueError(
+                        f"{path} has changed since line {instance.line} of the list was asked; delete the lines that name it from "
+                        f"{self.path} to ask them again, give another --out, or --fresh to begin anew."
+                    )
+        self._write(identity)
+
+    def _same(self, about: Path, identity: dict[str, Any]) -> dict[str, Any]:
         try:
             before = dict(json.loads(about.read_text("utf-8")))
         except (OSError, ValueError, TypeError) as error:
@@ -92,10 +108,11 @@ class Results:
                 )
         if before.get("sha256") != identity["sha256"]:
             raise ValueError(
-                f"{self.path} was made from another list, or from other files than it names now: {before.get('instances')!r} with "
-                f"{before.get('lines')} lines, now {identity['instances']!r} with {identity['lines']}; give that list, another --out, or "
-                "--fresh to begin anew."
+                f"{self.path} was made from another list: {before.get('instances')!r} with {before.get('lines')} lines, now "
+                f"{identity['instances']!r} with {identity['lines']}, of which some name other files or seconds; give that list, another "
+                "--out, or --fresh to begin anew."
             )
+        return before
 
     def keep(self, answer: Verification, line: int) -> None:
         """Writes the counterexample of a "sat"; before the row, so that each row has what it speaks of."""
@@ -138,20 +155,20 @@ class Results:
 
 
 def identity_of(listed: Path, instances: list[Instance], *, timeout: float | None, seed: int, sound: bool) -> dict[str, Any]:
-    """What decides the lines of a results file: the questions with the content of their files, and the options."""
-    digests: dict[Path, str] = {}
+    """What decides the lines of a results file: the questions, the content of their files, and the options."""
+    digests: dict[str, str] = {}
     sha = hashlib.sha256()
     for instance in instances:
         for path in (instance.onnx, instance.vnnlib):
-            if path not in digests:
+            if str(path) not in digests:
                 with open(path, "rb") as file:
-                    digests[path] = hashlib.file_digest(file, "sha256").hexdigest()
-        questions = (*name_of(instance, listed.parent), instance.timeout, digests[instance.onnx], digests[instance.vnnlib])
-        sha.update(repr(questions).encode())
+                    digests[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+        sha.update(repr((*name_of(instance, listed.parent), instance.timeout)).encode())
     return {
         "instances": str(listed),
         "lines": len(instances),
         "sha256": sha.hexdigest(),
+        "files": digests,
         "timeout": timeout,
         "seed": seed,
         "sound": sound,

@@ -95,19 +95,28 @@ def show_family(rows: Sequence[Row], found: Comparison | None, out: Path, shown:
     if len(nets) != 1:
         table.add_row("all", *_cells(rows), style="bold")
     console.print(table)
+    _print_faults(console, rows, found, out)
+    if found is not None:
+        wrong = f"[{'bold red' if found.wrong else 'green'}]{len(found.wrong)} WRONG[/]"
+        rest = f"{found.undecided} not decided here, {found.open} unknown there, {found.missing} not listed there"
+        console.print(f"against the expected verdicts: {found.agree} agree, {wrong}, {rest}", soft_wrap=True)
+    console.print(f"results: {escape(str(out))}", soft_wrap=True)
+
+
+def show_faults(rows: Sequence[Row], found: Comparison | None, out: Path) -> None:
+    """What stays to be said where all else is quiet."""
+    _print_faults(Console(highlight=False, stderr=True), rows, found, out)
+
+
+def _print_faults(console: Console, rows: Sequence[Row], found: Comparison | None, out: Path) -> None:
     if failed := [row for row in rows if row.verdict == "error"]:
         more = f" (and {len(failed) - 1} more, see {out})" if len(failed) > 1 else ""
         console.print(
             f"[{COLOURS['error']}]error[/] {escape(f'{failed[0].onnx} {failed[0].vnnlib}: {failed[0].note}{more}')}", soft_wrap=True
         )
-    if found is not None:
-        for row, expected in found.wrong:
-            said = f"{row.onnx} {row.vnnlib}: {row.verdict} by {row.method}, expected {expected}"
-            console.print(f"[bold red]WRONG[/] [red]{escape(said)}[/]", soft_wrap=True)
-        wrong = f"[{'bold red' if found.wrong else 'green'}]{len(found.wrong)} WRONG[/]"
-        rest = f"{found.undecided} not decided here, {found.open} unknown there, {found.missing} not listed there"
-        console.print(f"against the expected verdicts: {found.agree} agree, {wrong}, {rest}", soft_wrap=True)
-    console.print(f"results: {escape(str(out))}", soft_wrap=True)
+    for row, expected in found.wrong if found is not None else ():
+        said = f"{row.onnx} {row.vnnlib}: {row.verdict} by {row.method}, expected {expected}"
+        console.print(f"[bold red]WRONG[/] [red]{escape(said)}[/]", soft_wrap=True)
 
 
 def _facts(rows: Sequence[Row]) -> dict[str, Any]:

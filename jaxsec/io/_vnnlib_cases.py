@@ -69,7 +69,7 @@ def _check_bounded(case: Case, one_of_several: bool, scope: Scope) -> None:
     where = " in one alternative of an 'or'" if one_of_several else ""
     raise scope.source.error(
         scope.declared_at[i],
-        f"X_{i} has no {' and no '.join(sides)} bound{where}; needed are a constant bound on both sides of every input"
+        f"X_{i} has no {' and no '.join(sides)} bound{where}; needed is a constant bound on both sides of every input"
         f" ({free.size} of {case.lo.size} lack one); add (assert ({'>=' if sides[0] == 'lower' else '<='} X_{i} number))",
     )
 

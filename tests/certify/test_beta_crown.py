@@ -81,7 +81,7 @@ def test_a_second_call_traces_nothing(setting) -> None:
 
 def test_what_it_cannot_branch_on(setting) -> None:
     model, x, y, _ = setting
-    with pytest.raises(ValueError, match=r"BetaCROWN\(\) has the threat L2, and branches on boxes only: LInf and Box"):
+    with pytest.raises(ValueError, match=r"beta-CROWN has the threat L2, and branches on boxes only: LInf \(linf\) and Box"):
         jaxsec.certify(model, x, y, threat=jaxsec.L2(eps=0.2, **BOX), method=[jaxsec.CROWN(), jaxsec.BetaCROWN()])
 
 

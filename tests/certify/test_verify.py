@@ -97,12 +97,17 @@ def test_a_tree_goes_on_from_refined_ranges(margin: float) -> None:
     tree, stuck, before = split.pool, split.stuck, [(lo.copy(), hi.copy()) for lo, hi in split.known]
     ends = list(split.refinements())
     assert sum(ends) == 2 and ends[-1]  # of three layers the first is exact
-    tighter = sum(float((b[1] - b[0]).sum() - (k[1] - k[0]).sum()) for b, k in zip(before, split.known, strict=True))
-    assert tighter > 0.1
+    for end, sign in ((0, 1), (1, -1)):  # both ends have moved inward
+        assert sum(float(sign * (k[end] - b[end]).sum()) for b, k in zip(before, split.known, strict=True)) > 0.05
     split.root(20)
-    split.pool.bound[:] = -100.0  # so that the old tree is nearer to its end
-    split.resume(tree, stuck)
-    assert split.pool is tree and len(tree)
+    fresh = split.pool
+    split.pool.bound[:] = 100.0
+    split.resume(tree, 3)
+    assert split.pool is fresh and split.stuck == 0, "a root that is nearer to its end than the old tree"
+    split.pool.bound[:] = -100.0
+    split.resume(tree, 3)
+    assert split.pool is tree and len(tree) and split.stuck == 3, "leaves that nothing decided stay open"
+    split.stuck = stuck
     lanes, _ = tree.rows
     for (lo, hi), (least, most) in zip(lanes.known, split.known, strict=True):
         assert (lo[tree.at] >= least).all() and (hi[tree.at] <= most).all()

@@ -234,7 +234,7 @@ def test_a_model_that_cannot_be_bounded_is_exit_2_though_no_row_is_right(run: Ru
         (["--method", "magic"], "--method is 'magic'; 'magic' is no method; allowed: ibp, crown-ibp, forward, crown, alpha-"),
         (["--timeout", "5"], "--timeout is '5', which beta-crown alone reads; say --method ibp,crown,beta-crown"),
         (["--method", "beta-crown", "--timeout", "0"], "--timeout is '0'; seconds above 0 are needed"),
-        (["--method", "beta-crown", "--threat", "l2"], "BetaCROWN() has the threat L2, and branches on boxes only"),
+        (["--method", "beta-crown", "--threat", "l2"], "beta-CROWN has the threat L2, and branches on boxes only"),
         (["--method", "ibp,"], "--method is 'ibp,'; a name is missing; allowed: ibp"),
         (["--method", "ibp,crown,ibp"], "it has ibp twice, and the second run would prove no more"),
         (["--eps", "a lot"], "--eps is 'a lot'; a finite number of at least 0"),

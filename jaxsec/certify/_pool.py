@@ -41,6 +41,11 @@ class Pool:
         return jax.tree.map(lambda v: v[where], self._rows)
 
     @property
+    def size(self) -> int:
+        """Bytes of the waiting rows."""
+        return len(self) * sum(v[:1].nbytes for v in jax.tree.leaves(self._rows))
+
+    @property
     def rows(self) -> Any:
         """All rows in place, of which those `at` wait."""
         return self._rows

@@ -24,6 +24,8 @@ _bounded = jax.jit(bound_boxes, static_argnums=1, static_argnames=("sound", "bud
 class InputSplit:
     """The open boxes of one case, and one round of work on them at a time."""
 
+    full = False  # boxes take no memory to speak of
+
     def __init__(self, question: Question, case: Case, *, sound: bool, budget: int):
         self.question, self.case, self.sound, self.budget = question, case, sound, budget
         known = question.unknown()

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..bound._beta import Subproblem
 from ..bound._branch_neuron import Grown, Root, bound_root, cut, grow
 from ..bound._refine import refinable, refine
 from ..core._batch import pad_rows, take_leaves
@@ -21,7 +22,25 @@ _cut = jax.jit(cut)
 _refinable = jax.jit(refinable, static_argnums=(1, 2))
 _refine = jax.jit(refine, static_argnums=1, static_argnames=("layer", "depth", "steps", "sound", "budget"))
 _REFINED = 16  # elements whose two ends are refined by one call
+_OPEN_SHARE = 4  # bytes of open subproblems, in units of the budget of the bounds' arrays
 _SIGNS = np.array([1, -1], np.float32)
+
+
+def _packed(lanes: Subproblem) -> Subproblem:
+    """With slopes and multipliers, any of which are sound, in half precision: most of the memory of a tree is open subproblems."""
+
+    def half(values: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+        return tuple(np.clip(v, 0, 6e4).astype(np.float16) for v in values)
+
+    return lanes._replace(slopes=half(lanes.slopes), above=half(lanes.above), below=half(lanes.below))
+
+
+def _unpacked(lanes: Subproblem) -> Subproblem:
+    def whole(values: tuple[np.ndarray, ...], like: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+        return tuple(v.astype(like[0].dtype if like else np.float32) for v in values)
+
+    ends = tuple(lo for lo, _ in lanes.known)
+    return lanes._replace(slopes=whole(lanes.slopes, ends), above=whole(lanes.above, ends), below=whole(lanes.below, ends))
 
 
 class NeuronSplit:
@@ -50,7 +69,7 @@ class NeuronSplit:
         self.known = jax.tree.map(lambda v: np.asarray(v)[0], found.lanes.known)
         lanes = jax.tree.map(lambda v: np.asarray(v)[left], found.lanes)
         self.pool, self.stuck = Pool(), 0
-        self.pool.put((lanes, left), lower.max(1)[left])
+        self.pool.put((_packed(lanes), left), lower.max(1)[left])
         numbers = sum(int(np.prod(v.shape[1:])) for v in jax.tree.leaves(lanes))
         self.batch = int(np.clip(self.budget // (4 * 40 * max(numbers, 1)), 4, 128))
         return proved
@@ -87,6 +106,11 @@ class NeuronSplit:
             pool.keep(np.isin(clause[pool.at], self.pool.rows[1][self.pool.at]))
             self.pool, self.stuck = pool, stuck
 
+    @property
+    def full(self) -> bool:
+        """Whether the open subproblems take more memory than they may."""
+        return self.pool.size > _OPEN_SHARE * self.budget
+
     def _threshold(self, size: Any) -> Any:
         return 0.0 if self.sound else TOLERANCE * np.asarray(size)
 
@@ -95,6 +119,7 @@ class NeuronSplit:
         batch = self.batch if len(self.pool) > min(8, self.batch) else min(8, self.batch)
         n = min(batch, len(self.pool))
         lanes, clause = take_leaves(self.pool.take(n), pad_rows(np.arange(n), batch), n)
+        lanes = _unpacked(lanes)
         case = self.case
         found: Grown = _grow(
             self.question.model, self.question.shape, case.lo, case.hi, lanes, case.spec[clause], case.at[clause],
@@ -113,5 +138,6 @@ class NeuronSplit:
         keep = keep[element[keep] >= 0]
         children = _cut(found.lanes, found.element, found.point)
         both, worst = np.concatenate([keep, keep + batch]), lower.max(1)
-        self.pool.put((jax.tree.map(lambda v: np.asarray(v)[both], children), np.tile(clause[keep], 2)), np.tile(worst[keep], 2))
+        halves = _packed(jax.tree.map(lambda v: np.asarray(v)[both], children))
+        self.pool.put((halves, np.tile(clause[keep], 2)), np.tile(worst[keep], 2))
         return points if len(points) else None

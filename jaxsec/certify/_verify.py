@@ -71,7 +71,8 @@ def verify(
       sound: bounds include the rounding of floating-point arithmetic; looser and about twice the work.
       budget: bytes that the bounds' working arrays may take.
     Raises: ValueError: counts that do not fit, constraints that mix inputs and outputs. UnsupportedPrimitive.
-    Cost: until `timeout`. Memory about `budget`.
+    Cost: until `timeout`. Memory about `budget`, and for open subproblems four times that, beyond which the answer
+      is "unknown".
     Source: Wang et al. 2021 (beta-CROWN), Xu et al. 2021 (alpha-CROWN), Bunel et al. 2020 (branching), Zhou et al. 2025 (clipping of
       boxes by linear bounds), Singh et al. 2019 (refinement of ranges).
 

@@ -18,8 +18,9 @@ _FEW_INPUTS = 16
 _FIRST_SHARE, _FIRST_SECONDS = 0.1, 3.0
 # Ranges are refined in spells of this share of the time that is left.
 _REFINE_SHARE = 0.1
-# A spell that leaves more than this share of the worst bound shows that its work is not going to prove it.
-_STALLED = 0.9
+# A spell that leaves more than this share of the worst bound shows that its work is not going to prove it: of trees, whose spells double
+# (those that closed left 0.3 to 0.65), and of refinement, whose spells are equal.
+_STALLED, _REFINED_LITTLE = 0.75, 0.9
 
 Events = Callable[[str, dict[str, Any]], None]
 
@@ -102,7 +103,7 @@ class Run:
         begin = self.clock()
         while not self._closed(split, "beta-crown", min(self.clock() + spell, self.deadline)):
             worst = float(split.pool.bound.min()) if len(split.pool) else 0.0
-            if not len(split.pool) or self.late() or not worst > _STALLED * before:
+            if not len(split.pool) or self.late() or split.full or not worst > _STALLED * before:
                 return False
             before, spell = worst, self.clock() - begin
         return True
@@ -120,7 +121,7 @@ class Run:
             if split.root(20).all():
                 return True
             now = self.clock()
-            if now > half or (begin >= due and not split.least > _STALLED * least):
+            if now > half or (begin >= due and not split.least > _REFINED_LITTLE * least):
                 break
             if begin >= due:
                 least, due = split.least, now + max(share, now - begin)
@@ -129,6 +130,8 @@ class Run:
 
     def _until_closed(self, split: InputSplit | NeuronSplit, method: str) -> None:
         if not self._closed(split, method, self.deadline):
+            if len(split.pool) and not self.late():
+                raise Done("unknown", method, note=f"{len(split.pool)} open subproblems take all the memory they may; raise the budget")
             if len(split.pool):
                 raise Done("timeout", method)
             raise Done("unknown", method, note=f"{split.stuck} subproblems with nothing left to cut are open")
@@ -136,7 +139,7 @@ class Run:
     def _closed(self, split: InputSplit | NeuronSplit, method: str, until: float) -> bool:
         """Rounds until nothing is left to cut, or the time is up; whether everything was proved."""
         while len(split.pool):
-            if self.clock() > until:
+            if self.clock() > until or split.full:
                 return False
             self._round(split, method)
         return not split.stuck

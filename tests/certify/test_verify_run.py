@@ -1,5 +1,6 @@
 """How `verify` shares out its time between the tree on the output and the refinement of ranges; the clock is the test's own."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import jax
@@ -8,7 +9,7 @@ import pytest
 
 from jaxsec.certify import _verify_run as run_module
 from jaxsec.certify._pool import Pool
-from jaxsec.certify._verify_run import Run
+from jaxsec.certify._verify_run import Done, Run
 
 
 class Tree:
@@ -17,6 +18,7 @@ class Tree:
     def __init__(self, clock: list[float], bound: Callable[[int], float], closes: int | None = None, stuck: int = 0):
         self.clock, self.after, self.closes, self.stuck_then = clock, bound, closes, stuck
         self.done = self.stuck = 0
+        self.most = math.inf
         self._show()
 
     def _show(self) -> None:
@@ -24,6 +26,10 @@ class Tree:
         self.pool = Pool()
         self.pool.put(np.zeros(1), np.array([self.after(self.done)])[: int(open)])
         self.stuck = 0 if open else self.stuck_then
+
+    @property
+    def full(self) -> bool:
+        return self.done > self.most
 
     def round(self) -> None:
         self.clock[0] += 1
@@ -60,6 +66,16 @@ def test_a_tree_that_stalls_ends_early(clock: list[float]) -> None:
     assert not proved and clock[0] <= 2 + 4 * (run_module._FIRST_SECONDS + 1)
     clock[0] = 0
     assert not grown(Tree(clock, lambda r: float("nan")), 1000)[0] and clock[0] < 20
+
+
+def test_a_tree_that_takes_all_the_memory_ends(clock: list[float]) -> None:
+    tree = Tree(clock, lambda r: -(0.9**r))
+    tree.most = 40
+    proved, run = grown(tree, 1000)
+    assert not proved and clock[0] == 41
+    with pytest.raises(Done) as ended:
+        run._until_closed(tree, "beta-crown")  # pyright: ignore[reportArgumentType]
+    assert ended.value.verdict == "unknown" and "take all the memory" in ended.value.note and clock[0] == 41
 
 
 def test_a_tree_with_leaves_that_nothing_decides_is_not_proved(clock: list[float]) -> None:

@@ -29,14 +29,14 @@ _SIGNS = np.array([1, -1], np.float32)
 def _packed(lanes: Subproblem) -> Subproblem:
     """With slopes and multipliers, any of which are sound, in half precision: most of the memory of a tree is open subproblems."""
 
-    def half(values: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    def half(values: Any) -> Any:
         return tuple(np.clip(v, 0, 6e4).astype(np.float16) for v in values)
 
     return lanes._replace(slopes=half(lanes.slopes), above=half(lanes.above), below=half(lanes.below))
 
 
 def _unpacked(lanes: Subproblem) -> Subproblem:
-    def whole(values: tuple[np.ndarray, ...], like: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    def whole(values: Any, like: Any) -> Any:
         return tuple(v.astype(like[0].dtype if like else np.float32) for v in values)
 
     ends = tuple(lo for lo, _ in lanes.known)

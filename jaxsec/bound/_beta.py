@@ -84,8 +84,12 @@ def lane_ranges(problem: Problem, lane: Subproblem) -> list[Range]:
 
 def value(problem: Problem, lane: Subproblem, ranges: list[Range] | None = None) -> jax.Array:
     """[S] the lane's bounds; `ranges` of all nodes where they are known."""
-    ranges = lane_ranges(problem, lane) if ranges is None else ranges
-    return problem.lower(ranges, turn=turned(problem, lane), splits=multipliers(problem, lane))
+    return known(_summed(problem, lane, lane_ranges(problem, lane) if ranges is None else ranges))
+
+
+def _summed(problem: Problem, lane: Subproblem, ranges: list[Range]) -> jax.Array:
+    forms, at = problem.walked(ranges, turn=turned(problem, lane), splits=multipliers(problem, lane))
+    return problem.region.summed(forms, at, problem.sound)
 
 
 def optimised(problem: Problem, lane: Subproblem, steps: int) -> tuple[jax.Array, Subproblem]:
@@ -101,9 +105,7 @@ def optimised(problem: Problem, lane: Subproblem, steps: int) -> tuple[jax.Array
         return lane._replace(slopes=free[0], above=free[1], below=free[2])
 
     def objective(free: Any) -> tuple[jax.Array, jax.Array]:
-        own = with_free(free)
-        forms, at = problem.walked(ranges, turn=turned(problem, own), splits=multipliers(problem, own))
-        bounds = problem.region.summed(forms, at, problem.sound)
+        bounds = _summed(problem, with_free(free), ranges)
         return jnp.sum(bounds), known(bounds)  # the plain sum: its derivative is 1 everywhere, and not computed again at every element
 
     def step(state: Any, i: jax.Array) -> tuple[Any, None]:

@@ -70,7 +70,7 @@ def verify(
       on_event: called as `on_event("bound", {...})` from time to time.
       sound: bounds include the rounding of floating-point arithmetic; looser and about twice the work.
       budget: bytes that the bounds' working arrays may take.
-    Raises: ValueError: counts that do not fit, constraints that mix inputs and outputs. UnsupportedPrimitive.
+    Raises: ValueError: counts that do not fit. UnsupportedPrimitive.
     Cost: until `timeout`. Memory about `budget`, and for open subproblems four times that, beyond which the answer
       is "unknown".
     Source: Wang et al. 2021 (beta-CROWN), Xu et al. 2021 (alpha-CROWN), Bunel et al. 2020 (branching), Zhou et al. 2025 (clipping of

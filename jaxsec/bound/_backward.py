@@ -75,6 +75,7 @@ def backward(
     waiting: dict[int, Form] = {target: a}
     found: dict[int, Form] = {}
     splits = splits or {}
+    exact = charged is None and heights is None  # no line was moved outward
 
     def push(index: int, form: Form) -> None:
         nonlocal at
@@ -117,7 +118,7 @@ def backward(
         if line is not None and charged is not None:
             at = at - charged.intercepts(form.a if isinstance(form, Patch) else form, on_form(form, line, turn is not None))
         if isinstance(form, Patch):
-            passed = on_patch(node, form, line, turn is not None)
+            passed = on_patch(node, form, line, turn is not None, exact)
             if passed is not None:
                 at = at + passed[1]
                 if isinstance(node, Input):
@@ -129,7 +130,7 @@ def backward(
         if isinstance(node, Input):
             found[node.position] = form
             continue
-        parts, constant = on_dense(node, form, line, inputs, ranges[index])
+        parts, constant = on_dense(node, form, line, inputs, ranges[index], exact)
         at = at + constant
         for i, part in zip(node.inputs if parts else (), parts, strict=True):  # no parts: only the range was known
             push(i, part)
@@ -160,7 +161,7 @@ def dense(form: Form) -> jax.Array:
 
 
 def on_dense(
-    node: Node, form: jax.Array, line: Lines | None, inputs: Sequence[Range], own: Range
+    node: Node, form: jax.Array, line: Lines | None, inputs: Sequence[Range], own: Range, exact: bool
 ) -> tuple[list[jax.Array], jax.Array | float]:
     """(forms on the inputs, what goes to the constant) of whole-array forms on a node."""
     if isinstance(node, Affine):
@@ -169,12 +170,19 @@ def on_dense(
     if isinstance(node, Kink | Curve):
         assert line is not None
         up, down = positive(form), negative(form)
-        return [up * line.lower_slope + down * line.upper_slope], dotted(up, line.lower_at) + dotted(down, line.upper_at)
+        return [up * line.lower_slope + down * line.upper_slope], _raised(node, up, down, line, exact)
     if isinstance(node, Product):
         return planes(node, form, *inputs)
     assert isinstance(node, Opaque)
     lo, hi = own
     return [], dotted(positive(form), lo) + dotted(negative(form), hi)
+
+
+def _raised(node: Kink | Curve, up: jax.Array, down: jax.Array, line: Lines, exact: bool) -> jax.Array:
+    """[S] what the lines' heights add. One side of a kink passes through 0: its sum, half of a walk's work, is left out where `exact`."""
+    if exact and isinstance(node, Kink) and isinstance(node.neg, float) and isinstance(node.pos, float):
+        return dotted(down, line.upper_at) if node.pos >= node.neg else dotted(up, line.lower_at)
+    return dotted(up, line.lower_at) + dotted(down, line.upper_at)
 
 
 def own_lines(index: int, node: Kink | Curve, form: Form, r: Range, lines: Mapping[int, Lines], turn: Turn, sound: bool) -> Lines:
@@ -192,7 +200,7 @@ def own_lines(index: int, node: Kink | Curve, form: Form, r: Range, lines: Mappi
     return turned_lines(node, lo, hi, t, sound)
 
 
-def on_patch(node: Node, form: Patch, line: Lines | None, windowed: bool) -> tuple[list[Patch], jax.Array | float] | None:
+def on_patch(node: Node, form: Patch, line: Lines | None, windowed: bool, exact: bool) -> tuple[list[Patch], jax.Array | float] | None:
     """The same for forms on windows, or None where a node moves elements in a way that windows do not follow."""
     if isinstance(node, Input):
         return [], 0.0
@@ -200,7 +208,7 @@ def on_patch(node: Node, form: Patch, line: Lines | None, windowed: bool) -> tup
         assert line is not None
         line = on_form(form, line, windowed)
         up, down = positive(form.a), negative(form.a)
-        at = dotted(up, line.lower_at) + dotted(down, line.upper_at)
+        at = _raised(node, up, down, line, exact)
         return [form.replaced(up * line.lower_slope + down * line.upper_slope)], at
     bias = node.bias if isinstance(node, Affine) else None
     at = 0.0 if bias is None else dotted(form.a, form.window(bias))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ._graph import Graph
-from ._nodes import Curve, Input, Kink, Lines, Move, Opaque, Product, Range, Scale
+from ._nodes import Curve, Input, Kink, Lines, Move, Opaque, Product, Range, Scale, held
 from ._rounding import outer_lines
 
 
@@ -39,6 +39,8 @@ def turned_lines(node: Kink | Curve, lo: jax.Array, hi: jax.Array, t: jax.Array 
     if isinstance(node, Curve):
         return node.lines(lo, hi, t, sound)
     line = node.lines(lo, hi, t)
+    if t is None:
+        line = Lines(*held(tuple(line)))
     return outer_lines(line, lo, hi) if sound else line
 
 

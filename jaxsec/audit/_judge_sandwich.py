@@ -41,7 +41,7 @@ def _between(probe: dict[str, Any], eps: float, norm: str) -> Finding:
         f"attack: the robust accuracy of these rows is from {low['value']:.1%} to {high['value']:.1%}; {left['count']} rows "
         f"({left['value']:.1%}) are undecided, neither broken nor proved."
     )
-    dearer = left["count"] and "alpha-crown" not in probe["methods"]
+    dearer = left["count"] and not {"alpha-crown", "beta-crown"} & set(probe["methods"])
     remedy = "Dearer methods may prove more: --certify ibp,crown,alpha-crown." if dearer else ""
     return Finding(
         id="JSX-CER-001", family="evaluation", severity="info", title="Certified accuracy", message=text, remedy=remedy,

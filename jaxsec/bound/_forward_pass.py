@@ -47,7 +47,7 @@ def range_of(graph: Graph, index: int, inputs: Sequence[Range], found: Sequence[
     if node.hint is not None:
         indices, hint = node.hint
         r = intersection(r, hint(*(found[i] for i in indices)))
-    return _within(r) if index in graph.bent() else r
+    return _within(r)
 
 
 def _within(r: Range) -> Range:

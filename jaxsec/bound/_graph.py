@@ -15,7 +15,7 @@ from jax.core import Tracer
 from jax.extend import core as jex
 
 from ..core._walk import rebound
-from ._nodes import Curve, Input, Node, Product, Range
+from ._nodes import Input, Node, Range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,6 @@ class Graph:
         self.source = ""
         self.comparisons: dict[int, tuple[str, Value, Value]] = {}  # a truth value's own comparison
         self.made: dict[Any, Any] = {}  # what need not be made twice, by what it is
-        self._bent: tuple[int, set[int]] = (0, set())
         self.maxima: dict[int, tuple[int, tuple[int, ...], np.ndarray]] = {}  # what is reduced, its axes, which maximum stands where
         self.finite: dict[int, Ref] = {}  # of a truth value whether something is finite: what
         self.shares: dict[int, tuple[int, ...]] = {}  # a softmax's axes, along which it sums to 1
@@ -66,12 +65,6 @@ class Graph:
         assert all(r.index < ref.index for r in inputs)
         self.nodes[ref.index].hint = (tuple(r.index for r in inputs), interval)
         return ref
-
-    def bent(self) -> set[int]:
-        """What curves and products read: there an end that overflowed inward would make something of it."""
-        if self._bent[0] != len(self.nodes):
-            self._bent = (len(self.nodes), {i for node in self.nodes if isinstance(node, Curve | Product) for i in node.inputs})
-        return self._bent[1]
 
     def node(self, ref: Ref) -> Node:
         return self.nodes[ref.index]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._graph import Graph
-from ._nodes import Affine, Input, Kink, Lines, Opaque, Product, Range
+from ._nodes import Affine, Input, Kink, Lines, Opaque, Product, Range, certain
 
 _SLACK = 1.02  # for the rounding of the error terms themselves
 _SMALL = 1e-13  # times a slope of 1e-25, the least of a curve, it is a normal number
@@ -88,7 +88,7 @@ def widened(r: Range, error: Any) -> Range:
         return r
     lo, hi = r[0] - error, r[1] + error
     u = unit(lo.dtype) * 2
-    return lo - u * jnp.abs(lo), hi + u * jnp.abs(hi)
+    return certain(lo - u * jnp.abs(lo), hi + u * jnp.abs(hi))
 
 
 @dataclasses.dataclass(frozen=True)

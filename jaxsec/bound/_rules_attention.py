@@ -19,6 +19,8 @@ from ._softmax import Rows, shown
 
 # exp of it, summed over 1e8 elements, is far from the largest float32 number, and exp of less than its negative far from the least
 _MOST_LOGIT = 60.0
+# exp of less than its negative is 0, in float64 too
+_FAINT_LOGIT = 800.0
 
 
 def softmax(graph: Graph, x: Ref, y: Ref) -> Value | None:
@@ -34,14 +36,14 @@ def softmax(graph: Graph, x: Ref, y: Ref) -> Value | None:
     if (np.where(summed_up, terms.picked, 0) != np.where(summed_up, np.arange(terms.picked.size).reshape(shape), 0)).any():
         return None
     logits = unshifted(graph, z, axes)
-    rows, tame = Rows(graph, logits, axes), less_maximum(graph, z, axes)
+    rows, strays = Rows(graph, logits, axes), _strays(graph, z, logits, axes)
     if (rows.laid(shown(graph, logits, axes)) & ~rows.laid(summed_up)).any():
         return None  # an element outside of its own sum is no share of it
     if rows.n == 1:
         return np.full(shape, 1 / of.factor, graph.node(x).dtype)
     p = rewritten(
         graph, rows.back(rows.softmax()), (z,),
-        lambda own, r: jnp.full(own[0].shape, _lost(own, rows.n), own[0].dtype) + _strayed(r, axes, tame),
+        lambda own, r: jnp.full(own[0].shape, _lost(own, rows.n), own[0].dtype) + strays(r),
     )  # fmt: skip
     graph.shares[p.index] = axes
     return scaled(graph, p, 1 / of.factor)
@@ -56,14 +58,12 @@ def log_softmax(graph: Graph, x: Ref, y: Ref) -> Value | None:
     shape = graph.node(x).shape
     if picked.shape != shape or (picked != places(shape, axes)).any():
         return None
-    rows = Rows(graph, unshifted(graph, x, axes), axes)
+    logits = unshifted(graph, x, axes)
+    rows = Rows(graph, logits, axes)
     if rows.n == 1:
         return np.zeros(shape, graph.node(x).dtype)
-    tame = less_maximum(graph, x, axes)
-    return rewritten(
-        graph, rows.back(rows.log_softmax()), (x,),
-        lambda own, r: _lost(own, rows.n) * (1 + size(own) + size(r)) + _strayed(r, axes, tame),
-    )  # fmt: skip
+    strays = _strays(graph, x, logits, axes)
+    return rewritten(graph, rows.back(rows.log_softmax()), (x,), lambda own, r: _lost(own, rows.n) * (1 + size(own) + size(r)) + strays(r))
 
 
 def logsumexp(graph: Graph, x: Ref, y: Ref) -> Ref | None:
@@ -73,19 +73,20 @@ def logsumexp(graph: Graph, x: Ref, y: Ref) -> Ref | None:
     if of is None or z is None or not isinstance(node := graph.node(z), Sum) or node.sign > 0:
         return None
     _, axes, picked = of
+    if len(graph.node(y).shape) > len(graph.node(x).shape):
+        return None
     shift, mine = copied(graph, Ref(node.inputs[1])), copied(graph, spread(graph, y, graph.node(x).shape))
     if shift is None or mine is None or shift.source != mine.source or shift.factor != mine.factor or not shift.along(axes):
         return None
     first = shift.picked[tuple(slice(0, 1) if i in axes else slice(None) for i in range(shift.picked.ndim))]
     if picked.shape != mine.picked.shape or (picked < 0).any() or (first.reshape(-1)[picked] != mine.picked).any():
         return None
-    rows = Rows(graph, unshifted(graph, z, axes), axes)
+    # y comes back, and nothing else: another shift of z, of which softmax would be free, is part of the value
+    logits = Ref(node.inputs[0])
+    rows = Rows(graph, logits, axes)
     out = moved(graph, (rows.logsumexp(),), lambda v: v.reshape(-1)[picked])
-    tame = less_maximum(graph, z, axes)
-    return rewritten(
-        graph, out, (z,),
-        lambda own, r: _lost(own, rows.n) * (1 + size(own) + jnp.max(size(r))) + jnp.max(_strayed(r, axes, tame)),
-    )  # fmt: skip
+    strays = _strays(graph, z, logits, axes)
+    return rewritten(graph, out, (z,), lambda own, r: _lost(own, rows.n) * (1 + size(own) + jnp.max(size(r))) + jnp.max(strays(r)))
 
 
 def _log_total(graph: Graph, ref: Ref) -> tuple[Ref, tuple[int, ...], np.ndarray] | None:
@@ -124,16 +125,23 @@ def less_maximum(graph: Graph, z: Ref, axes: tuple[int, ...]) -> bool:
     return bool((stands.reshape(-1)[at.picked] == places(graph.node(z).shape, axes)).all())
 
 
-def _strayed(z: Range, axes: tuple[int, ...], tame: bool) -> jax.Array:
-    """Infinite where exponentials of z as they are may overflow or all vanish: the program's value is then no share, or no number.
+def _strays(graph: Graph, z: Ref, logits: Ref, axes: tuple[int, ...]) -> Callable[[Range], jax.Array]:
+    """From the range of z: infinite where exponentials of z as they are may overflow or all vanish, or a mask may not be one: the
+    program's value is then no share, or no number.
 
-    tame: z is less its maximum, and strays only where that is not finite itself; a logit that is surely minus infinity is a mask.
+    Where z is less its maximum it strays only if that is not finite itself; a logit that is surely minus infinity is a mask.
     """
-    if tame:
-        fine = (jnp.isfinite(z[0]) & jnp.isfinite(z[1])) | ((z[0] == -jnp.inf) & (z[1] == -jnp.inf))
-        return jnp.broadcast_to(jnp.where(jnp.all(fine, axes, keepdims=True), 0.0, jnp.inf), z[0].shape)
-    high, low = jnp.max(z[1], axes, keepdims=True), jnp.max(z[0], axes, keepdims=True)
-    return jnp.broadcast_to(jnp.where((high > _MOST_LOGIT) | (low < -_MOST_LOGIT), jnp.inf, 0.0), z[0].shape)
+    tame, hidden = less_maximum(graph, z, axes), ~shown(graph, logits, axes)
+
+    def run(r: Range) -> jax.Array:
+        if tame:
+            fine = (jnp.isfinite(r[0]) & jnp.isfinite(r[1])) | ((r[0] == -jnp.inf) & (r[1] == -jnp.inf))
+            fine = fine & (~hidden | (r[1] < -_FAINT_LOGIT))
+            return jnp.broadcast_to(jnp.where(jnp.all(fine, axes, keepdims=True), 0.0, jnp.inf), r[0].shape)
+        high, low = jnp.max(r[1], axes, keepdims=True), jnp.max(r[0], axes, keepdims=True)
+        return jnp.broadcast_to(jnp.where((high > _MOST_LOGIT) | (low < -_MOST_LOGIT), jnp.inf, 0.0), r[0].shape)
+
+    return run
 
 
 def _lost(r: Range, n: int) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from ..core._walk import rebound
 from ._build import curve, erring, kink, moved, opaque, rewritten, scaled, spread, summed
 from ._graph import Graph, Ref, UnsupportedPrimitive, Value, concrete, rule, scalar, steady
-from ._nodes import Curve, Kink, Range, Scale
+from ._nodes import Curve, Kink, Range, Scale, certain
 from ._patterns import copied, multiple
 
 
@@ -21,7 +21,7 @@ def _compare(graph: Graph, eqn: Any, x: Value, y: Value) -> Value:
         return np.full(shape, name in ("le", "ge", "eq"))
 
     def run(p: Range, q: Range) -> Range:
-        (a, b), (c, d) = (tuple(jnp.broadcast_to(v, shape) for v in r) for r in (p, q))
+        (a, b), (c, d) = (_decidable(*(jnp.broadcast_to(v, shape) for v in r)) for r in (p, q))
         if name in ("gt", "ge"):
             (a, b), (c, d) = (c, d), (a, b)
         if name in ("lt", "gt"):
@@ -34,6 +34,11 @@ def _compare(graph: Graph, eqn: Any, x: Value, y: Value) -> Value:
     ref = opaque(graph, eqn.outvars[0].aval, (x, y), run)
     graph.comparisons[ref.index] = (name, x, y)
     return ref
+
+
+def _decidable(lo: jax.Array, hi: jax.Array) -> Range:
+    """No end is NaN, with which every comparison would seem decided."""
+    return certain(lo, hi) if jnp.issubdtype(lo.dtype, jnp.floating) else (lo, hi)
 
 
 @rule("and", "or", "not", "xor")

@@ -35,8 +35,8 @@ from ._rules_norm import normalised
 
 # JAX primitives of one argument whose ranges and lines are in the table of curves under the same name
 _CURVES = "exp exp2 expm1 log log1p sqrt rsqrt cbrt square logistic tanh erf erfc sin cos tan sinh cosh asinh atan"
-# Numbers that programs write for infinity.
-_BOUNDLESS = 2.0**100
+# Of numbers that large programs take the maximum with to say "no limit": added to ordinary ones they leave nothing of them.
+_SWAMPS = 2.0**30
 
 
 @rule(*_CURVES.split())
@@ -171,7 +171,8 @@ def _extreme(graph: Graph, eqn: Any, *values: Value) -> Value:
 def largest(graph: Graph, x: Value, y: Value) -> Value:
     """`max(x, y) = y + relu(x - y)`: exact for lines, and split like any ReLU by branch and bound.
 
-    A known y of less than -2^100 is a program's way to write minus infinity, and does nothing.
+    A known y of minus infinity, or of the least number there is, does nothing. Taking y off would swamp x where y is large: there the
+    maximum is a curve.
     """
     if not isinstance(x, Ref):
         x, y = y, x
@@ -184,7 +185,8 @@ def largest(graph: Graph, x: Value, y: Value) -> Value:
         return graph.hinted(out, (x, y), lambda a, b: (jnp.maximum(a[0], b[0]), jnp.maximum(a[1], b[1])))
     shape = jnp.broadcast_shapes(graph.node(x).shape, jnp.shape(y))
     x, value = spread(graph, x, shape), concrete(y)
-    if value is not None and (value <= -_BOUNDLESS).all():
+    dtype = graph.node(x).dtype
+    if value is not None and jnp.issubdtype(dtype, jnp.floating) and (value <= float(jnp.finfo(dtype).min)).all():
         return x
     if scalar(y) == 0:
         if not nonnegative(graph, x):
@@ -193,6 +195,8 @@ def largest(graph: Graph, x: Value, y: Value) -> Value:
         return graph.hinted(moved(graph, (x,), lambda v: v), (), lambda: (jnp.zeros(()), jnp.full((), jnp.inf)))
     if value is not None and not np.isfinite(value).all():
         return opaque(graph, graph.node(x), (x,), lambda r: (jnp.maximum(r[0], y), jnp.maximum(r[1], y)))
+    if (number := scalar(y)) is not None and abs(number) >= _SWAMPS and jnp.issubdtype(dtype, jnp.floating):
+        return curve(graph, x, "at_least", float(np.asarray(number, dtype)))
     out = scaled(graph, kink(graph, scaled(graph, x, bias=negated(graph, y)), 0.0, 1.0), bias=y, fresh=True)
     return graph.hinted(out, (x,), lambda r: (jnp.maximum(r[0], y), jnp.maximum(r[1], y)))
 

@@ -1,4 +1,4 @@
-"""Curves of two or three pieces with a bend in the slope where they meet: elu, hard_silu, soft_sign.
+"""Curves of two or three pieces with a bend in the slope where they meet: elu, hard_silu, soft_sign, max(x, t).
 
 A point where the slope jumps is a critical point of every line, so it always is one of the arguments at which lines are tried.
 """
@@ -65,4 +65,19 @@ def soft_sign() -> Curve:
     return Curve(jax.nn.soft_sign, critical, bends=(0.0,), least=-1.0, most=1.0, derivative=derivative)
 
 
-PIECEWISE = {"elu": elu, "hard_silu": hard_silu, "soft_sign": soft_sign}
+def at_least(t: float) -> Curve:
+    """max(x, t), for t so large that `t + relu(x - t)` would say nothing of x."""
+
+    def derivative(x: jax.Array) -> jax.Array:
+        return jnp.where(x > t, 1, 0).astype(x.dtype)
+
+    def steepness(lo: jax.Array, hi: jax.Array) -> Ends:
+        return jnp.where(lo >= t, 1, 0).astype(lo.dtype), derivative(hi)
+
+    return Curve(
+        lambda x: jnp.maximum(x, jnp.asarray(t, x.dtype)), lambda s, *_: (jnp.full_like(s, t),), convex=True, bends=(t,), anchor=t, least=t,
+        derivative=derivative, steepness=steepness,
+    )  # fmt: skip
+
+
+PIECEWISE = {"at_least": at_least, "elu": elu, "hard_silu": hard_silu, "soft_sign": soft_sign}

@@ -13,6 +13,7 @@ from jaxsec.bound._backward import backward
 from jaxsec.bound._crown import tightened
 from jaxsec.bound._graph import Ref, trace
 from jaxsec.bound._lines import lines_of
+from jaxsec.bound._method import by_intervals
 from jaxsec.bound._problem import Problem, identity
 from jaxsec.bound._region import Region
 from jaxsec.bound._rounding import charges
@@ -218,3 +219,72 @@ def test_a_norm_of_squares_that_overflow_has_no_least_share() -> None:
     box = (jnp.asarray([2e19, 3e19]), jnp.asarray([2.1e19, 3.1e19]))
     lo, hi = (np.asarray(v) for v in _rules_norm._limits((0,), 0.5, 1e-5, False)(box, jnp.zeros(())))
     assert np.all(lo <= np.array([0.78, 1.18])) and np.all(hi >= np.array([0.79, 1.19]))
+
+
+@pytest.mark.parametrize("sound", [False, True], ids=["default", "sound"])
+@pytest.mark.parametrize("method", [IBP(), CROWN()], ids=["ibp", "crown"])
+def test_logsumexp_keeps_shifts_of_its_logits(method: BoundMethod, sound: bool) -> None:
+    """Softmax does not change when all logits do; logsumexp does, by as much. log sum exp(z - z_y) is the cross-entropy."""
+    lse = jax.nn.logsumexp
+    lo = jnp.asarray([0.5, 1.0, -1.0, 0.3])
+    grid = lo[None] + 0.1 * jnp.asarray(list(itertools.product([0.0, 0.5, 1.0], repeat=4)))
+    shifted = {
+        "first": lambda x: lse(x - x[:1]),
+        "own": lambda x: lse(x - lse(x)),
+        "maximum": lambda x: lse(x - jnp.max(x)),
+        "twice": lambda x: lse(2 * x - lse(2 * x)),
+        "number": lambda x: lse(x - 2.0),
+        "below": lambda x: lse(x[:1] - x),
+    }
+    for name, fn in shifted.items():
+        found, y = bound(fn, (lo, lo + 0.1), method=method, sound=sound), np.asarray(jax.vmap(fn)(grid))
+        assert found.lo <= y.min() + 1e-6 and found.hi >= y.max() - 1e-6, name
+
+
+def test_a_shift_of_more_axes_than_the_total_is_no_logsumexp() -> None:
+    b = jnp.arange(4.0)
+    found = bound(lambda x: jnp.log(jnp.exp(x - x[:1]).sum()) + x[:1] * b, (jnp.zeros(4), jnp.zeros(4)))
+    np.testing.assert_allclose(np.asarray([found.lo, found.hi]), np.log(4), rtol=1e-5)
+
+
+def test_a_maximum_along_another_axis_tames_nothing() -> None:
+    """x less its greatest of each column, summed along rows: e^100 overflows."""
+
+    def crossed(x: jax.Array) -> jax.Array:
+        e = jnp.exp(x - jnp.max(x, 0)[:, None])
+        return e / jnp.sum(e, 1, keepdims=True)
+
+    x = jnp.asarray([[0.0, 100.0], [-100.0, -100.0]])
+    assert np.isnan(np.asarray(crossed(x))).any()
+    found = bound(crossed, (x, x), method=IBP(), sound=True)
+    assert not np.isfinite(np.asarray(found.lo)[0]).any() and not np.isfinite(np.asarray(found.hi)[0]).any()
+
+
+def test_a_large_mask_is_one_only_far_below_the_logits() -> None:
+    """-1e31 hides nothing among logits of -2e31."""
+
+    def masked(x: jax.Array) -> jax.Array:
+        return jax.nn.softmax(jnp.where(jnp.arange(3) == 0, -1e31, x * 1e31))
+
+    for end, hidden in ((-2.0, False), (0.0, True)):
+        box = (jnp.full(3, end - 0.5), jnp.full(3, end))
+        found = bound(masked, box, method=IBP(), sound=True)
+        y = np.asarray(masked(box[0]))
+        assert np.all(np.asarray(found.lo) <= y + 1e-6) and np.all(np.asarray(found.hi) >= y - 1e-6)
+        assert (y[0] == 0) == hidden
+
+
+def test_the_own_range_of_a_hinted_end_pays_for_its_sum() -> None:
+    """IBP of a sum of log-softmax: the float32 sum over 4000 ends rounds, and what it may lose is taken off."""
+    n = 4000
+    form = np.random.default_rng(0).uniform(0.5, 1.5, (1, n)).astype(np.float32)
+    graph = trace(jax.nn.log_softmax, jax.ShapeDtypeStruct((n,), jnp.float32))
+    value = graph.outputs[0]
+    assert isinstance(value, Ref)
+    problem = Problem(graph, value.index, Region([(jnp.zeros(n), jnp.zeros(n))]), jnp.asarray(form), jnp.zeros(1), True, 1, 1 << 30)
+    ranges = problem.intervals()
+    end = form[0].astype(np.float64) * np.asarray(ranges[value.index][0], np.float64)
+    unit = float(np.finfo(np.float32).eps) / 2
+    with jax.numpy_rank_promotion("allow"):
+        found = float(by_intervals(problem, ranges)[0])
+    assert end.sum() - found >= n * unit * np.abs(end).sum()

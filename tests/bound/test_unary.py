@@ -97,6 +97,7 @@ CASES = {
     "gelu_tanh": Case(_gelu_tanh, "gelu_tanh", turns=_at(-0.7524614220710162), gated=True),
     "elu 0.75": Case(lambda x: np.where(x > 0, x, 0.75 * np.expm1(np.minimum(x, 0))), "elu", 0.75),
     "elu 1.75": Case(lambda x: np.where(x > 0, x, 1.75 * np.expm1(np.minimum(x, 0))), "elu", 1.75),
+    "at_least 1.25": Case(lambda x: np.maximum(x, 1.25), "at_least", 1.25),
     "hard_silu": Case(lambda x: x * np.clip(x / 6 + 0.5, 0, 1), "hard_silu", turns=_at(-1.5), gated=True),
     "soft_sign": Case(lambda x: x / (1 + np.abs(x)), "soft_sign"),
     "mish": Case(lambda x: x * np.tanh(np.logaddexp(x, 0)), "mish", turns=_at(-1.1924312145154949), gated=True),

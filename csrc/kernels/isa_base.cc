@@ -3,3 +3,4 @@
 #include "conv2d_kernel.inc"
 #include "boundary_kernel.inc"
 #include "local_conv2d_kernel.inc"
+#include "noise_kernel.inc"

@@ -3,6 +3,7 @@
 #include "../ffi/boundary_cpu_ffi.h"
 #include "../ffi/conv2d_cpu_ffi.h"
 #include "../ffi/local_conv2d_cpu_ffi.h"
+#include "../ffi/noise_cpu_ffi.h"
 #include "../ffi/random_bits_cpu_ffi.h"
 
 namespace py = pybind11;
@@ -20,6 +21,7 @@ PYBIND11_MODULE(_cpu, module, py::mod_gil_not_used()) {
         targets["jaxsec_boundary_move"] = py::capsule(reinterpret_cast<void*>(JaxsecBoundaryMove));
         targets["jaxsec_local_chain"] = py::capsule(reinterpret_cast<void*>(JaxsecLocalChain));
         targets["jaxsec_settle"] = py::capsule(reinterpret_cast<void*>(JaxsecSettle));
+        targets["jaxsec_noise"] = py::capsule(reinterpret_cast<void*>(JaxsecNoise));
         return targets;
       },
       "Target name -> capsule for jax.ffi.register_ffi_target.");

@@ -1,4 +1,4 @@
-// The one macro the tests need: unlike assert it is alive in release builds and shows the two values.
+// The macros the tests need: unlike assert they are alive in release builds, and CHECK_EQUAL shows the two values.
 
 #ifndef JAXSEC_TESTS_CHECK_H_
 #define JAXSEC_TESTS_CHECK_H_
@@ -14,6 +14,14 @@
       std::cerr << __FILE__ << ":" << __LINE__ << ": " #got " is " << std::hex << got_value << ", not " << wanted_value << "\n"; \
       std::exit(1);                                                                                         \
     }                                                                                                       \
+  } while (false)
+
+#define CHECK(condition)                                                        \
+  do {                                                                          \
+    if (!(condition)) {                                                         \
+      std::cerr << __FILE__ << ":" << __LINE__ << ": " #condition " is false\n"; \
+      std::exit(1);                                                             \
+    }                                                                           \
   } while (false)
 
 #endif  // JAXSEC_TESTS_CHECK_H_

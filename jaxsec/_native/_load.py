@@ -1,6 +1,7 @@
 """Loading the compiled module once, on first use, and saying why where it is not there."""
 
 import functools
+import importlib
 import os
 import pathlib
 import re
@@ -29,10 +30,29 @@ def status() -> str:
       >>> status().split()[0] in {"loaded", "off:", "not", "refused:"}
       True
     """
+    return f"off: {_SWITCH}=0" if _switched_off() else _load()
+
+
+def cuda_status() -> str:
+    """As `status`, of the native operations for CUDA devices, which are built where nvcc is.
+
+    Example:
+      >>> cuda_status().split()[0] in {"loaded", "off:", "not", "refused:"}
+      True
+    """
+    return f"off: {_SWITCH}=0" if _switched_off() else _load("cuda")
+
+
+def _switched_off() -> bool:
     switch = os.environ.get(_SWITCH, "1")
     if switch not in {"0", "1"}:
         raise ValueError(f"{_SWITCH} is {switch!r}; allowed are 0 (pure JAX only) and 1 (native where built, the default).")
-    return f"off: {_SWITCH}=0" if switch == "0" else _load()
+    return switch == "0"
+
+
+def platforms() -> tuple[str, ...]:
+    """The platforms, in words of `jax.lax.platform_dependent`, that have native operations here."""
+    return tuple(p for p, s in (("cpu", status()), ("cuda", cuda_status())) if s == "loaded")
 
 
 def on_one_cpu() -> bool:
@@ -54,18 +74,18 @@ def cpu_devices() -> int:
 
 
 @functools.cache
-def _load() -> str:
+def _load(platform: str = "cpu") -> str:
     try:
-        from . import _cpu  # pyright: ignore[reportAttributeAccessIssue]  # compiled; absent in a source tree
+        module = importlib.import_module(f"._{platform}", __package__)
     except ImportError as error:
         return f"not built: {error}"
-    refusal = _refusal(_cpu.api_version, _running_api_version())
+    refusal = _refusal(module.api_version, _running_api_version())
     if refusal:
         return refusal
     import jax
 
-    for name, target in _cpu.registrations().items():
-        jax.ffi.register_ffi_target(name, target, platform="cpu")
+    for name, target in module.registrations().items():
+        jax.ffi.register_ffi_target(name, target, platform="CUDA" if platform == "cuda" else platform)
     return "loaded"
 
 

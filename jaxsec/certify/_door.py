@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ from ..bound._method import CROWN, IBP, BoundMethod
 from ..bound._names import ALLOWED
 from ..core._check import check_batch
 from ..core._model import Model, ModelInfo
+from ..smooth import SmoothedCertificate, SmoothingMethod, certify_smoothed
 from ..threat import Threat
 from ._branched import check_boxes
 from ._certificate import Certificate, Verdict
@@ -26,35 +27,50 @@ from ._ladder import Ladder
 from ._rows import all_rows
 
 
+@overload
+def certify(
+    model: Model, x: Any, y: Any, *, threat: Threat, method: SmoothingMethod, key: Any, max_samples: int = ...,
+    progress: bool | Report | None = ..., state: str | os.PathLike[str] | None = ...,
+) -> SmoothedCertificate: ...  # fmt: skip
+@overload
+def certify(
+    model: Model, x: Any, y: Any, *, threat: Threat, method: BoundMethod | Sequence[BoundMethod] | None = ..., key: Any = ...,
+    max_samples: int = ..., sound: bool = ..., max_rows: int = ..., min_rows: int = ..., budget: int = ...,
+    progress: bool | Report | None = ..., state: str | os.PathLike[str] | None = ...,
+) -> Certificate: ...  # fmt: skip
 def certify(
     model: Model,
     x: Any,
     y: Any,
     *,
     threat: Threat,
-    method: BoundMethod | Sequence[BoundMethod] | None = None,
+    method: BoundMethod | Sequence[BoundMethod] | SmoothingMethod | None = None,
+    key: Any = None,
+    max_samples: int = 1024,
     sound: bool = False,
     max_rows: int = 128,
     min_rows: int = 1,
     budget: int = BUDGET,
     progress: bool | Report | None = None,
     state: str | os.PathLike[str] | None = None,
-) -> Certificate:
-    """Proves, row by row, that no input of the threat set changes the class.
+) -> Certificate | SmoothedCertificate:
+    """Proves, row by row, that no input of the threat set changes the class: of the model, or of the smoothed one by sampling.
 
     Guarantee: no certified row has an adversarial input in the set (see `Certificate` for the arithmetic). A row's certificate depends on
       the row, the threat and the methods only. A second call with another eps, other rows or weights of equal shapes traces nothing.
     Args:
       model: `jaxsec.bind` or `jaxsec.load` makes one. x: [B, ...] in the threat's box. y: [B] integer labels.
       threat: `LInf`, `L2`, `L1` or `Box`; eps a scalar or [B].
-      method: one, or several from cheap to dear, each for the rows that those before it left open; default IBP, then CROWN.
+      method: one, or several from cheap to dear, each for the rows that those before it left open; default IBP, then CROWN. Or one
+        smoothing method, `Smoothing` or `SequentialSmoothing`, alone: its certificates are about another classifier.
+      key: PRNG key of a smoothing method; row r samples from `fold_in(key, r)`. max_samples: noised copies in one of its forward passes.
       sound: count all floating-point rounding, of the network and of the bound; looser, about twice the work.
       max_rows, min_rows: rows bounded at once, between the two in powers of two, each compiled when it is first met.
       budget: bytes for the bounds' working arrays.
       progress: True, False, a function `(method, fraction done, rows open)`, or None: a bar on a terminal after 3 s.
       state: a folder; what is found is kept there after each batch, and the same call goes on after a kill. It may hold many calls' files.
-    Returns: Certificate. Raises: ValueError, TypeError: unusable inputs. UnsupportedPrimitive: an operation of the model has no rule,
-      whatever the rows are.
+    Returns: Certificate; SmoothedCertificate of a smoothing method, which takes uint8 images too.
+    Raises: ValueError, TypeError: unusable inputs. UnsupportedPrimitive: an operation of the model has no rule, whatever the rows are.
     Cost: the methods' on the rows left. Under `jit`, and on rows sharded over several devices, every method runs on all rows, as one
       program, without progress or state; inside `jax.shard_map` say `check_vma=False`: the primitives that bounds are made of take no
       operands of mixed replication.
@@ -73,6 +89,9 @@ def certify(
         raise TypeError(f"model is {type(model).__name__}; a jaxsec.Model is needed: jaxsec.bind(fn, params), or jaxsec.load(path).")
     if model.stochastic:
         raise ValueError("the model draws random numbers; bounds are about one function: certify its deterministic part, or smooth it.")
+    if isinstance(method, SmoothingMethod):
+        how = {"max_samples": max_samples, "progress_to": progress, "state": state}
+        return certify_smoothed(model.replace(info=ModelInfo()), x, y, threat=threat, method=method, key=key, **how)
     methods = _methods((IBP(), CROWN()) if method is None else method)
     if any(isinstance(m, BetaCROWN) for m in methods):
         check_boxes(threat)
@@ -105,6 +124,10 @@ def _methods(method: BoundMethod | Sequence[BoundMethod]) -> tuple[BoundMethod, 
     for m in methods:
         if not isinstance(m, BoundMethod):
             shown = f"the class {m.__name__}; write {m.__name__}()" if isinstance(m, type) else type(m).__name__
+            if isinstance(m, SmoothingMethod):
+                raise TypeError(
+                    f"method lists {shown} among others; it certifies the smoothed classifier, another function: give it alone."
+                )
             raise TypeError(f"method has {shown}; {ALLOWED}, or a list of them.")
     if not methods:
         raise ValueError("method is an empty list; give at least one, e.g. [IBP(), CROWN()].")

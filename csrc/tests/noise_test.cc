@@ -1,0 +1,115 @@
+// The vector kernels against the scalar transforms of normal.h: every instruction set, distribution, input and output, at odd sizes, from
+// the middle of a row, far along the stream.
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "check.h"
+#include "jaxsec/noise.h"
+#include "jaxsec/normal.h"
+
+using namespace jaxsec;
+
+namespace {
+
+// Distance in units of the last place.
+int64_t Ulps(float a, float b) {
+  const auto order = [](float v) { return BitsOf(v) < 0 ? int64_t{INT32_MIN} - BitsOf(v) : int64_t{BitsOf(v)}; };
+  return std::llabs(order(a) - order(b));
+}
+
+float Scalar(Distribution kind, const NoiseArrays& a, int64_t image, uint64_t sample, int64_t p, int64_t n) {
+  const Block block = philox4x32(Counter{uint64_t{kNoiseStream} << 32 | static_cast<uint64_t>(p % n), sample}, Key{a.key[2 * image], a.key[2 * image + 1]});
+  const int64_t w = p / n;
+  if (kind == Distribution::kLaplace) return LaplaceOf(block.word[w]);
+  if (kind == Distribution::kUniform) return UniformOf(block.word[w]);
+  float z[2];
+  NormalPair(block.word[w / 2 * 2], block.word[w / 2 * 2 + 1], z[0], z[1]);
+  return z[w % 2];
+}
+
+uint16_t Bfloat16(float value) {
+  const uint32_t bits = static_cast<uint32_t>(BitsOf(value));
+  return static_cast<uint16_t>((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
+}
+
+// Everything beyond [begin, end) must stay as it was.
+void Case(NoiseFn run, Distribution kind, Input input, Output output, int64_t d, int64_t channels, int64_t inner, int64_t begin, int64_t end) {
+  const int64_t images = 2, samples = 3, n = (d + 3) / 4;
+  const NoisePlan plan{images, samples, d, channels, inner, kind, input, output};
+  std::vector<float> x(static_cast<size_t>(images * d)), multiply(static_cast<size_t>(channels)), add(static_cast<size_t>(channels));
+  std::vector<uint8_t> pixels(static_cast<size_t>(images * d));
+  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(pixels[i] = static_cast<uint8_t>(37 * i)) / 64.0f;
+  for (size_t c = 0; c < add.size(); ++c) multiply[c] = 1.0f + static_cast<float>(c), add[c] = 0.5f * static_cast<float>(c);
+  const uint32_t key[4] = {1, 2, 3, 4}, first[4] = {0xFFFFFFFEu, 7, 5, 0};
+  const float sigma[2] = {0.25f, 1.0f};
+  std::vector<float> y(static_cast<size_t>(images * samples * d), -7.0f);
+  std::vector<uint16_t> half(y.size(), 0xFFFF);
+  const void* source = input == Input::kUint8 ? static_cast<const void*>(pixels.data()) : input == Input::kFloat32 ? x.data() : nullptr;
+  const NoiseArrays a{source, key, first, sigma, multiply.data(), add.data(),
+                      output == Output::kFloat32 ? static_cast<void*>(y.data()) : static_cast<void*>(half.data())};
+  run(plan, a, 0, images * samples, begin, end);
+  for (int64_t image = 0; image < images; ++image) {
+    for (int64_t s = 0; s < samples; ++s) {
+      for (int64_t p = 0; p < d; ++p) {
+        const size_t i = static_cast<size_t>((image * samples + s) * d + p), from = static_cast<size_t>(image * d + p);
+        const bool inside = p % n >= begin && p % n < end;
+        const uint64_t sample = (uint64_t{first[2 * image + 1]} << 32 | first[2 * image]) + static_cast<uint64_t>(s);
+        const float z = Scalar(kind, a, image, sample, p, n), m = multiply[static_cast<size_t>(p / inner % channels)];
+        const float value = input == Input::kNone ? 0.0f : input == Input::kFloat32 ? x[from] : static_cast<float>(pixels[from]) * (1.0f / 255.0f);
+        const float want = z * (sigma[image] * m) + (value * m + add[static_cast<size_t>(p / inner % channels)]);
+        if (output == Output::kBfloat16) {
+          CHECK(inside ? std::abs(int(half[i]) - int(Bfloat16(want))) <= 1 || std::fabs(want) < 1e-2f : half[i] == 0xFFFF);
+        } else if (!inside) {
+          CHECK(y[i] == -7.0f);
+        } else if (input == Input::kNone && channels == 1) {
+          CHECK(Ulps(y[i], want) <= 4);
+        } else {
+          CHECK(std::fabs(y[i] - want) <= 4e-7f * (std::fabs(z * sigma[image] * m) + std::fabs(value * m) + std::fabs(want)));
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  // The transform itself against float64.
+  for (uint32_t i = 0; i < 200000; ++i) {
+    const Block block = philox4x32(Counter{i, 9}, Key{3, 5});
+    for (const uint32_t word0 : {block.word[0], i, ~i}) {
+      float z[2];
+      NormalPair(word0, block.word[1], z[0], z[1]);
+      const double u = static_cast<double>(static_cast<float>(word0) * 0x1p-32f + 0x1p-33f), turn = block.word[1] * 0x1p-32 * 2 * M_PI;
+      const double r = std::sqrt(-2 * std::log(u));
+      CHECK(std::fabs(z[0] - r * std::cos(turn)) <= 4e-7 * r && std::fabs(z[1] - r * std::sin(turn)) <= 4e-7 * r);
+    }
+    CHECK(std::fabs(UniformOf(block.word[2])) <= 1.0f && std::isfinite(LaplaceOf(block.word[3])));
+  }
+  float z[2];
+  NormalPair(0, 0, z[0], z[1]);
+  CHECK(std::fabs(z[0] - 6.7637f) < 1e-3f && z[1] == 0.0f);  // the largest radius: sqrt(2 ln 2^33)
+  NormalPair(0xFFFFFFFFu, 0, z[0], z[1]);
+  CHECK(z[0] == 0.0f && z[1] == 0.0f);
+
+  NoiseFn variants[3];
+  const int count = NoiseVariants(variants);
+  for (int v = 0; v < count; ++v) {
+    for (const auto kind : {Distribution::kGaussian, Distribution::kLaplace, Distribution::kUniform}) {
+      for (const auto input : {Input::kNone, Input::kFloat32, Input::kUint8}) {
+        for (const auto output : {Output::kFloat32, Output::kBfloat16}) {
+          for (const int64_t d : {1, 3, 4, 5, 17, 63, 64, 65, 129, 784}) {
+            const int64_t n = (d + 3) / 4;
+            Case(variants[v], kind, input, output, d, 1, 1, 0, n);
+            Case(variants[v], kind, input, output, d, 3, 1, 0, n);
+            Case(variants[v], kind, input, output, d, 3, 5, n / 3, n - n / 4);
+          }
+        }
+      }
+    }
+    const NoisePlan empty{0, 3, 8, 1, 8, Distribution::kGaussian, Input::kNone, Output::kFloat32};
+    variants[v](empty, NoiseArrays{}, 0, 0, 0, 2);
+  }
+  return 0;
+}

@@ -1,0 +1,107 @@
+"""The smoothing methods: what is sampled, and when it is enough."""
+
+import abc
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..core._struct import Struct, static, struct
+from ._schedule import Betting, Fixed, Rule, Staged, Within
+
+
+class SmoothingMethod(Struct, abc.ABC):
+    """A way to certify the smoothed classifier: the class that the model gives most of the noised copies of an input.
+
+    Guarantee: each certificate is wrong with a probability of at most alpha over the samples, whatever the model is. It is about the
+      smoothed classifier, which is another function than the model, evaluated as it was sampled (`dtype`).
+    """
+
+    name: ClassVar[str]
+    sigma: Any
+    n0: int
+    n: int
+    alpha: float
+    distribution: str
+    dtype: str
+
+    @abc.abstractmethod
+    def rule(self, p0: np.ndarray, radius: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Rule:
+        """When samples are enough. p0: [N], the probability that certifies each row's eps; radius: of probabilities and rows."""
+
+    def check(self) -> None:
+        """Raises ValueError for settings that make no sense."""
+        for name, least in (("n0", 1), ("n", 1)):
+            if not isinstance(value := getattr(self, name), int) or value < least:
+                raise ValueError(f"{name} is {value!r}; it must be an int of at least {least}.")
+        if not 0 < self.alpha < 1:
+            raise ValueError(
+                f"alpha is {self.alpha!r}; it must be above 0 and below 1: the probability of a wrong certificate, e.g. 0.001."
+            )
+        sigma = np.asarray(self.sigma)
+        if not (np.all(np.isfinite(sigma)) and np.all(sigma > 0)):
+            raise ValueError(f"sigma is {self.sigma!r}; it must be positive and finite, in units of x, e.g. 0.25 for images in [0, 1].")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"dtype is {self.dtype!r}; allowed are float32 and bfloat16.")
+
+
+@struct
+class Smoothing(SmoothingMethod):
+    """Randomized smoothing with a fixed number of samples: n0 choose the class, n count it, Clopper-Pearson bounds its probability.
+
+    Guarantee: as `SmoothingMethod`; the radius is as large as n samples show, whatever the threat's eps.
+    Args:
+      sigma: the noise's scale in units of x, scalar or [B]. n0, n: samples. alpha: probability of a wrong certificate, per row.
+      distribution: "gaussian" (L2, L1, LInf), "laplace" or "uniform" (L1).
+      dtype: "float32", or "bfloat16" for the noised inputs, the weights and the forward pass; recorded in the certificate.
+    Cost: n0 + n forward passes a row.
+    Source: Cohen, Rosenfeld and Kolter 2019, CERTIFY and theorem 1.
+    """
+
+    name: ClassVar[str] = "smoothing"
+    sigma: Any = 0.25
+    n0: int = static(default=100)
+    n: int = static(default=100_000)
+    alpha: float = static(default=1e-3)
+    distribution: str = static(default="gaussian")
+    dtype: str = static(default="float32")
+
+    def rule(self, p0: np.ndarray, radius: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Rule:
+        return Fixed(self.n, self.alpha)
+
+
+@struct
+class SequentialSmoothing(SmoothingMethod):
+    """Randomized smoothing that stops as soon as the question is decided: "certified at eps?", or with tau "the radius to within tau".
+
+    Guarantee: as `SmoothingMethod`, at whatever sample it stops. A row that is not decided after n samples is open.
+    Args:
+      sigma, n0, alpha, distribution, dtype: as in `Smoothing`. n: samples at most.
+      tau: None asks about the threat's eps; else a length in the units of the radius, and eps stops nothing.
+      by: "betting" (a test by betting, then Clopper-Pearson on the last sample, half of alpha each), or "staged" (Clopper-Pearson after
+        100, 1000, 10,000 and n samples, a quarter of alpha each).
+    Cost: n0 and few hundred forward passes for rows far from the boundary, n for those at it.
+    Source: Voracek 2024 (betting for smoothing); Waudby-Smith and Ramdas 2024; Robbins 1970.
+    """
+
+    name: ClassVar[str] = "sequential-smoothing"
+    sigma: Any = 0.25
+    n0: int = static(default=100)
+    n: int = static(default=100_000)
+    alpha: float = static(default=1e-3)
+    tau: float | None = static(default=None)
+    by: str = static(default="betting")
+    distribution: str = static(default="gaussian")
+    dtype: str = static(default="float32")
+
+    def rule(self, p0: np.ndarray, radius: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Rule:
+        if self.tau is not None:
+            return Within(self.n, self.alpha, self.tau, radius)
+        return Betting(self.n, self.alpha, p0) if self.by == "betting" else Staged(self.n, self.alpha, p0)
+
+    def check(self) -> None:
+        SmoothingMethod.check(self)
+        if self.tau is not None and not self.tau > 0:
+            raise ValueError(f"tau is {self.tau!r}; it must be a positive length in the units of the radius, or None.")
+        if self.by not in ("betting", "staged"):
+            raise ValueError(f"by is {self.by!r}; allowed are betting and staged.")

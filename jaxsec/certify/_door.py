@@ -29,13 +29,13 @@ from ._rows import all_rows
 
 @overload
 def certify(
-    model: Model, x: Any, y: Any, *, threat: Threat, method: SmoothingMethod, key: Any, max_samples: int = ...,
+    model: Model, x: Any, y: Any, *, threat: Threat, method: SmoothingMethod, key: Any, max_samples: int | None = ...,
     progress: bool | Report | None = ..., state: str | os.PathLike[str] | None = ...,
 ) -> SmoothedCertificate: ...  # fmt: skip
 @overload
 def certify(
     model: Model, x: Any, y: Any, *, threat: Threat, method: BoundMethod | Sequence[BoundMethod] | None = ..., key: Any = ...,
-    max_samples: int = ..., sound: bool = ..., max_rows: int = ..., min_rows: int = ..., budget: int = ...,
+    max_samples: int | None = ..., sound: bool = ..., max_rows: int = ..., min_rows: int = ..., budget: int = ...,
     progress: bool | Report | None = ..., state: str | os.PathLike[str] | None = ...,
 ) -> Certificate: ...  # fmt: skip
 def certify(
@@ -46,7 +46,7 @@ def certify(
     threat: Threat,
     method: BoundMethod | Sequence[BoundMethod] | SmoothingMethod | None = None,
     key: Any = None,
-    max_samples: int = 1024,
+    max_samples: int | None = None,
     sound: bool = False,
     max_rows: int = 128,
     min_rows: int = 1,
@@ -63,7 +63,8 @@ def certify(
       threat: `LInf`, `L2`, `L1` or `Box`; eps a scalar or [B].
       method: one, or several from cheap to dear, each for the rows that those before it left open; default IBP, then CROWN. Or one
         smoothing method, `Smoothing` or `SequentialSmoothing`, alone: its certificates are about another classifier.
-      key: PRNG key of a smoothing method; row r samples from `fold_in(key, r)`. max_samples: noised copies in one of its forward passes.
+      key: PRNG key of a smoothing method; row r samples from `fold_in(key, r)`. max_samples: noised copies in one of its
+        forward passes; by default what fits a CPU's caches.
       sound: count all floating-point rounding, of the network and of the bound; looser, about twice the work.
       max_rows, min_rows: rows bounded at once, between the two in powers of two, each compiled when it is first met.
       budget: bytes for the bounds' working arrays.

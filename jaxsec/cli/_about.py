@@ -12,6 +12,7 @@ from ..certify._certificate import Verdict
 from ..core import AttackResult, Model, Status
 from ..core._check import n_classes_of
 from ..io import Dataset
+from ..smooth import SmoothedVerdict
 from ..threat import Ball
 
 
@@ -37,18 +38,22 @@ def about_attack(
     )
 
 
-def about_certify(model: Model, data: Dataset, methods: Sequence[Any], threats: Sequence[Ball], *, sound: bool) -> dict[str, Any]:
-    """As `about_attack`; the threat's eps is a list."""
+def about_certify(
+    model: Model, data: Dataset, methods: Sequence[Any], threats: Sequence[Ball], *, sound: bool, seed: int | None = None
+) -> dict[str, Any]:
+    """As `about_attack`; the threat's eps is a list. seed: of smoothing, whose statuses mean other things."""
+    verdicts = Verdict if seed is None else SmoothedVerdict
+    precision = {"precision": "sound" if sound else "highest"} if seed is None else {"seed": seed}
     return plain(
         {
             "tool": {"name": "jaxsec", "version": __version__},
             "started": now(),
             "methods": [settings_of(m) for m in methods],
-            "precision": "sound" if sound else "highest",
+            **precision,
             "threat": threat_facts(threats[0]) | {"eps": [float(t.eps) for t in threats]},
             "model": model_facts(model, n_classes_of(model, data.x)),
             "data": _data_facts(data),
-            "status": {str(int(v)): v.message for v in Verdict},
+            "status": {str(int(v)): v.message for v in verdicts},
             "environment": environment(),
         }
     )

@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -17,13 +17,16 @@ from ._options import (
     Mean,
     Quiet,
     Range,
+    Seed,
     Std,
     StoredLayout,
     Threat,
     XKey,
     YKey,
 )
-from ._values import methods, npz_file, number, seconds_of, whole
+from ._values import methods, npz_file, number, seconds_of, seed_of, whole
+
+SMOOTHING = ("smoothing", "sequential-smoothing")
 
 
 def certify(
@@ -45,9 +48,21 @@ def certify(
             "--method",
             metavar="METHODS",
             help="ibp, crown-ibp, forward (for few inputs), crown, alpha-crown or beta-crown, from cheap and loose to dear and tight; "
-            "several with commas, each for the rows that those before it left open. beta-crown (linf) attacks, bounds and branches.",
+            "several with commas, each for the rows that those before it left open. beta-crown (linf) attacks, bounds and branches. "
+            "Or, alone: smoothing, or sequential-smoothing, which stops sampling a row once eps is decided; both certify the smoothed "
+            "classifier.",
         ),
     ] = "ibp,crown",
+    sigma: Annotated[
+        str | None, typer.Option("--sigma", metavar="S", help="Of smoothing: standard deviation of the noise, in the units of the data.")
+    ] = None,
+    samples: Annotated[
+        str | None, typer.Option("--samples", metavar="N", help="Of smoothing: samples of each row, at most. [default: 100000]")
+    ] = None,
+    alpha: Annotated[
+        str | None, typer.Option("--alpha", metavar="A", help="Of smoothing: the probability of a wrong certificate. [default: 0.001]")
+    ] = None,
+    seed: Seed = None,
     timeout: Annotated[
         str | None,
         typer.Option(
@@ -91,12 +106,25 @@ def certify(
 
     The .npz holds eps [E], names (of the methods), y [N], and for each eps and row [E, N]: robust, margin (the best lower bound of the
     label's logit less any other; 0 where beta-crown proved that it is above 0 and no more), method (an index into names, -1 for none)
-    and status; and about, a JSON text: threat, model, data, versions, what the numbers of status mean.
+    and status; and about, a JSON text: threat, model, data, versions, what the numbers of status mean. Of smoothing it holds robust,
+    radius, predict (-1: it abstains), p_lower, samples and status [E, N], counts [E, N, K], eps, y and about.
 
     Exit codes: 0 done, 2 a mistake in the call or the data, or a model with an operation that cannot be bounded, 3 a defect of jaxsec,
     130 interrupted.
     """
-    names = methods(method, "--method")
+    if method.strip().lower() in SMOOTHING:
+        given = {"--timeout": timeout, "--sound": sound or None, "--budget": budget}
+        if wrong := [name for name, value in given.items() if value is not None]:
+            raise ValueError(f"{wrong[0]} is an option of bounds; {method.strip().lower()} takes --sigma, --samples, --alpha and --seed.")
+        return _smoothed(
+            method.strip().lower(), model, threat, _several(eps), (sigma, samples, alpha, seed), out, json, quiet,
+            data=data, labels=labels, label_column=label_column, x_key=x_key, y_key=y_key, layout=layout, stored_layout=stored_layout,
+            divide_by=divide_by, range=range, mean=mean, std=std, limit=limit,
+        )  # fmt: skip
+    names = methods(method, "--method", f"; or, alone, {' or '.join(SMOOTHING)}")
+    for name, value in (("--sigma", sigma), ("--samples", samples), ("--alpha", alpha), ("--seed", seed)):
+        if value is not None:
+            raise ValueError(f"{name} is {value!r}, which smoothing alone reads; say --method smoothing, or leave it out.")
     seconds = seconds_of(timeout, "--timeout", 60)
     if seconds is not None and "beta-crown" not in names:
         raise ValueError(f"--timeout is {timeout!r}, which beta-crown alone reads; say --method {method},beta-crown, or leave it out.")
@@ -147,6 +175,43 @@ def certify(
         show_json(results, names, about, model)
     elif not quiet:
         show_table(results, names, about, out, sound=sound)
+    return 0
+
+
+def _smoothed(
+    method: str, model: str, threat: str | None, eps: list[str | None], options: tuple[str | None, ...], out: Path | None, json: bool,
+    quiet: bool, **source: Any,
+) -> int:  # fmt: skip
+    """The command with a smoothing method; l2 is the norm unless another is named."""
+    from ._certify_smooth import method_of, save, show_json, show_table, smoothed
+
+    sigma, samples, alpha, seed = options
+    chosen, start = method_of(method, sigma, samples, alpha), seed_of(seed, "--seed")
+    if out is not None:
+        npz_file(out, model, source["data"], source["labels"])
+
+    from ._about import about_certify
+    from ._cache import keep_programs
+    from ._inputs import Source, threat_of
+    from ._interrupt import interruptible
+    from ._state import state_beside
+    from ._subject import model_and_data
+
+    keep_programs()
+    state = None if out is None else state_beside(out)
+    with interruptible(state):
+        net, rows = model_and_data(model, Source(**source), 0)
+        balls = [threat_of("l2" if threat is None else threat, value, rows) for value in eps]
+        results = smoothed(net, rows, balls, chosen, start, out=out, quiet=quiet, silent=json or quiet)
+        about = about_certify(net, rows, [chosen], balls, sound=False, seed=start)
+        if out is not None:
+            save(out, results, about)
+    if state is not None:
+        shutil.rmtree(state, ignore_errors=True)
+    if json:
+        show_json(results, about, model)
+    elif not quiet:
+        show_table(results, chosen, about, out)
     return 0
 
 

@@ -20,6 +20,8 @@ from ..attack._progress import Report, progress
 from ..core._check import check_batch, program_of
 from ..core._keys import as_key, row_keys
 from ..core._model import Model
+from ..core._rewrite import tuned
+from ..core._working_set import rows_in_cache
 from ..threat import Threat
 from ._certificate import SmoothedCertificate, SmoothedVerdict
 from ._method import SmoothingMethod
@@ -31,16 +33,19 @@ _EVERY = 5.0  # seconds between two writes of the state
 
 
 def certify_smoothed(
-    model: Model, x: Any, y: Any, *, threat: Threat, method: SmoothingMethod, key: Any, max_samples: int = 1024,
+    model: Model, x: Any, y: Any, *, threat: Threat, method: SmoothingMethod, key: Any, max_samples: int | None = None,
     progress_to: bool | Report | None = None, state: str | os.PathLike[str] | None = None,
 ) -> SmoothedCertificate:  # fmt: skip
-    """As `certify` with a smoothing method. x: [B, ...] float32 or uint8; max_samples: noised copies in one forward pass."""
+    """As `certify` with a smoothing method.
+
+    x: [B, ...] float32 or uint8. max_samples: noised copies in one forward pass, by default what fits a CPU's caches, or 4096 elsewhere.
+    """
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((model, x, y, threat))):
         raise TypeError(
             "certify with a smoothing method drives the device from the host and cannot run under jit or vmap; call it eagerly."
         )
-    if not isinstance(max_samples, int) or max_samples < 1:
-        raise ValueError(f"max_samples is {max_samples!r}; it must be an int of at least 1.")
+    if max_samples is not None and (not isinstance(max_samples, int) or max_samples < 1):
+        raise ValueError(f"max_samples is {max_samples!r}; it must be an int of at least 1, or None.")
     method.check()
     norm, sharding = norm_of(threat), _slots(x)
     host = np.asarray(x)
@@ -57,9 +62,12 @@ def certify_smoothed(
     words = (
         np.asarray(jax.vmap(key_words)(row_keys(as_key(key), jnp.arange(rows, dtype=jnp.uint32)))) if rows else np.zeros((0, 2), np.uint32)
     )
+    one = _floating(host[:1]) if rows else np.zeros((1, *host.shape[1:]), np.float32)
+    batch = max_samples or min(4096, rows_in_cache(model, one))
     sampler = Sampler(
-        model=model, x=host, words=words, sigma=sigma, classes=classes, n0=method.n0, rule=rule,
-        batch=max_samples, dtype=jnp.dtype(method.dtype), distribution=method.distribution, sharding=sharding,
+        model=tuned(model) if method.dtype == "float32" else model,
+        x=host, words=words, sigma=sigma, classes=classes, n0=method.n0, rule=rule,
+        batch=batch, dtype=jnp.dtype(method.dtype), distribution=method.distribution, sharding=sharding,
     )  # fmt: skip
     with held(state), progress(progress_to, "open") as report:
         kept = _Kept(state, "" if state is None else _identity(model, host, words, sigma, eps, rule, method))

@@ -51,8 +51,8 @@ def _switched_off() -> bool:
 
 
 def platforms() -> tuple[str, ...]:
-    """The platforms, in words of `jax.lax.platform_dependent`, that have native operations here."""
-    return tuple(p for p, s in (("cpu", status()), ("cuda", cuda_status())) if s == "loaded")
+    """The platforms, in words of `jax.lax.platform_dependent`, that have kernels here; those for TPUs (Pallas) need no compiled code."""
+    return tuple(p for p, s in (("cpu", status()), ("cuda", cuda_status())) if s == "loaded") + (() if _switched_off() else ("tpu",))
 
 
 def on_one_cpu() -> bool:

@@ -1,4 +1,4 @@
-"""The one call behind noise and noised batches: native on the CPU and on CUDA devices, the twin elsewhere; the same bits everywhere.
+"""The one call behind noise and noised batches: native on CPUs and CUDA devices, Pallas on TPUs, the twin elsewhere; the same bits.
 
 The twin is the specification; csrc/include/jaxsec/noise.h states it in formulas.
 """
@@ -13,6 +13,7 @@ import numpy as np
 from jax.experimental.custom_partitioning import custom_partitioning
 
 from ._load import platforms
+from ._noise_tpu import fits, noised_tpu
 from ._normal import laplace, normal_pair, uniform
 from ._philox import dependent_zero, philox4x32
 
@@ -114,10 +115,17 @@ def _partitioned(plan: NoisePlan) -> Any:
 
 
 def _by_platform(plan: NoisePlan, *arrays: jax.Array) -> jax.Array:
-    if not plan.native or arrays[0].shape[0] * plan.n * plan.d == 0:
+    made = {p: functools.partial(_pallas if p == "tpu" else _native, plan) for p in plan.native if p != "tpu" or fits(plan.d)}
+    if not made or arrays[0].shape[0] * plan.n * plan.d == 0:
         return twin(plan, *arrays)
-    native = functools.partial(_native, plan)
-    return jax.lax.platform_dependent(*arrays, **{p: native for p in plan.native}, default=functools.partial(twin, plan))
+    return jax.lax.platform_dependent(*arrays, **made, default=functools.partial(twin, plan))
+
+
+def _pallas(
+    plan: NoisePlan, x: jax.Array, key: jax.Array, first: jax.Array, sigma: jax.Array, multiply: jax.Array, add: jax.Array
+) -> jax.Array:
+    base, scale = _base_and_scale(plan, x, sigma, multiply, add)
+    return noised_tpu(first, key, base, scale, n=plan.n, stream=int(_STREAM), distribution=plan.distribution, dtype=plan.dtype)
 
 
 def _native(plan: NoisePlan, *arrays: jax.Array) -> jax.Array:
@@ -147,10 +155,16 @@ def twin(
     else:
         quarters = tuple(map(laplace if plan.distribution == "laplace" else uniform, words))
     z = jnp.stack(quarters, axis=2).reshape(*shape[:2], 4 * blocks)[..., : plan.d]
+    base, scale = _base_and_scale(plan, x, sigma, multiply, add)
+    return (z * scale[:, None] + base[:, None]).astype(plan.dtype)
+
+
+def _base_and_scale(plan: NoisePlan, x: jax.Array, sigma: jax.Array, multiply: jax.Array, add: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """[B, d] each: what a sample is without noise, and what its noise is multiplied by."""
     channel = jnp.arange(plan.d) // plan.inner % multiply.shape[0]
     many, more = multiply[channel][None], add[channel][None]
     base = as_float(x) * many + more if x.shape[1] else jnp.broadcast_to(more, (x.shape[0], plan.d))
-    return (z * (sigma[:, None] * many)[:, None] + base[:, None]).astype(plan.dtype)
+    return base, sigma[:, None] * many
 
 
 def as_float(x: jax.Array) -> jax.Array:

@@ -62,7 +62,7 @@ def radius_table(n: int, alpha: float) -> np.ndarray:
     Example:
       >>> table = radius_table(100, 0.001)
       >>> float(table[50]), round(float(table[100]), 3)
-      (-1.0, 1.501)
+      (-1.0, 1.5)
     """
     p = lower_bound(np.arange(n + 1), n, alpha)
     table = np.where(p > 0.5, special.ndtri(np.maximum(p, 0.5)), -1.0)
@@ -87,7 +87,7 @@ def certify_from_counts(
     Example:
       >>> predict, radius = certify_from_counts(np.array([3, 1]), np.array([99_000, 40_000]), n=100_000, sigma=0.25)
       >>> predict.tolist(), radius.round(4).tolist()
-      ([3, -1], [0.5728, 0.0])
+      ([3, -1], [0.5725, 0.0])
     """
     top, counts = np.asarray(top), np.asarray(counts)
     if counts.ndim == 2:

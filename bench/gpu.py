@@ -98,7 +98,8 @@ def resnet110(blocks: int) -> tuple[Any, Any]:
     stages = []
     for wide, c in ((16, 16), (16, 32), (32, 64)):
         first, short = (weights(3, 3, wide, c), weights(3, 3, c, c)), weights(1, 1, wide, c)
-        stages.append({"first": first, "short": short, "rest": (weights(blocks - 1, 3, 3, c, c), weights(blocks - 1, 3, 3, c, c))})
+        rest = (weights(blocks - 1, 3, 3, c, c), weights(blocks - 1, 3, 3, c, c))
+        stages.append({"first": first, "short": short, "rest": rest})
     direction = rng.normal(size=D).astype(np.float32)
     params = {
         "stem": weights(3, 3, 3, 16),

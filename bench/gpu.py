@@ -86,7 +86,7 @@ def noise(n: int, rounds: int) -> dict[str, Any]:
 
 
 def resnet110(blocks: int) -> tuple[Any, Any]:
-    """(net, params): `blocks` a stage of widths 16, 32, 64 (18 in a ResNet-110), BatchNorm folded away, bfloat16, NHWC; and a linear vote."""
+    """(net, params): `blocks` a stage of widths 16, 32, 64 (18 in a ResNet-110), BatchNorm folded away, bfloat16; and a linear vote."""
     rng = np.random.default_rng(0)
 
     def weights(*shape: int) -> jax.Array:

@@ -6,7 +6,6 @@ While the hypothesis holds the wealth is a nonnegative supermartingale, so it ev
 """
 
 import numpy as np
-from scipy import special
 
 _PRIOR = 0.5  # Beta(1/2, 1/2), the prior of Jeffreys; its mass near 1 is where the top class usually is
 
@@ -22,6 +21,8 @@ def log_wealth(k: np.ndarray | int, n: np.ndarray | int, p0: np.ndarray | float,
       >>> bool(log_wealth(0, 0, 0.9) == 0), bool(log_wealth(100, 100, 0.9) > np.log(1000))
       (True, True)
     """
+    from scipy import special
+
     k, n, p0 = np.asarray(k), np.asarray(n), np.asarray(p0, np.float64)
     if not above:
         return log_wealth(n - k, n, 1 - p0)

@@ -3,7 +3,6 @@
 import functools
 
 import numpy as np
-from scipy import special
 
 # betaincinv is good to a few ulp; this much is taken off so that no bound is above the exact one.
 _ROUNDED = 1e-13
@@ -22,6 +21,8 @@ def lower_bound(k: np.ndarray | int, n: np.ndarray | int, alpha: np.ndarray | fl
       >>> round(float(lower_bound(100_000, 100_000, 1e-3)), 6)
       0.999931
     """
+    from scipy import special
+
     k, n, alpha = _checked(k, n, alpha)
     p = special.betaincinv(np.maximum(k, 1), n - k + 1.0, alpha)
     return np.where(k == 0, 0.0, np.maximum(p * (1 - _ROUNDED), 0))
@@ -64,6 +65,8 @@ def radius_table(n: int, alpha: float) -> np.ndarray:
       >>> float(table[50]), round(float(table[100]), 3)
       (-1.0, 1.5)
     """
+    from scipy import special
+
     p = lower_bound(np.arange(n + 1), n, alpha)
     table = np.where(p > 0.5, special.ndtri(np.maximum(p, 0.5)), -1.0)
     table.flags.writeable = False
@@ -112,6 +115,8 @@ def predict_from_counts(counts: np.ndarray, *, alpha: float = 1e-3) -> np.ndarra
       >>> predict_from_counts(np.array([[90, 10, 0], [51, 49, 0]])).tolist()
       [0, -1]
     """
+    from scipy import special
+
     counts = np.asarray(counts)
     order = np.sort(counts, 1)
     a, b = order[:, -1], order[:, -2] if counts.shape[1] > 1 else np.zeros(len(counts), counts.dtype)

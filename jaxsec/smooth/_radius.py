@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from scipy import special
 
 from ..threat import L1, L2, LInf, Threat
 
@@ -23,6 +22,8 @@ def radius_of(p: np.ndarray, distribution: str, norm: str, sigma: np.ndarray, d:
       >>> radius_of(np.array([0.99]), "uniform", "l1", np.array([0.5]), 784).round(3).tolist()
       [0.49]
     """
+    from scipy import special
+
     p = np.clip(p, 0.5, 1.0)
     if distribution == "gaussian" and norm in ("l2", "l1"):
         return sigma * special.ndtri(p)
@@ -43,6 +44,8 @@ def probability_for(radius: np.ndarray, distribution: str, norm: str, sigma: np.
       >>> probability_for(np.array([0.0]), "gaussian", "l2", np.array([0.25]), 784).tolist()
       [0.5]
     """
+    from scipy import special
+
     radius_of(np.array([1.0]), distribution, norm, np.ones(1), d)  # its errors
     scaled = np.asarray(radius, np.float64) / sigma
     if distribution == "gaussian":

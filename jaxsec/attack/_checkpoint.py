@@ -8,7 +8,7 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,25 @@ def held(folder: str | os.PathLike[str] | None) -> Iterator[None]:
         lock.release()  # does nothing where it is not held
 
 
+def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Writes the file; a kill while writing leaves the former one whole."""
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray] | None:
+    """The file's arrays; None where there is no file, or none that can be read (a full disk)."""
+    try:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+            return dict(file)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+        return None
+
+
 class Checkpoint:
     """One file `attack.npz` in a folder, replaced atomically."""
 
@@ -100,12 +119,7 @@ class Checkpoint:
             {"version": VERSION, "identity": self.identity, "stage": cursor.stage, "round": cursor.round, "past": cursor.past}
         )
         fields = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
-        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
-        with open(temporary, "wb") as file:
-            np.savez(file, meta=np.array(meta), rows=cursor.rows, **fields)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.path)
+        write_npz(self.path, {"meta": np.array(meta), "rows": cursor.rows, **fields})
 
     def load(self) -> tuple[Record, Cursor] | None:
         """The saved state, or None where there is none; `ValueError` if it belongs to another run."""

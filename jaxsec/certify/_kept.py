@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .. import __version__
-from ..attack._checkpoint import fingerprint, of_programs
+from ..attack._checkpoint import fingerprint, of_programs, read_npz, write_npz
 from ..core._check import program_of
 from ..core._model import Model
 from ..threat import Threat
@@ -44,24 +43,21 @@ class Kept:
 
     def load(self) -> Findings | None:
         """What a former call found, or None; a file that cannot be read (a full disk) counts as none."""
-        if self._path is None or not self._path.exists():
-            return None
+        file = None if self._path is None else read_npz(self._path)
         try:
-            with open(self._path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+            if file is not None:
                 stage, past = json.loads(str(file["at"]))
                 return Findings(**{n: file[n] for n in ("margin", "method", "status", "rows")}, stage=stage, past=past)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-            return None
+        except (ValueError, KeyError, TypeError):
+            pass
+        return None
 
     def save(self, found: Findings) -> None:
         """Writes the findings; a kill while writing leaves the former file whole."""
         if self._path is None:
             return
-        temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
         arrays: dict[str, Any] = {n: getattr(found, n) for n in ("margin", "method", "status", "rows")}
-        with open(temporary, "wb") as file:
-            np.savez(file, at=np.array(json.dumps([found.stage, found.past])), **arrays)
-        os.replace(temporary, self._path)
+        write_npz(self._path, arrays | {"at": np.array(json.dumps([found.stage, found.past]))})
 
 
 def identity_of(model: Model, x: np.ndarray, y: np.ndarray, threat: Threat, methods: Sequence[Any], *, sound: bool) -> str:

@@ -62,14 +62,11 @@ def show_json(results: Sequence[Rows], names: Sequence[str], about: dict[str, An
 def show_table(results: Sequence[Rows], names: Sequence[str], about: dict[str, Any], out: Path | None, *, sound: bool) -> None:
     """What was asked, a line for each eps, and where the rows are."""
     console = Console(highlight=False)
-    threat, data = about["threat"], about["data"]
+    threat = about["threat"]
     rounded = "all rounding counted" if sound else "rounding within a tolerance; --sound counts it"
     what = f"{threat['norm']}, inputs in [{threat['lo']}, {threat['hi']}], {', then '.join(names)}, {rounded}"
     console.print(what, style="dim", markup=False, soft_wrap=True)
-    of = "" if data["rows"] == data["available"] else f" of {data['available']}"
-    console.print(escape(f"data {data['name']}: {data['rows']}{of} rows"), style="dim", soft_wrap=True)
-    for note in about["model"]["notes"]:
-        console.print(escape(note), style="dim", soft_wrap=True)
+    show_subject(console, about)
     facts = [r.facts(names) for r in results]
     strange = any(f["nonfinite"] for f in facts)
     table = Table(box=None, pad_edge=False)
@@ -83,7 +80,21 @@ def show_table(results: Sequence[Rows], names: Sequence[str], about: dict[str, A
         line += [str(f["by"][n]) for n in names] + [str(f["wrong_before"]), *([str(f["broken"])] if branched else []), str(f["open"])]
         table.add_row(*line, *([str(f["nonfinite"])] if strange else []), f"{f['seconds']:.1f}")
     Console(highlight=False, width=max(console.width, WIDTH)).print(table)  # a narrow terminal wraps, and cuts no number
-    if labels := data["labels"]:
+    show_end(console, about, out)
+
+
+def show_subject(console: Console, about: dict[str, Any]) -> None:
+    """Which rows, and what is to be said of the model."""
+    data = about["data"]
+    of = "" if data["rows"] == data["available"] else f" of {data['available']}"
+    console.print(escape(f"data {data['name']}: {data['rows']}{of} rows"), style="dim", soft_wrap=True)
+    for note in about["model"]["notes"]:
+        console.print(escape(note), style="dim", soft_wrap=True)
+
+
+def show_end(console: Console, about: dict[str, Any], out: Path | None) -> None:
+    """Where labels came from and where the rows are."""
+    if labels := about["data"]["labels"]:
         console.print(f"labels: {escape(labels)}", soft_wrap=True)
     if out is not None:
         console.print(f"saved: {escape(str(out))}", soft_wrap=True)

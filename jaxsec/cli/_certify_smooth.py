@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from .. import __version__
@@ -19,7 +18,7 @@ from ..audit._clock import Clock
 from ..audit._statistics import share
 from ..certify import certify
 from ..smooth import SequentialSmoothing, SmoothedVerdict, Smoothing, SmoothingMethod
-from ._certify_show import CONFIDENCE, WIDTH
+from ._certify_show import CONFIDENCE, WIDTH, show_end, show_subject
 from ._state import held_beside, state_beside
 from ._values import number, whole
 
@@ -112,7 +111,7 @@ def show_json(results: Sequence[SmoothedRows], about: dict[str, Any], model: str
 def show_table(results: Sequence[SmoothedRows], method: SmoothingMethod, about: dict[str, Any], out: Path | None) -> None:
     """What was asked, a line for each eps, and where the rows are."""
     console = Console(highlight=False)
-    data, sequential = about["data"], isinstance(method, SequentialSmoothing)
+    sequential = isinstance(method, SequentialSmoothing)
     most = f"at most {method.n}" if sequential else f"{method.n}"
     what = f"{about['threat']['norm']}, {method.name}: {method.distribution} noise of sigma {float(method.sigma):.6g}, {most} samples, "
     what += f"each certificate wrong with a probability of at most {method.alpha:g}; seed {about['seed']}"
@@ -122,10 +121,7 @@ def show_table(results: Sequence[SmoothedRows], method: SmoothingMethod, about: 
         style="dim",
         soft_wrap=True,
     )
-    of = "" if data["rows"] == data["available"] else f" of {data['available']}"
-    console.print(escape(f"data {data['name']}: {data['rows']}{of} rows"), style="dim", soft_wrap=True)
-    for note in about["model"]["notes"]:
-        console.print(escape(note), style="dim", soft_wrap=True)
+    show_subject(console, about)
     table = Table(box=None, pad_edge=False)
     for head in (
         "eps",
@@ -150,7 +146,4 @@ def show_table(results: Sequence[SmoothedRows], method: SmoothingMethod, about: 
         console.print(
             f"average certified radius {facts[0]['average_certified_radius']:.3f} (0 for rows that are wrong or open at every radius)"
         )
-    if labels := data["labels"]:
-        console.print(f"labels: {escape(labels)}", soft_wrap=True)
-    if out is not None:
-        console.print(f"saved: {escape(str(out))}", soft_wrap=True)
+    show_end(console, about, out)

@@ -3,7 +3,6 @@
 import math
 import os
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from .. import __version__
 from .._native import key_words
-from ..attack._checkpoint import fingerprint, held, of_programs
+from ..attack._checkpoint import fingerprint, held, of_programs, read_npz, write_npz
 from ..attack._progress import Report, progress
 from ..core._check import check_batch, program_of
 from ..core._keys import as_key, row_keys
@@ -66,12 +65,12 @@ def certify_smoothed(
     batch = max_samples or min(4096, rows_in_cache(model, one))
     sampler = Sampler(
         model=tuned(model) if method.dtype == "float32" else model,
-        x=host, words=words, sigma=sigma, classes=classes, n0=method.n0, rule=rule,
+        x=host, words=words, sigma=sigma, n0=method.n0, rule=rule,
         batch=batch, dtype=jnp.dtype(method.dtype), distribution=method.distribution, sharding=sharding,
     )  # fmt: skip
     with held(state), progress(progress_to, "open") as report:
         kept = _Kept(state, "" if state is None else _identity(model, host, words, sigma, eps, rule, method))
-        tally = kept.load() or Tally.empty(rows, sampler.classes)
+        tally = kept.load() or Tally.empty(rows, classes)
 
         def tell(now: Tally) -> None:
             report(method.name, float(now.finished.mean()), int((~now.finished).sum()))
@@ -139,20 +138,12 @@ class _Kept:
 
     def load(self) -> Tally | None:
         """What a former call found; None where there is nothing that can be read."""
-        if self._path is None or not self._path.exists():
-            return None
-        try:
-            with open(self._path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-                return Tally(**{name: file[name] for name in Tally.__dataclass_fields__})
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
-            return None
+        file = None if self._path is None else read_npz(self._path)
+        return Tally(**file) if file is not None and set(file) == set(Tally.__dataclass_fields__) else None
 
     def save(self, tally: Tally, at_least: float = 0.0) -> None:
         """Writes unless the last time is less than `at_least` seconds ago; a kill while writing leaves the former file whole."""
         if self._path is None or time.monotonic() - self._saved < at_least:
             return
-        temporary = self._path.with_suffix(f".{os.getpid()}.tmp")
-        with open(temporary, "wb") as file:
-            np.savez(file, **{name: getattr(tally, name) for name in Tally.__dataclass_fields__})
-        os.replace(temporary, self._path)
+        write_npz(self._path, {name: getattr(tally, name) for name in Tally.__dataclass_fields__})
         self._saved = time.monotonic()

@@ -74,7 +74,6 @@ class Sampler:
     x: np.ndarray
     words: np.ndarray
     sigma: np.ndarray
-    classes: int
     n0: int
     rule: Rule
     batch: int

@@ -4,7 +4,6 @@ depends on the row, the key and the rule, and not on how many rows are sampled a
 import abc
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar
 
 import numpy as np
 
@@ -18,7 +17,6 @@ OPEN, CERTIFIED, REFUTED = 0, 1, -1  # at the radius that was asked for
 class Rule(abc.ABC):
     """`n` samples of the top class at most, confidence 1 - alpha."""
 
-    name: ClassVar[str]
     n: int
     alpha: float
 
@@ -39,8 +37,6 @@ class Rule(abc.ABC):
 class Fixed(Rule):
     """All n samples, then Clopper-Pearson (Cohen et al. 2019)."""
 
-    name: ClassVar[str] = "clopper-pearson"
-
     def stops(self) -> np.ndarray:
         return np.array([self.n])
 
@@ -57,7 +53,6 @@ class Betting(Rule):
     Source: see `log_wealth`; the stopping question is Voracek 2024's.
     """
 
-    name: ClassVar[str] = "betting"
     p0: np.ndarray  # [N], for each row
     share: float = 0.5
     growth: float = 1.05
@@ -85,7 +80,6 @@ class Betting(Rule):
 class Staged(Rule):
     """Is p at least p0? By Clopper-Pearson at a few stages, alpha divided among them (Bonferroni); the plain alternative to `Betting`."""
 
-    name: ClassVar[str] = "staged"
     p0: np.ndarray  # [N]
     stages: tuple[int, ...] = (100, 1_000, 10_000)
 
@@ -105,7 +99,6 @@ class Staged(Rule):
 class Within(Rule):
     """What is the radius, to within tau? Stops when its confidence interval is that short, or when it surely abstains."""
 
-    name: ClassVar[str] = "within"
     tau: float
     radius: Callable[[np.ndarray, np.ndarray], np.ndarray]  # of p in [1/2, 1] and rows
     growth: float = 1.05

@@ -13,3 +13,14 @@ def native() -> None:
         if os.environ.get("JAXSEC_REQUIRE_NATIVE"):
             pytest.fail(reason)
         pytest.skip(reason)
+
+
+@pytest.fixture(params=["native", "twin"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Runs the test with native code (where it is there) and without."""
+    if request.param == "native":
+        request.getfixturevalue("native")
+    else:
+        monkeypatch.setenv("JAXSEC_NATIVE", "0")
+        assert not _native.available()
+    return request.param

@@ -21,16 +21,6 @@ SIGMA = jnp.linspace(0.25, 2.0, B)
 MULTIPLY, ADD = jnp.asarray([1.0, 2.0, 3.0]), jnp.asarray([0.0, 0.5, -0.5])
 
 
-@pytest.fixture(params=["native", "twin"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Runs the test with native code (where it is there) and without."""
-    if request.param == "native":
-        request.getfixturevalue("native")
-    else:
-        monkeypatch.setenv("JAXSEC_NATIVE", "0")
-    return request.param
-
-
 twin = jax.jit(_native.twin, static_argnums=0)
 
 

@@ -22,17 +22,6 @@ def twin(shape: tuple[int, ...], offset: int = 0, key: np.ndarray = KEY) -> np.n
     return np.asarray(_native.philox_bits(jnp.asarray(key), _native.as_offset(offset), shape))
 
 
-@pytest.fixture(params=["native", "twin"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Runs the test with native code (where it is there) and without."""
-    if request.param == "native":
-        request.getfixturevalue("native")
-    else:
-        monkeypatch.setenv("JAXSEC_NATIVE", "0")
-        assert not _native.available()
-    return request.param
-
-
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (3,), (4,), (255,), (5, 7), (2, 3, 0), (65_537,), (3 * 65_536 + 13,)])
 def test_native_equals_twin(native: None, shape: tuple[int, ...]) -> None:
     offset = 2**32 - 3

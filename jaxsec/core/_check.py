@@ -60,9 +60,10 @@ def logits_of(model: Any, x: Any) -> jax.ShapeDtypeStruct:
     return out
 
 
-def check_batch(model: Any, x: Any, y: Any, threat: Any, max_rows: int) -> tuple[Any, Any, int]:
+def check_batch(model: Any, x: Any, y: Any, threat: Any, max_rows: int, shown: Any = None) -> tuple[Any, Any, int]:
     """Validates a batch on the host and gives (x floating, y int32, K).
 
+    Args: shown: [1, ...] what the model is shown of a row, where that is not the row itself, which may then be of integers.
     Raises: ValueError or TypeError on wrong dtypes, shapes, NaN, labels out of range, rows outside the threat's box, negative
     or non-finite eps.
     """
@@ -71,7 +72,7 @@ def check_batch(model: Any, x: Any, y: Any, threat: Any, max_rows: int) -> tuple
     x = x if isinstance(x, jax.Array) else np.asarray(x)
     if x.dtype == np.float64 and not jax.config.read("jax_enable_x64"):
         x = np.asarray(x, np.float32)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
+    if not (jnp.issubdtype(x.dtype, jnp.floating) or (shown is not None and jnp.issubdtype(x.dtype, jnp.integer))):
         raise TypeError(f"x has dtype {x.dtype}; floating values are needed, e.g. images.astype('float32') / 255.")
     y = np.asarray(y)
     if x.ndim < 2 or y.shape != x.shape[:1]:
@@ -83,7 +84,7 @@ def check_batch(model: Any, x: Any, y: Any, threat: Any, max_rows: int) -> tuple
     if not finite.all():
         row = int(np.argwhere(~finite)[0][0])
         raise ValueError(f"x has {int((~finite).sum())} NaN or infinite values, the first in row {row}; remove or impute these rows.")
-    k = n_classes_of(model, x)
+    k = n_classes_of(model, x if shown is None else shown)
     if y.size and (y.min() < 0 or y.max() >= k):
         hint = " Labels that start at 1 must be shifted." if y.min() == 1 and y.max() == k else ""
         raise ValueError(f"y has labels from {y.min()} to {y.max()}; the model has {k} classes, so 0 to {k - 1} are allowed.{hint}")

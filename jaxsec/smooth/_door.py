@@ -1,6 +1,5 @@
 """The host driver behind `certify(..., method=Smoothing(...))`."""
 
-import math
 import os
 import time
 from pathlib import Path
@@ -22,11 +21,11 @@ from ..core._model import Model
 from ..core._rewrite import tuned
 from ..core._working_set import rows_in_cache
 from ..threat import Threat
-from ._certificate import SmoothedCertificate, SmoothedVerdict
+from ._certificate import SmoothedCertificate
 from ._method import SmoothingMethod
-from ._radius import norm_of, probability_for, radius_of
+from ._randomizer import Randomizer, eps_of
 from ._sampling import Sampler, Tally
-from ._schedule import CERTIFIED, REFUTED, Fixed, Rule, Within
+from ._schedule import Fixed, Rule, Within
 
 _EVERY = 5.0  # seconds between two writes of the state
 
@@ -37,7 +36,8 @@ def certify_smoothed(
 ) -> SmoothedCertificate:  # fmt: skip
     """As `certify` with a smoothing method.
 
-    x: [B, ...] float32 or uint8. max_samples: noised copies in one forward pass, by default what fits a CPU's caches, or 4096 elsewhere.
+    x: [B, ...] float32, or uint8 that is read as 1/255 of it. max_samples: samples in one forward pass, by default what fits a CPU's caches,
+      or 4096 elsewhere.
     """
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((model, x, y, threat))):
         raise TypeError(
@@ -46,30 +46,27 @@ def certify_smoothed(
     if max_samples is not None and (not isinstance(max_samples, int) or max_samples < 1):
         raise ValueError(f"max_samples is {max_samples!r}; it must be an int of at least 1, or None.")
     method.check()
-    norm, sharding = norm_of(threat), _slots(x)
-    host = np.asarray(x)
-    _, labels, classes = check_batch(model, _floating(host), y, threat, 1)
-    host = host if host.dtype == np.uint8 else host.astype(np.float32)
-    rows, d = len(host), math.prod(host.shape[1:])
-    eps = np.broadcast_to(np.asarray(threat.eps, np.float64).reshape(-1), (rows,))  # pyright: ignore[reportAttributeAccessIssue]  # a ball's
-    sigma = np.broadcast_to(np.asarray(method.sigma, np.float32).reshape(-1), (rows,))
-
-    def radius(p: np.ndarray, of: np.ndarray) -> np.ndarray:
-        return radius_of(p, method.distribution, norm, sigma[of].astype(np.float64), d)
-
-    rule = method.rule(probability_for(eps, method.distribution, norm, sigma.astype(np.float64), d), radius)
+    sharding, host = _slots(x), np.asarray(x)
+    method = method.fitted(host.shape[1:])
+    randomizer, rows = method.randomizer, len(host)
+    sigma = np.broadcast_to(np.asarray(method.sigma if randomizer.scaled else 1.0, np.float32).reshape(-1), (rows,))
+    reach = randomizer.reach(threat, sigma.astype(np.float64), host.shape[1:])
+    host, shared = randomizer.held(host), randomizer.shared(sigma)
+    shown = _shown(randomizer, host, shared)
+    values = host.astype(np.float32) / 255 if host.dtype == np.uint8 else host
+    _, labels, classes = check_batch(model, values, y, threat, 1, shown)
+    eps, rule = eps_of(threat, rows), method.rule(reach.p0, reach.radius)
     words = (
         np.asarray(jax.vmap(key_words)(row_keys(as_key(key), jnp.arange(rows, dtype=jnp.uint32)))) if rows else np.zeros((0, 2), np.uint32)
     )
-    one = _floating(host[:1]) if rows else np.zeros((1, *host.shape[1:]), np.float32)
-    batch = max_samples or min(4096, rows_in_cache(model, one))
+    batch = max_samples or min(4096, rows_in_cache(model, shown))
     sampler = Sampler(
         model=tuned(model) if method.dtype == "float32" else model,
         x=host, words=words, sigma=sigma, n0=method.n0, rule=rule,
-        batch=batch, dtype=jnp.dtype(method.dtype), distribution=method.distribution, sharding=sharding,
+        batch=batch, randomizer=randomizer, dtype=jnp.dtype(method.dtype), shared=shared, sharding=sharding,
     )  # fmt: skip
     with held(state), progress(progress_to, "open") as report:
-        kept = _Kept(state, "" if state is None else _identity(model, host, words, sigma, eps, rule, method))
+        kept = _Kept(state, "" if state is None else _identity(model, host, words, sigma, eps, rule, method, shown))
         tally = kept.load() or Tally.empty(rows, classes)
 
         def tell(now: Tally) -> None:
@@ -78,29 +75,17 @@ def certify_smoothed(
 
         tally = sampler.run(tally, tell)
         kept.save(tally)
-    return _certificate(tally, labels, eps, rule, radius, method, norm)
+    return method.conclude(tally, labels, eps, rule, reach)
 
 
-def _certificate(
-    tally: Tally, y: np.ndarray, eps: np.ndarray, rule: Rule, radius: Any, method: SmoothingMethod, norm: str
-) -> SmoothedCertificate:
-    hits, every = tally.hits, np.arange(len(y))
-    p = rule.lower(hits, tally.n) if len(y) else np.zeros(0)
-    found = np.where(p > 0.5, radius(p, every), 0.0)
-    fixed = isinstance(rule, Fixed | Within)
-    # a test that says yes at eps certifies eps, whatever the interval that is left says
-    found = np.where((tally.shown == CERTIFIED) & (not fixed), np.maximum(found, eps), found)
-    predict = np.where((p > 0.5) | ((tally.shown == CERTIFIED) & (not fixed)), tally.top, -1)
-    right = tally.top == y
-    robust = right & (predict >= 0) & (found >= eps)
-    status = np.where(robust, SmoothedVerdict.CERTIFIED, SmoothedVerdict.OPEN)
-    status = np.where(~robust & (tally.shown == REFUTED), SmoothedVerdict.REFUTED, status)
-    status = np.where(~right, SmoothedVerdict.WRONG, status)
-    return SmoothedCertificate(
-        robust=robust, radius=found, predict=predict, p_lower=p, counts=tally.counts, samples=tally.n + method.n0,
-        status=status.astype(np.int32), confidence=1 - method.alpha, method=method.name, distribution=method.distribution, norm=norm,
-        dtype=method.dtype,
-    )  # fmt: skip
+def _shown(randomizer: Randomizer, x: np.ndarray, shared: tuple[Any, ...]) -> jax.ShapeDtypeStruct:
+    """[1, ...] what the model is shown of a row."""
+
+    def one(words: jax.Array, x: jax.Array, sigma: jax.Array, shared: tuple[Any, ...]) -> jax.Array:
+        return randomizer.draw(words, x, words, sigma, shared, n=1, dtype=jnp.float32)
+
+    row = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
+    return jax.eval_shape(one, jax.ShapeDtypeStruct((1, 2), jnp.uint32), row, jax.ShapeDtypeStruct((1,), jnp.float32), shared)
 
 
 def _slots(x: Any) -> NamedSharding | None:
@@ -115,18 +100,13 @@ def _slots(x: Any) -> NamedSharding | None:
     return NamedSharding(x.sharding.mesh, PartitionSpec(x.sharding.spec[0]))
 
 
-def _floating(x: np.ndarray) -> np.ndarray:
-    return x.astype(np.float32) / 255 if x.dtype == np.uint8 else x
-
-
 def _identity(
-    model: Model, x: np.ndarray, words: np.ndarray, sigma: np.ndarray, eps: np.ndarray, rule: Rule, method: SmoothingMethod
+    model: Model, x: np.ndarray, words: np.ndarray, sigma: np.ndarray, eps: np.ndarray, rule: Rule, method: SmoothingMethod, shown: Any
 ) -> str:
     """What decides the counts. How many samples run at once does not."""
-    one = _floating(x[:1]) if len(x) else np.zeros((1, *x.shape[1:]), np.float32)
     asked = () if isinstance(rule, Fixed | Within) else (eps,)
     settings = repr((__version__, method.name, type(rule).__name__))
-    return fingerprint(model, x, words, sigma, method, *asked, *of_programs(settings, [program_of(model, one)]))
+    return fingerprint(model, x, words, sigma, method, *asked, *of_programs(settings, [program_of(model, shown)]))
 
 
 class _Kept:

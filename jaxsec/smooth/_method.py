@@ -2,11 +2,15 @@
 
 import abc
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from ..core._struct import Struct, static, struct
+from ._certificate import SmoothedCertificate
+from ._conclude import sampled
+from ._randomizer import Randomizer, Reach, randomizer_of
+from ._sampling import Tally
 from ._schedule import Betting, Fixed, Rule, Staged, Within
 
 
@@ -22,12 +26,25 @@ class SmoothingMethod(Struct, abc.ABC):
     n0: int
     n: int
     alpha: float
-    distribution: str
+    distribution: str | Randomizer
     dtype: str
 
     @abc.abstractmethod
     def rule(self, p0: np.ndarray, radius: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Rule:
         """When samples are enough. p0: [N], the probability that certifies each row's eps; radius: of probabilities and rows."""
+
+    def conclude(self, tally: Tally, y: np.ndarray, eps: np.ndarray, rule: Rule, reach: Reach) -> SmoothedCertificate:
+        """The certificates of rows that have been sampled."""
+        return sampled(tally, y, eps, rule, reach, self)
+
+    def fitted(self, shape: tuple[int, ...]) -> Self:
+        """The method with what depends on the shape of a row filled in."""
+        return self
+
+    @property
+    def randomizer(self) -> Randomizer:
+        """What `distribution` names."""
+        return randomizer_of(self.distribution)
 
     def check(self) -> None:
         """Raises ValueError for settings that make no sense."""
@@ -38,7 +55,11 @@ class SmoothingMethod(Struct, abc.ABC):
             raise ValueError(
                 f"alpha is {self.alpha!r}; it must be above 0 and below 1: the probability of a wrong certificate, e.g. 0.001."
             )
-        sigma = np.asarray(self.sigma)
+        if not (scaled := self.randomizer.scaled) and self.sigma is not None:
+            raise ValueError(f"sigma is {self.sigma!r}, which {self.distribution!r} does not read; leave it out.")
+        if scaled and self.sigma is None:
+            raise ValueError("sigma is missing; give the scale of the noise, in units of x, e.g. 0.25 for images in [0, 1].")
+        sigma = np.asarray(self.sigma if scaled else 1.0)
         if not (np.all(np.isfinite(sigma)) and np.all(sigma > 0)):
             raise ValueError(f"sigma is {self.sigma!r}; it must be positive and finite, in units of x, e.g. 0.25 for images in [0, 1].")
         if self.dtype not in ("float32", "bfloat16"):
@@ -52,18 +73,19 @@ class Smoothing(SmoothingMethod):
     Guarantee: as `SmoothingMethod`; the radius is as large as n samples show, whatever the threat's eps.
     Args:
       sigma: the noise's scale in units of x, scalar or [B]. n0, n: samples. alpha: probability of a wrong certificate, per row.
-      distribution: "gaussian" (L2, L1, LInf), "laplace" or "uniform" (L1).
+        None where the distribution is a randomizer without a scale.
+      distribution: "gaussian" (L2, L1, LInf), "laplace" or "uniform" (L1), or a `Randomizer`.
       dtype: "float32", or "bfloat16" for the noised inputs, the weights and the forward pass; recorded in the certificate.
     Cost: n0 + n forward passes a row.
     Source: Cohen, Rosenfeld and Kolter 2019, CERTIFY and theorem 1.
     """
 
     name: ClassVar[str] = "smoothing"
-    sigma: Any = 0.25
+    sigma: Any = None
     n0: int = static(default=100)
     n: int = static(default=100_000)
     alpha: float = static(default=1e-3)
-    distribution: str = static(default="gaussian")
+    distribution: str | Randomizer = static(default="gaussian")
     dtype: str = static(default="float32")
 
     def rule(self, p0: np.ndarray, radius: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Rule:
@@ -85,13 +107,13 @@ class SequentialSmoothing(SmoothingMethod):
     """
 
     name: ClassVar[str] = "sequential-smoothing"
-    sigma: Any = 0.25
+    sigma: Any = None
     n0: int = static(default=100)
     n: int = static(default=100_000)
     alpha: float = static(default=1e-3)
     tau: float | None = static(default=None)
     by: str = static(default="betting")
-    distribution: str = static(default="gaussian")
+    distribution: str | Randomizer = static(default="gaussian")
     dtype: str = static(default="float32")
 
     def rule(self, p0: np.ndarray, radius: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Rule:

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..core._model import Model
-from ._noise import copies, vote
+from ._noise import vote
+from ._randomizer import Randomizer
 from ._schedule import OPEN, Rule
 
 _SLOT = 64  # samples of one row in a slot: few enough that little is sampled beyond a stop, enough that slots are cheap to fill
@@ -45,7 +46,7 @@ class Tally:
         return np.take_along_axis(self.counts, self.top[:, None], 1)[:, 0]
 
 
-@functools.partial(jax.jit, static_argnames=("n", "dtype", "distribution"))
+@functools.partial(jax.jit, static_argnames=("n", "dtype", "randomizer"))
 def _votes(
     model: Model,
     x: jax.Array,
@@ -53,13 +54,14 @@ def _votes(
     first: jax.Array,
     valid: jax.Array,
     sigma: jax.Array,
+    shared: tuple[Any, ...],
     *,
     n: int,
     dtype: Any,
-    distribution: str,
+    randomizer: Randomizer,
 ) -> jax.Array:
     """[S, K] votes of samples first .. first + valid of each slot's row."""
-    samples = copies(words, x, sigma, first, n, mean=0.0, std=1.0, channel_axis=-1, dtype=dtype, distribution=distribution)
+    samples = randomizer.draw(words, x, first, sigma, shared, n=n, dtype=dtype)
     if jnp.dtype(dtype) == jnp.bfloat16:
         model = jax.tree.map(lambda v: v.astype(dtype) if v.dtype == jnp.float32 else v, model)
     logits = model(samples)
@@ -77,8 +79,9 @@ class Sampler:
     n0: int
     rule: Rule
     batch: int
+    randomizer: Randomizer
     dtype: Any = jnp.float32
-    distribution: str = "gaussian"
+    shared: tuple[Any, ...] = ()  # what `randomizer.shared` gave
     sharding: jax.sharding.NamedSharding | None = None  # of slots, over devices
 
     def run(self, tally: Tally, tell: Callable[[Tally], None] = lambda tally: None) -> Tally:
@@ -123,7 +126,7 @@ class Sampler:
         arrays = (self.x[rows], self.words[rows], halves, valid, self.sigma[rows])
         if self.sharding is not None:
             arrays = tuple(jax.device_put(a, self.sharding) for a in arrays)
-        return _votes(self.model, *arrays, n=slot, dtype=self.dtype, distribution=self.distribution)
+        return _votes(self.model, *arrays, self.shared, n=slot, dtype=self.dtype, randomizer=self.randomizer)
 
     def _landed(self, pieces: "list[_Piece]", votes: jax.Array, tally: Tally, active: "deque[_Row]", stops: np.ndarray) -> None:
         counts = np.asarray(votes)

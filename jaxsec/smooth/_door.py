@@ -36,8 +36,8 @@ def certify_smoothed(
 ) -> SmoothedCertificate:  # fmt: skip
     """As `certify` with a smoothing method.
 
-    x: [B, ...] float32, or uint8 that is read as 1/255 of it. max_samples: samples in one forward pass, by default what fits a CPU's caches,
-      or 4096 elsewhere.
+    x: [B, ...] float32, or uint8 that is read as 1/255 of it.
+    max_samples: samples in one forward pass, by default what fits a CPU's caches, or 4096 elsewhere.
     """
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((model, x, y, threat))):
         raise TypeError(

@@ -7,11 +7,11 @@
 
 namespace jaxsec {
 
-// x [B, d] float32 or uint8, or [B, 0] for none; key, first [B, 2]; sigma [B]; multiply, add [C]; y [B, n, d] float32 or bfloat16.
+// x [B, d] float32 or uint8, or [B, 0] for none; key, first [B, 2]; sigma [B]; multiply, add [C]; table [2, cells]; y [B, n, d] float32 or bfloat16.
 inline xla::ffi::Error PlanNoise(xla::ffi::AnyBuffer x, xla::ffi::Buffer<xla::ffi::U32> key, xla::ffi::Buffer<xla::ffi::U32> first,
                                  xla::ffi::Buffer<xla::ffi::F32> sigma, xla::ffi::Buffer<xla::ffi::F32> multiply,
-                                 xla::ffi::Buffer<xla::ffi::F32> add, xla::ffi::Result<xla::ffi::AnyBuffer> y, int64_t distribution,
-                                 int64_t inner, NoisePlan& plan, NoiseArrays& arrays) {
+                                 xla::ffi::Buffer<xla::ffi::F32> add, xla::ffi::Buffer<xla::ffi::U32> table,
+                                 xla::ffi::Result<xla::ffi::AnyBuffer> y, int64_t distribution, int64_t inner, NoisePlan& plan, NoiseArrays& arrays) {
   namespace ffi = xla::ffi;
   const auto bad = [](const std::string& what) { return ffi::Error::InvalidArgument("jaxsec_noise: " + what); };
   const auto out = y->dimensions(), in = x.dimensions(), keys = key.dimensions(), firsts = first.dimensions();
@@ -23,11 +23,18 @@ inline xla::ffi::Error PlanNoise(xla::ffi::AnyBuffer x, xla::ffi::Buffer<xla::ff
   if (static_cast<int64_t>(sigma.element_count()) != images) return bad("sigma needs one value for each image.");
   if (multiply.element_count() == 0 || multiply.element_count() != add.element_count()) return bad("multiply and add need one value for each channel.");
   if (in[1] != 0 && in[1] != out[2]) return bad("rows of x and y differ in length.");
-  if (inner < 1 || distribution < 0 || distribution > 2) return bad("inner must be at least 1, distribution 0, 1 or 2.");
+  if (inner < 1 || distribution < 0 || distribution > 3) return bad("inner must be at least 1, distribution 0 to 3.");
   if (out[2] > int64_t{1} << 34) return bad("a row may have 2^34 values.");
   plan.images = images, plan.samples = out[1], plan.d = out[2];
   plan.channels = static_cast<int64_t>(multiply.element_count()), plan.inner = inner;
   plan.distribution = static_cast<Distribution>(distribution);
+  plan.cell_bits = 0;
+  if (plan.distribution == Distribution::kDiscreteGaussian) {
+    while (plan.cell_bits < 16 && static_cast<int64_t>(table.element_count()) > int64_t{2} << plan.cell_bits) ++plan.cell_bits;
+    if (plan.cell_bits == 0 || static_cast<int64_t>(table.element_count()) != int64_t{2} << plan.cell_bits) {
+      return bad("the table needs 2 words for each of 2 to 2^16 cells, a power of two.");
+    }
+  }
   switch (x.element_type()) {
     case ffi::F32: plan.input = Input::kFloat32; break;
     case ffi::U8: plan.input = Input::kUint8; break;
@@ -39,7 +46,7 @@ inline xla::ffi::Error PlanNoise(xla::ffi::AnyBuffer x, xla::ffi::Buffer<xla::ff
     case ffi::BF16: plan.output = Output::kBfloat16; break;
     default: return bad("y must be float32 or bfloat16.");
   }
-  arrays = {x.untyped_data(), key.typed_data(), first.typed_data(), sigma.typed_data(), multiply.typed_data(), add.typed_data(), y->untyped_data()};
+  arrays = {x.untyped_data(), key.typed_data(), first.typed_data(), sigma.typed_data(), multiply.typed_data(), add.typed_data(), table.typed_data(), y->untyped_data()};
   return ffi::Error::Success();
 }
 
@@ -52,6 +59,7 @@ inline xla::ffi::Error PlanNoise(xla::ffi::AnyBuffer x, xla::ffi::Buffer<xla::ff
       .Arg<xla::ffi::Buffer<xla::ffi::F32>>()                                                                                  \
       .Arg<xla::ffi::Buffer<xla::ffi::F32>>()                                                                                  \
       .Arg<xla::ffi::Buffer<xla::ffi::F32>>()                                                                                  \
+      .Arg<xla::ffi::Buffer<xla::ffi::U32>>()                                                                                  \
       .Ret<xla::ffi::AnyBuffer>()                                                                                              \
       .Attr<int64_t>("distribution")                                                                                           \
       .Attr<int64_t>("inner")

@@ -15,10 +15,10 @@ constexpr int64_t kValuesPerTask = int64_t{1} << 16;
 constexpr int64_t kBlocksPerPart = kValuesPerTask / 4;  // where a row is longer than a task
 
 ffi::Error Noise(ffi::ThreadPool pool, ffi::AnyBuffer x, ffi::Buffer<ffi::U32> key, ffi::Buffer<ffi::U32> first, ffi::Buffer<ffi::F32> sigma,
-                 ffi::Buffer<ffi::F32> multiply, ffi::Buffer<ffi::F32> add, ffi::Result<ffi::AnyBuffer> y, int64_t distribution, int64_t inner) {
+                 ffi::Buffer<ffi::F32> multiply, ffi::Buffer<ffi::F32> add, ffi::Buffer<ffi::U32> table, ffi::Result<ffi::AnyBuffer> y, int64_t distribution, int64_t inner) {
   jaxsec::NoisePlan plan;
   jaxsec::NoiseArrays arrays;
-  if (ffi::Error e = jaxsec::PlanNoise(x, key, first, sigma, multiply, add, y, distribution, inner, plan, arrays); e.failure()) return e;
+  if (ffi::Error e = jaxsec::PlanNoise(x, key, first, sigma, multiply, add, table, y, distribution, inner, plan, arrays); e.failure()) return e;
   const int64_t rows = plan.images * plan.samples, blocks = plan.Blocks();
   if (rows * blocks == 0) return ffi::Error::Success();
   static const jaxsec::NoiseFn run = [] {

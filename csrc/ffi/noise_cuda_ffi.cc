@@ -8,10 +8,10 @@ namespace ffi = xla::ffi;
 namespace {
 
 ffi::Error Noise(cudaStream_t stream, ffi::AnyBuffer x, ffi::Buffer<ffi::U32> key, ffi::Buffer<ffi::U32> first, ffi::Buffer<ffi::F32> sigma,
-                 ffi::Buffer<ffi::F32> multiply, ffi::Buffer<ffi::F32> add, ffi::Result<ffi::AnyBuffer> y, int64_t distribution, int64_t inner) {
+                 ffi::Buffer<ffi::F32> multiply, ffi::Buffer<ffi::F32> add, ffi::Buffer<ffi::U32> table, ffi::Result<ffi::AnyBuffer> y, int64_t distribution, int64_t inner) {
   jaxsec::NoisePlan plan;
   jaxsec::NoiseArrays arrays;
-  if (ffi::Error e = jaxsec::PlanNoise(x, key, first, sigma, multiply, add, y, distribution, inner, plan, arrays); e.failure()) return e;
+  if (ffi::Error e = jaxsec::PlanNoise(x, key, first, sigma, multiply, add, table, y, distribution, inner, plan, arrays); e.failure()) return e;
   const cudaError_t status = jaxsec::LaunchNoise(stream, plan, arrays);
   if (status != cudaSuccess) return ffi::Error::Internal(std::string("jaxsec_noise: ") + cudaGetErrorString(status));
   return ffi::Error::Success();

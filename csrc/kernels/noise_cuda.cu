@@ -35,6 +35,8 @@ union Vector {
 
 __device__ inline float Value(float x) { return x; }
 __device__ inline float Value(uint8_t x) { return static_cast<float>(x) * (1.0f / 255.0f); }
+__device__ inline float OnGrid(float x) { return rintf(x * 255.0f); }
+__device__ inline float OnGrid(uint8_t x) { return static_cast<float>(x); }
 
 template <int V>
 __device__ inline void Store(float* y, const float (&value)[V]) {
@@ -60,8 +62,15 @@ __device__ inline void Store(uint16_t* y, const float (&value)[V]) {
 }
 
 template <Distribution kind>
-__device__ inline void Values(const Block& block, float (&z)[4]) {
-  if constexpr (kind == Distribution::kGaussian) {
+__device__ inline void Values(const NoisePlan& plan, const NoiseArrays& a, uint32_t at, uint64_t sample, const Key& key, float (&z)[4]) {
+  const Block block = philox4x32(Counter{uint64_t{kNoiseStream} << 32 | at, sample}, key);
+  if constexpr (kind == Distribution::kDiscreteGaussian) {
+#pragma unroll
+    for (int w = 0; w < 4; ++w) {
+      const auto second = [&] { return philox4x32(Counter{uint64_t{kNoiseStream + 1} << 32 | at, sample}, key).word[w]; };
+      z[w] = DiscreteOf(block.word[w], a.table, plan.cell_bits, second);
+    }
+  } else if constexpr (kind == Distribution::kGaussian) {
     NormalPair(block.word[0], block.word[1], z[0], z[1]);
     NormalPair(block.word[2], block.word[3], z[2], z[3]);
   } else {
@@ -79,10 +88,11 @@ __global__ void __launch_bounds__(kThreads, 2) Noise(NoisePlan plan, NoiseArrays
   const int64_t start = thread / chunks, b = (thread - start * chunks) * V;
 
   for (int64_t image = blockIdx.y; image < plan.images; image += gridDim.y) {
+    constexpr bool discrete = kind == Distribution::kDiscreteGaussian;
     const uint2 key = reinterpret_cast<const uint2*>(a.key)[image];
     const uint2 first = reinterpret_cast<const uint2*>(a.first)[image];
     const float sigma = a.sigma[image];
-    float base[4][V], scale[4][flat ? 1 : V];
+    float base[4][V], scale[4][flat ? 1 : V], shift[4][flat ? 1 : V];  // shift: of the discrete Gaussian
 #pragma unroll
     for (int w = 0; w < 4; ++w) {
       const int64_t p = w * n + b;
@@ -93,8 +103,9 @@ __global__ void __launch_bounds__(kThreads, 2) Noise(NoisePlan plan, NoiseArrays
 #pragma unroll
       for (int v = 0; v < V; ++v) {
         const int64_t channel = flat ? 0 : (p + v) / plan.inner % plan.channels;
-        base[w][v] = Value(x.at[v]) * a.multiply[channel] + a.add[channel];
-        scale[w][flat ? 0 : v] = sigma * a.multiply[channel];
+        base[w][v] = discrete ? OnGrid(x.at[v]) : Value(x.at[v]) * a.multiply[channel] + a.add[channel];
+        scale[w][flat ? 0 : v] = discrete ? a.multiply[channel] * (1.0f / 255.0f) : sigma * a.multiply[channel];
+        shift[w][flat ? 0 : v] = a.add[channel];
       }
     }
     uint64_t index = (uint64_t{first.y} << 32 | first.x) + static_cast<uint64_t>(start);
@@ -105,9 +116,12 @@ __global__ void __launch_bounds__(kThreads, 2) Noise(NoisePlan plan, NoiseArrays
       for (int v = 0; v < V; ++v) {
         const uint32_t block = static_cast<uint32_t>(b + v);
         float z[4];
-        Values<kind>(philox4x32(Counter{uint64_t{kNoiseStream} << 32 | block, index}, Key{key.x, key.y}), z);
+        Values<kind>(plan, a, block, index, Key{key.x, key.y}, z);
 #pragma unroll
-        for (int w = 0; w < 4; ++w) value[w][v] = z[w] * scale[w][flat ? 0 : v] + base[w][v];
+        for (int w = 0; w < 4; ++w) {
+          const float each = scale[w][flat ? 0 : v];
+          value[w][v] = discrete ? (z[w] + base[w][v]) * each + shift[w][flat ? 0 : v] : z[w] * each + base[w][v];
+        }
       }
 #pragma unroll
       for (int w = 0; w < 4; ++w) {
@@ -162,6 +176,7 @@ cudaError_t LaunchNoise(cudaStream_t stream, const NoisePlan& plan, const NoiseA
   switch (plan.distribution) {
     case Distribution::kGaussian: return PickInput<Distribution::kGaussian>(stream, plan, arrays);
     case Distribution::kLaplace: return PickInput<Distribution::kLaplace>(stream, plan, arrays);
+    case Distribution::kDiscreteGaussian: return PickInput<Distribution::kDiscreteGaussian>(stream, plan, arrays);
     default: return PickInput<Distribution::kUniform>(stream, plan, arrays);
   }
 }

@@ -18,11 +18,27 @@ int64_t Ulps(float a, float b) {
   return std::llabs(order(a) - order(b));
 }
 
+// Cells whose cuts are so coarse that many words do not decide: 16 bits name the cell, 16 are compared.
+constexpr int32_t kCellBits = 16;
+std::vector<uint32_t> Table() {
+  const uint32_t cells = 1u << kCellBits;
+  std::vector<uint32_t> table(2 * cells);
+  for (uint32_t i = 0; i < cells; ++i) {
+    table[i] = ((i * 40503u + 77u) % cells) << (32 - kCellBits) | (i * 2654435761u >> kCellBits), table[cells + i] = i * 0x9E3779B9u;
+  }
+  return table;
+}
+
 float Scalar(Distribution kind, const NoiseArrays& a, int64_t image, uint64_t sample, int64_t p, int64_t n) {
   const Block block = philox4x32(Counter{uint64_t{kNoiseStream} << 32 | static_cast<uint64_t>(p % n), sample}, Key{a.key[2 * image], a.key[2 * image + 1]});
   const int64_t w = p / n;
   if (kind == Distribution::kLaplace) return LaplaceOf(block.word[w]);
   if (kind == Distribution::kUniform) return UniformOf(block.word[w]);
+  if (kind == Distribution::kDiscreteGaussian) {
+    return DiscreteOf(block.word[w], a.table, kCellBits, [&] {
+      return philox4x32(Counter{uint64_t{kNoiseStream + 1} << 32 | static_cast<uint64_t>(p % n), sample}, Key{a.key[2 * image], a.key[2 * image + 1]}).word[w];
+    });
+  }
   float z[2];
   NormalPair(block.word[w / 2 * 2], block.word[w / 2 * 2 + 1], z[0], z[1]);
   return z[w % 2];
@@ -36,7 +52,8 @@ uint16_t Bfloat16(float value) {
 // Everything beyond [begin, end) must stay as it was.
 void Case(NoiseFn run, Distribution kind, Input input, Output output, int64_t d, int64_t channels, int64_t inner, int64_t begin, int64_t end) {
   const int64_t images = 2, samples = 3, n = (d + 3) / 4;
-  const NoisePlan plan{images, samples, d, channels, inner, kind, input, output};
+  const NoisePlan plan{images, samples, d, channels, inner, kind, input, output, kCellBits};
+  static const std::vector<uint32_t> table = Table();
   std::vector<float> x(static_cast<size_t>(images * d)), multiply(static_cast<size_t>(channels)), add(static_cast<size_t>(channels));
   std::vector<uint8_t> pixels(static_cast<size_t>(images * d));
   for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(pixels[i] = static_cast<uint8_t>(37 * i)) / 64.0f;
@@ -46,7 +63,7 @@ void Case(NoiseFn run, Distribution kind, Input input, Output output, int64_t d,
   std::vector<float> y(static_cast<size_t>(images * samples * d), -7.0f);
   std::vector<uint16_t> half(y.size(), 0xFFFF);
   const void* source = input == Input::kUint8 ? static_cast<const void*>(pixels.data()) : input == Input::kFloat32 ? x.data() : nullptr;
-  const NoiseArrays a{source, key, first, sigma, multiply.data(), add.data(),
+  const NoiseArrays a{source, key, first, sigma, multiply.data(), add.data(), table.data(),
                       output == Output::kFloat32 ? static_cast<void*>(y.data()) : static_cast<void*>(half.data())};
   run(plan, a, 0, images * samples, begin, end);
   for (int64_t image = 0; image < images; ++image) {
@@ -57,11 +74,16 @@ void Case(NoiseFn run, Distribution kind, Input input, Output output, int64_t d,
         const uint64_t sample = (uint64_t{first[2 * image + 1]} << 32 | first[2 * image]) + static_cast<uint64_t>(s);
         const float z = Scalar(kind, a, image, sample, p, n), m = multiply[static_cast<size_t>(p / inner % channels)];
         const float value = input == Input::kNone ? 0.0f : input == Input::kFloat32 ? x[from] : static_cast<float>(pixels[from]) * (1.0f / 255.0f);
-        const float want = z * (sigma[image] * m) + (value * m + add[static_cast<size_t>(p / inner % channels)]);
+        const bool discrete = kind == Distribution::kDiscreteGaussian;
+        const float on_grid = input == Input::kNone ? 0.0f : input == Input::kFloat32 ? std::nearbyint(x[from] * 255.0f) : static_cast<float>(pixels[from]);
+        const float shift = add[static_cast<size_t>(p / inner % channels)];
+        const float want = discrete ? (z + on_grid) * (m * (1.0f / 255.0f)) + shift : z * (sigma[image] * m) + (value * m + shift);
         if (output == Output::kBfloat16) {
           CHECK(inside ? std::abs(int(half[i]) - int(Bfloat16(want))) <= 1 || std::fabs(want) < 1e-2f : half[i] == 0xFFFF);
         } else if (!inside) {
           CHECK(y[i] == -7.0f);
+        } else if (discrete) {  // rounded once or twice
+          CHECK(std::fabs(y[i] - want) <= 2e-7f * (std::fabs((z + on_grid) * m / 255.0f) + std::fabs(shift)));
         } else if (input == Input::kNone && channels == 1) {
           CHECK(Ulps(y[i], want) <= 4);
         } else {
@@ -96,7 +118,7 @@ int main() {
   NoiseFn variants[3];
   const int count = NoiseVariants(variants);
   for (int v = 0; v < count; ++v) {
-    for (const auto kind : {Distribution::kGaussian, Distribution::kLaplace, Distribution::kUniform}) {
+    for (const auto kind : {Distribution::kGaussian, Distribution::kLaplace, Distribution::kUniform, Distribution::kDiscreteGaussian}) {
       for (const auto input : {Input::kNone, Input::kFloat32, Input::kUint8}) {
         for (const auto output : {Output::kFloat32, Output::kBfloat16}) {
           for (const int64_t d : {1, 3, 4, 5, 17, 63, 64, 65, 129, 784}) {
@@ -108,7 +130,7 @@ int main() {
         }
       }
     }
-    const NoisePlan empty{0, 3, 8, 1, 8, Distribution::kGaussian, Input::kNone, Output::kFloat32};
+    const NoisePlan empty{0, 3, 8, 1, 8, Distribution::kGaussian, Input::kNone, Output::kFloat32, 0};
     variants[v](empty, NoiseArrays{}, 0, 0, 0, 2);
   }
   return 0;

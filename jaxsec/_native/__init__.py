@@ -12,6 +12,8 @@ from ._boundary import native_move as native_move
 from ._conv import conv2d as conv2d
 from ._conv import conv2d_twin as conv2d_twin
 from ._conv import dense as dense
+from ._discrete import alias_table as alias_table
+from ._discrete import deviation as deviation
 from ._load import available as available
 from ._load import cpu_devices as cpu_devices
 from ._load import cuda_status as cuda_status
@@ -22,6 +24,7 @@ from ._local import Stage as Stage
 from ._local import local_chain as local_chain
 from ._local import reach as reach
 from ._local import settle as settle
+from ._noise import DISCRETE as DISCRETE
 from ._noise import DISTRIBUTIONS as DISTRIBUTIONS
 from ._noise import NoisePlan as NoisePlan
 from ._noise import noised as noised

@@ -3,6 +3,8 @@
 The polynomials are those of csrc/include/jaxsec/normal.h, minimax in relative error.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,6 +75,35 @@ def uniform(word: jax.Array) -> jax.Array:
     """
     centred = jax.lax.bitcast_convert_type(word ^ np.uint32(0x80000000), jnp.int32)
     return centred.astype(jnp.float32) * np.float32(2.0**-31) + _ULP32
+
+
+def discrete(word: jax.Array, second: jax.Array, table: jax.Array) -> jax.Array:
+    """Whole numbers, as float32, for each pair of uint32 words, by the alias method. table: [2, cells] uint32, see `alias_table`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jaxsec._native._discrete import alias_table
+      >>> float(discrete(jnp.uint32(2**31), jnp.uint32(0), jnp.asarray(alias_table(63.75))))
+      0.0
+    """
+    return discrete_by(word, second, lambda half, index: table[half][index], (table.shape[1] - 1).bit_length())
+
+
+def discrete_by(word: jax.Array, second: jax.Array, look: Callable[[int, jax.Array], jax.Array], bits: int) -> jax.Array:
+    """`discrete` with the table behind `look(half, index)`, for machines that gather in their own way; `bits` name a cell.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> float(discrete_by(jnp.uint32(0), jnp.uint32(0), lambda half, index: jnp.uint32(1), 1))
+      -1.0
+    """
+    shift = np.uint32(32 - bits)
+    mask = np.uint32((1 << (32 - bits)) - 1)
+    own, rest = word >> shift, word & mask
+    cell = look(0, own)
+    cut = cell & mask
+    below = (rest < cut) | ((rest == cut) & (second < look(1, own)))
+    return (jnp.where(below, own, cell >> shift).astype(jnp.int32) - np.int32(1 << (bits - 1))).astype(jnp.float32)
 
 
 def _minus_two_log(u: jax.Array) -> jax.Array:

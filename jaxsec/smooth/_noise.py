@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
-from .._native import DISTRIBUTIONS, as_offset, key_words, noised, plan_of
+from .._native import DISCRETE, DISTRIBUTIONS, alias_table, as_offset, key_words, noised, plan_of
 from ..core._keys import as_key, row_keys
 
 _DTYPES = (jnp.float32, jnp.bfloat16)
@@ -24,6 +25,7 @@ def noise(
       key: a PRNG key. shape: (samples, ...), or () for one value; at most 2^34 values a sample.
       sigma: scalar scale: the standard deviation of "gaussian" and the `b` of "laplace" (`exp(-|z| / b) / 2b`); "uniform" is flat on
         [-sigma, sigma]. Traced: another one does not compile again. dtype: float32 or bfloat16, rounded to nearest.
+        "discrete-gaussian" is a Gaussian rounded to whole multiples of 1/255, drawn exactly: its sigma is a number, not traced.
       first: number of the first sample, an int from 0 to 2^64 - 1 or uint32[2], low word first.
     Returns: `shape`, `dtype`. Gaussian values are at most 6.77 sigma, Laplace ones at most 22.2 sigma.
     Raises: TypeError: no key, or another dtype. ValueError: an unknown distribution.
@@ -40,8 +42,12 @@ def noise(
     plan = plan_of(samples, d, 1, _distribution(distribution), _dtype(dtype))
     words = key_words(as_key(key))[None]
     one = jnp.ones(1, jnp.float32)
+    table = None
+    if distribution == DISCRETE:
+        table, sigma = table_of(sigma), 1.0
     scale = jnp.asarray(sigma, jnp.float32).reshape(1)
-    return noised(plan, jnp.zeros((1, 0), jnp.float32), words, as_offset(first)[None], scale, one, jnp.zeros_like(one)).reshape(shape)
+    nothing = jnp.zeros((1, 0), jnp.float32)
+    return noised(plan, nothing, words, as_offset(first)[None], scale, one, jnp.zeros_like(one), table).reshape(shape)
 
 
 def noisy_batch(
@@ -55,7 +61,8 @@ def noisy_batch(
       key: a PRNG key; row r draws from `fold_in(key, rows[r])`. x: [B, ...] float32, or uint8 that is read as 1/255 of it.
       sigma: scalar or [B], in units of x. first_sample: as `first` in `noise`, or uint32 [B, 2]. n: samples of each row.
       mean, std: scalars, or one for each entry of x's `channel_axis`, in units of x. dtype: float32 or bfloat16.
-      distribution: as in `noise`. rows: [B] numbers of the rows, 0 .. B - 1 by default.
+      distribution: as in `noise`; "discrete-gaussian" takes one sigma for all rows, rounds float32 x to the grid of 1/255, and adds whole
+        steps, so that a sample depends on their sum alone. rows: [B] numbers of the rows, 0 .. B - 1 by default.
     Returns: [B * n, ...] `dtype`, the samples of a row together.
     Raises: TypeError, ValueError: other dtypes, shapes that do not fit.
     Cost: x is read once, the result written once; nothing float32 in between where that is bfloat16.
@@ -70,13 +77,16 @@ def noisy_batch(
         raise TypeError(f"x is {x.dtype}{list(x.shape)}; it must be float32 or uint8 [B, ...].")
     rows = jnp.arange(len(x), dtype=jnp.uint32) if rows is None else rows
     words = jax.vmap(key_words)(row_keys(as_key(key), rows))
-    return copies(words, x, sigma, first_sample, n, mean=mean, std=std, channel_axis=channel_axis, dtype=dtype, distribution=distribution)
+    table = table_of(sigma) if distribution == DISCRETE else None
+    how = {"mean": mean, "std": std, "channel_axis": channel_axis, "dtype": dtype, "distribution": distribution, "table": table}
+    return copies(words, x, 1.0 if distribution == DISCRETE else sigma, first_sample, n, **how)
 
 
 def copies(
-    words: jax.Array, x: jax.Array, sigma: Any, first: Any, n: int, *, mean: Any, std: Any, channel_axis: int, dtype: Any, distribution: str
-) -> jax.Array:
-    """`noisy_batch` with the key words of each row, [B, 2] uint32."""
+    words: jax.Array, x: jax.Array, sigma: Any, first: Any, n: int, *, mean: Any = 0.0, std: Any = 1.0, channel_axis: int = -1,
+    dtype: Any, distribution: str, table: jax.Array | None = None,
+) -> jax.Array:  # fmt: skip
+    """`noisy_batch` with the key words of each row, [B, 2] uint32, and of the discrete Gaussian its table."""
     b, d = len(x), math.prod(x.shape[1:])
     mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
     channels = max(mean.size, std.size)
@@ -93,8 +103,18 @@ def copies(
     offset = first if isinstance(first, jax.Array) and first.ndim == 2 else jnp.broadcast_to(as_offset(first)[None], (b, 2))
     plan = plan_of(n, d, inner, _distribution(distribution), _dtype(dtype))
     scale = jnp.broadcast_to(jnp.asarray(sigma, jnp.float32).reshape(-1), (b,))
-    y = noised(plan, x.reshape(b, d), words, offset, scale, multiply, -mean.reshape(-1) * multiply)
+    y = noised(plan, x.reshape(b, d), words, offset, scale, multiply, -mean.reshape(-1) * multiply, table)
     return y.reshape(b * n, *x.shape[1:])
+
+
+def table_of(sigma: Any) -> jax.Array:
+    """The discrete Gaussian's table for a sigma in units of x; TypeError where it is traced, ValueError where there are several."""
+    if isinstance(sigma, Tracer):
+        raise TypeError("sigma is traced; the table of the discrete Gaussian is made on the host: give a number.")
+    values = np.unique(np.asarray(sigma, np.float32))
+    if values.size != 1:
+        raise ValueError(f"sigma has {values.size} values; the discrete Gaussian takes one for all rows.")
+    return jnp.asarray(alias_table(255 * float(values[0])))  # exact: 24 bits times 8
 
 
 def _distribution(name: str) -> str:

@@ -89,6 +89,16 @@ JAXSEC_HOST_DEVICE inline float UniformOf(uint32_t word) {
   return static_cast<float>(static_cast<int32_t>(word ^ 0x80000000u)) * (2.0f * kUlp32) + kUlp32;
 }
 
+// Whole numbers by the alias method of noise.h. `second` gives the 32 bits that decide where those of `word` do not.
+template <typename Second>
+JAXSEC_HOST_DEVICE inline float DiscreteOf(uint32_t word, const uint32_t* table, int32_t cell_bits, Second&& second) {
+  const int32_t shift = 32 - cell_bits;
+  const uint32_t mask = (1u << shift) - 1u, own = word >> shift, rest = word & mask;
+  const uint32_t cell = table[own], cut = cell & mask;
+  const bool below = rest < cut || (rest == cut && second() < table[(uint64_t{1} << cell_bits) + own]);
+  return static_cast<float>(static_cast<int32_t>(below ? own : cell >> shift) - (1 << (cell_bits - 1)));
+}
+
 }  // namespace jaxsec
 
 #endif  // JAXSEC_NORMAL_H_

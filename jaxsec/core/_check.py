@@ -45,19 +45,32 @@ def n_classes_of(model: Any, x: Any) -> int:
 
 def logits_of(model: Any, x: Any) -> jax.ShapeDtypeStruct:
     """[2, K], found by tracing the model on two rows of x's shape; raises `ValueError` where it gives no logits."""
+    out = output_of(model, x)
+    if out.ndim != 2 or out.shape[0] != 2 or out.shape[1] < 2:
+        raise ValueError(f"the model turns {(2, *x.shape[1:])} into {out.shape}; logits of shape [B, K] with K >= 2 are needed.")
+    if not jnp.issubdtype(out.dtype, jnp.floating):
+        raise ValueError(f"the model gives values of dtype {out.dtype}; logits are floating: return scores, not the class.")
+    return out
+
+
+def output_of(model: Any, x: Any) -> Any:
+    """What the model makes of two rows of x's shape; `ValueError` where it does not take them."""
     rows, keys = _rows_like(x)
     try:
-        out = jax.eval_shape(_program, model, rows, keys)
+        return jax.eval_shape(_program, model, rows, keys)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"the model does not take rows of shape {tuple(x.shape[1:])} and dtype {x.dtype}: {str(error).splitlines()[0]}. "
             "Check the layout (NCHW or NHWC), whether images must be flattened, and the dtype that the model takes."
         ) from error
-    if out.ndim != 2 or out.shape[0] != 2 or out.shape[1] < 2:
-        raise ValueError(f"the model turns {rows.shape} into {out.shape}; logits of shape [B, K] with K >= 2 are needed.")
-    if not jnp.issubdtype(out.dtype, jnp.floating):
-        raise ValueError(f"the model gives values of dtype {out.dtype}; logits are floating: return scores, not the class.")
-    return out
+
+
+def check_finite(x: np.ndarray) -> None:
+    """ValueError where values are NaN or infinite."""
+    finite = np.isfinite(x.astype(np.float32))
+    if not finite.all():
+        row = int(np.argwhere(~finite)[0][0])
+        raise ValueError(f"x has {int((~finite).sum())} NaN or infinite values, the first in row {row}; remove or impute these rows.")
 
 
 def check_batch(model: Any, x: Any, y: Any, threat: Any, max_rows: int, shown: Any = None) -> tuple[Any, Any, int]:
@@ -80,10 +93,7 @@ def check_batch(model: Any, x: Any, y: Any, threat: Any, max_rows: int, shown: A
     if not np.issubdtype(y.dtype, np.integer):
         raise TypeError(f"y has dtype {y.dtype}; integer class labels are needed.")
     host = np.asarray(x)
-    finite = np.isfinite(host.astype(np.float32))
-    if not finite.all():
-        row = int(np.argwhere(~finite)[0][0])
-        raise ValueError(f"x has {int((~finite).sum())} NaN or infinite values, the first in row {row}; remove or impute these rows.")
+    check_finite(host)
     k = n_classes_of(model, x if shown is None else shown)
     if y.size and (y.min() < 0 or y.max() >= k):
         hint = " Labels that start at 1 must be shifted." if y.min() == 1 and y.max() == k else ""

@@ -1,5 +1,6 @@
 """Randomized smoothing: noise from compiled kernels, certificates of any classifier by sampling, tests that stop when they know enough."""
 
+from ._boxes import least_iou as least_iou
 from ._certificate import SmoothedCertificate as SmoothedCertificate
 from ._certificate import SmoothedVerdict as SmoothedVerdict
 from ._confidence import certify_from_counts as certify_from_counts
@@ -7,10 +8,18 @@ from ._confidence import lower_bound as lower_bound
 from ._confidence import predict_from_counts as predict_from_counts
 from ._confidence import radius_table as radius_table
 from ._confidence import upper_bound as upper_bound
+from ._denoised import denoised as denoised
+from ._denoised import diffusion_denoised as diffusion_denoised
 from ._door import certify_smoothed as certify_smoothed
+from ._median import MedianSmoothing as MedianSmoothing
+from ._median import certify_regression as certify_regression
 from ._method import SequentialSmoothing as SequentialSmoothing
 from ._method import Smoothing as Smoothing
 from ._method import SmoothingMethod as SmoothingMethod
 from ._noise import noise as noise
 from ._noise import noisy_batch as noisy_batch
 from ._noise import vote as vote
+from ._regression_certificate import RegressionCertificate as RegressionCertificate
+from ._segmentation import certify_segmentation as certify_segmentation
+from ._segmentation_certificate import SegmentationCertificate as SegmentationCertificate
+from ._segmentation_method import SegmentationSmoothing as SegmentationSmoothing

@@ -46,6 +46,13 @@ class Tally:
         return np.take_along_axis(self.counts, self.top[:, None], 1)[:, 0]
 
 
+def outputs_of(model: Model, samples: jax.Array, dtype: Any) -> jax.Array:
+    """The forward pass, with weights of the samples' dtype."""
+    if jnp.dtype(dtype) == jnp.bfloat16:
+        model = jax.tree.map(lambda v: v.astype(dtype) if v.dtype == jnp.float32 else v, model)
+    return model(samples)
+
+
 @functools.partial(jax.jit, static_argnames=("n", "dtype", "randomizer"))
 def _votes(
     model: Model,
@@ -61,10 +68,7 @@ def _votes(
     randomizer: Randomizer,
 ) -> jax.Array:
     """[S, K] votes of samples first .. first + valid of each slot's row."""
-    samples = randomizer.draw(words, x, first, sigma, shared, n=n, dtype=dtype)
-    if jnp.dtype(dtype) == jnp.bfloat16:
-        model = jax.tree.map(lambda v: v.astype(dtype) if v.dtype == jnp.float32 else v, model)
-    logits = model(samples)
+    logits = outputs_of(model, randomizer.draw(words, x, first, sigma, shared, n=n, dtype=dtype), dtype)
     return vote(logits, jnp.zeros((len(x), logits.shape[-1]), jnp.int32), valid)
 
 

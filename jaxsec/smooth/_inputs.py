@@ -1,0 +1,92 @@
+"""Rows made ready for sampling: what every front door of smoothing does with x, sigma and the key before the first sample."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.sharding import NamedSharding, PartitionSpec
+
+from .._native import key_words
+from ..attack._checkpoint import fingerprint, of_programs
+from ..core._check import program_of
+from ..core._keys import as_key, row_keys
+from ..core._model import Model
+from ..core._working_set import rows_in_cache
+from ._randomizer import Randomizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """N rows. x: as the randomizer draws from them. words: [N, 2] uint32, the key words of each. sigma: [N] float32. shared: what
+    `randomizer.shared` gave. shown: [1, ...] what the model is shown of a row. sharding: of slots over devices, None on one."""
+
+    x: np.ndarray
+    words: np.ndarray
+    sigma: np.ndarray
+    shared: tuple[Any, ...]
+    shown: jax.ShapeDtypeStruct
+    sharding: NamedSharding | None
+    randomizer: Randomizer
+
+    @property
+    def values(self) -> np.ndarray:
+        """The rows in the units of the threat: bytes are read as 1/255 of them."""
+        return self.x.astype(np.float32) / 255 if self.x.dtype == np.uint8 else self.x
+
+    def batch(self, model: Model, max_samples: int | None) -> int:
+        """Samples in one forward pass."""
+        return max_samples or min(4096, rows_in_cache(model, self.shown))
+
+    def identity(self, model: Model, settings: str, *others: Any) -> str:
+        """What decides the samples and what is counted. How many run at once does not."""
+        parts = of_programs(settings, [program_of(model, self.shown)])
+        return fingerprint(model, self.x, self.words, self.sigma, *others, *parts)
+
+
+def inputs_of(x: Any, key: Any, randomizer: Randomizer, sigma: Any) -> Inputs:
+    """Row r draws from `fold_in(key, r)`; ValueError or TypeError for what cannot be sampled."""
+    sharding, host = _slots(x), np.asarray(x)
+    if host.ndim < 2:
+        raise ValueError(f"x has shape {host.shape}; needed: x [B, ...] with at least two axes.")
+    rows = len(host)
+    scale = np.asarray(sigma if randomizer.scaled else 1.0, np.float32).reshape(-1)
+    if scale.size not in (1, rows):
+        raise ValueError(f"sigma has {scale.size} values for {rows} rows; give one value, or one for each row.")
+    scale = np.broadcast_to(scale, (rows,))
+    key = as_key(key)
+    words = np.asarray(jax.vmap(key_words)(row_keys(key, jnp.arange(rows, dtype=jnp.uint32)))) if rows else np.zeros((0, 2), np.uint32)
+    host, shared = randomizer.held(host), randomizer.shared(scale)
+    return Inputs(host, words, scale, shared, _shown(randomizer, host, shared), sharding, randomizer)
+
+
+def check_call(door: str, max_samples: int | None, *inputs: Any) -> None:
+    """TypeError under a trace, ValueError for a batch of no samples."""
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(inputs)):
+        raise TypeError(f"{door} drives the device from the host and cannot run under jit or vmap; call it eagerly.")
+    if max_samples is not None and (not isinstance(max_samples, int) or max_samples < 1):
+        raise ValueError(f"max_samples is {max_samples!r}; it must be an int of at least 1, or None.")
+
+
+def _shown(randomizer: Randomizer, x: np.ndarray, shared: tuple[Any, ...]) -> jax.ShapeDtypeStruct:
+    """[1, ...] what the model is shown of a row."""
+
+    def one(words: jax.Array, x: jax.Array, sigma: jax.Array, shared: tuple[Any, ...]) -> jax.Array:
+        return randomizer.draw(words, x, words, sigma, shared, n=1, dtype=jnp.float32)
+
+    row = jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype)
+    return jax.eval_shape(one, jax.ShapeDtypeStruct((1, 2), jnp.uint32), row, jax.ShapeDtypeStruct((1,), jnp.float32), shared)
+
+
+def _slots(x: Any) -> NamedSharding | None:
+    """How slots lie on devices: as the rows of x do; None where that is one device."""
+    if not isinstance(x, jax.Array) or len(x.sharding.device_set) == 1:
+        return None
+    if not isinstance(x.sharding, NamedSharding) or not x.sharding.spec or x.sharding.spec[0] is None:
+        raise ValueError(
+            f"x lies on {len(x.sharding.device_set)} devices by {x.sharding}; shard its first axis by a NamedSharding, or give "
+            "np.asarray(x)."
+        )
+    return NamedSharding(x.sharding.mesh, PartitionSpec(x.sharding.spec[0]))

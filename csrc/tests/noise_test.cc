@@ -1,5 +1,7 @@
 // The vector kernels against the scalar transforms of normal.h: every instruction set, distribution, input and output, at odd sizes, from
 // the middle of a row, far along the stream.
+#include <sys/mman.h>
+
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -94,6 +96,67 @@ void Case(NoiseFn run, Distribution kind, Input input, Output output, int64_t d,
   }
 }
 
+// The last blocks of a row of more than 2^33 values, of a sample beyond the 2^32nd: the memory between is reserved, never touched.
+void Far(NoiseFn run) {
+  const int64_t d = (int64_t{1} << 33) + 6, n = (d + 3) / 4, begin = n - 21;
+  const NoisePlan plan{1, 1, d, 1, 1, Distribution::kUniform, Input::kNone, Output::kFloat32, 0};
+  void* memory = mmap(nullptr, static_cast<size_t>(d) * 4, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  CHECK(memory != MAP_FAILED);
+  float* y = static_cast<float*>(memory);
+  const uint32_t key[2] = {5, 6}, first[2] = {3, 9};
+  const float sigma = 1.0f, multiply = 1.0f, add = 0.0f;
+  const NoiseArrays a{nullptr, key, first, &sigma, &multiply, &add, nullptr, y};
+  run(plan, a, 0, 1, begin, n);
+  for (int64_t w = 0; w < 4; ++w) {
+    for (int64_t b = begin - 1; b < n && w * n + b < d; ++b) {
+      const int64_t p = w * n + b;
+      CHECK(y[p] == (b < begin ? 0.0f : Scalar(Distribution::kUniform, a, 0, (uint64_t{9} << 32) + 3, p, n)));
+    }
+  }
+  munmap(memory, static_cast<size_t>(d) * 4);
+}
+
+// A NaN of any bits in x, sigma or the channels is a NaN in bfloat16, and its neighbours are numbers.
+void Nan(NoiseFn run) {
+  const uint32_t key[2] = {1, 2}, first[2] = {3, 4}, payloads[4] = {0x7FC00000u, 0x7FFFFFFFu, 0x7F800001u, 0xFFFFFFFFu};
+  for (const auto kind : {Distribution::kGaussian, Distribution::kDiscreteGaussian}) {
+    static const std::vector<uint32_t> table = Table();
+    for (const uint32_t bits : payloads) {
+      const float nan = FloatOf(static_cast<int32_t>(bits)), one = 1.0f;
+      float x[40] = {};
+      std::memcpy(x + 7, &nan, 4);
+      uint16_t y[40];
+      const NoisePlan plan{1, 1, 40, 1, 1, kind, Input::kFloat32, Output::kBfloat16, kCellBits};
+      run(plan, NoiseArrays{x, key, first, &one, &one, &one, table.data(), y}, 0, 1, 0, 10);
+      for (int i = 0; i < 40; ++i) CHECK(((y[i] & 0x7FFF) > 0x7F80) == (i == 7));
+      run(plan, NoiseArrays{x, key, first, &one, &nan, &one, table.data(), y}, 0, 1, 0, 10);
+      for (int i = 0; i < 40; ++i) CHECK((y[i] & 0x7FFF) > 0x7F80);
+    }
+  }
+}
+
+// Sample 42 of the key below at d = 8, by Philox in Python's integers and the transforms in float64: an answer that shares no code with us.
+struct Answer {
+  Distribution kind;
+  float y[8];
+};
+constexpr Answer kKnown[] = {
+    {Distribution::kGaussian, {0.3260309f, -0.539217726f, -1.23942947f, 0.93200515f, 0.26690299f, 2.09476114f, -1.90592699f, 0.102262823f}},
+    {Distribution::kLaplace, {0.128093599f, -2.1191085f, -0.541497368f, 0.405033443f, 1.15875027f, 1.50609377f, -0.608277485f, 4.16517208f}},
+    {Distribution::kUniform, {-0.12022897f, 0.120138684f, 0.581876317f, -0.333045495f, -0.686121803f, -0.778225409f, 0.544287605f, -0.984472957f}},
+};
+
+void Known(NoiseFn run) {
+  const uint32_t key[2] = {0x01234567u, 0x89ABCDEFu}, first[2] = {42, 0};
+  const float one = 1.0f, zero = 0.0f;
+  float y[8];
+  for (const Answer& answer : kKnown) {
+    const NoisePlan plan{1, 1, 8, 1, 1, answer.kind, Input::kNone, Output::kFloat32, 0};
+    run(plan, NoiseArrays{nullptr, key, first, &one, &one, &zero, nullptr, y}, 0, 1, 0, 2);
+    for (int i = 0; i < 8; ++i) CHECK(std::fabs(y[i] - answer.y[i]) <= 4e-7f * (1.0f + std::fabs(answer.y[i])));
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -130,6 +193,9 @@ int main() {
         }
       }
     }
+    Far(variants[v]);
+    Known(variants[v]);
+    Nan(variants[v]);
     const NoisePlan empty{0, 3, 8, 1, 8, Distribution::kGaussian, Input::kNone, Output::kFloat32, 0};
     variants[v](empty, NoiseArrays{}, 0, 0, 0, 2);
   }

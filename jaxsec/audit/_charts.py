@@ -5,6 +5,7 @@ from typing import Any
 
 from ._chart import Chart, chart_of
 from ._chart_curve import accuracy_curve
+from ._chart_smoothed import smoothed_curve
 from ._text import CLASSES_SAID, answers_said, percent
 from ._theme import FIRST, INK, MUTED, SECOND, STYLE
 
@@ -13,7 +14,7 @@ def charts_of(data: dict[str, Any]) -> list[Chart]:
     """The charts for which the report has numbers."""
     from matplotlib import rc_context
 
-    makers = (accuracy_curve, class_bars, confusion, distance_cdf, query_cdf)
+    makers = (accuracy_curve, smoothed_curve, class_bars, confusion, distance_cdf, query_cdf)
     style: Any = STYLE  # matplotlib types its keys as literals
     with rc_context(style):
         return [chart for maker in makers if (chart := maker(data)) is not None]

@@ -27,6 +27,13 @@ CERTIFIED = (
 )
 
 
+SMOOTHED = (
+    "Certified accuracy by smoothing is about the smoothed classifier, the class that most noised copies of an input get: another "
+    "classifier than the model, which must be served for the number to mean anything. Each row's certificate fails with the stated "
+    "probability."
+)
+
+
 def data_facts(data: Any, x: np.ndarray, y: np.ndarray, subject: Subject) -> dict[str, Any]:
     """The data set and the rows drawn from it, by hash."""
     name = getattr(data, "name", "") or "arrays"

@@ -6,6 +6,7 @@ from typing import Any
 
 from ._finding import Finding, ordered
 from ._judge_sandwich import sandwich_findings
+from ._judge_smoothed import smoothed_findings
 from ._statistics import interval_of
 
 HARDEN = "Train against the same threat (adversarial or certified training), then audit again."
@@ -44,7 +45,7 @@ def findings_of(
     else:
         found = [*_evasion(numbers, eps, norm), *_control(numbers), *_curve(numbers), *_uneven(numbers)]
     found += _ordinary(numbers, n_classes)
-    found += sandwich_findings(numbers, eps, norm)
+    found += sandwich_findings(numbers, eps, norm) + smoothed_findings(numbers, eps, norm)
     found += [*more, *(_flag(f) for f in flags)]
     if plan.reduced and "attack" in numbers:
         text = (

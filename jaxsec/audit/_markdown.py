@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ._sandwich_text import sandwich_said, sandwich_shares, sandwich_table, skipped_said
+from ._smoothed_text import smoothed_said, smoothed_shares, smoothed_table
 from ._text import NOISE, limited_said, noise_said, percent, resumed_said, rows_said, seed_said, sweep_said, sweep_table, valued
 
 
@@ -28,7 +29,7 @@ def markdown_of(data: dict[str, Any]) -> str:
         shares.append((NOISE, probes["noise"]["one_draw"]))
     if "worst_case" in probes:
         shares.append(("Robust accuracy, all attacks", probes["worst_case"]["robust"]))
-    shares += [(f"{name}, {hint}", share) for name, share, hint in sandwich_shares(data)]
+    shares += [(f"{name}, {hint}", share) for name, share, hint in (*sandwich_shares(data), *smoothed_shares(data))]
     if "blackbox" in probes:
         shares.append(("Robust accuracy, black-box only", probes["blackbox"]["robust"]))
     level = f"{100 * shares[0][1]['confidence']:g} %"
@@ -39,6 +40,8 @@ def markdown_of(data: dict[str, Any]) -> str:
     lines += ["", "## Findings", "", *_table(("severity", "id", "finding", "value", "what was seen", "standards"), rows)]
     if "certify" in probes:
         lines += ["", "## Certified and attacked accuracy", "", _cell(sandwich_said(data)), "", *_table(*sandwich_table(data))]
+    if "smooth" in probes:
+        lines += ["", "## Smoothed classifier", "", _cell(smoothed_said(data)), "", *_table(*smoothed_table(data))]
     if "sweep" in probes:
         columns, points = sweep_table(data)
         lines += ["", "## Robust accuracy against the budget", "", _cell(sweep_said(data)), "", *_table(columns, points)]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from ._sandwich import broken_within, sandwich_of, wrong_clean
+from ._smoothed import smoothed_numbers
 from ._statistics import share
 from ._subject import Outcome, Subject
 
@@ -49,6 +50,8 @@ def numbers_of(subject: Subject, outcomes: Mapping[str, Outcome]) -> dict[str, A
         }
     if "certify" in outcomes:
         out["certify"] = sandwich_of(subject, outcomes)
+    if "smooth" in outcomes:
+        out["smooth"] = smoothed_numbers(subject, outcomes["smooth"])
     if by:
         out["worst_case"] = {
             "robust": share(~broken, c),

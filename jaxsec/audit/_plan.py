@@ -9,7 +9,7 @@ from typing import Any
 
 from ..bound import wrong_names
 
-PROBES = ("clean", "noise", "sweep", "attack", "blackbox", "distance", "certify")
+PROBES = ("clean", "noise", "sweep", "attack", "blackbox", "distance", "certify", "smooth")
 ATTACKS = ("standard", "plus", "rand")
 
 # Settings of a run that a plan file may also give; the command line has options of the same names.
@@ -22,7 +22,7 @@ class Plan:
 
     Args:
       preset: the name printed in the report; `Plan.preset_of("quick")` gives the values that belong to it.
-      probes: which of "clean", "noise", "sweep", "attack", "blackbox", "distance", "certify" run; "clean" always does.
+      probes: which of "clean", "noise", "sweep", "attack", "blackbox", "distance", "certify", "smooth" run; "clean" always does.
       rows: rows audited, drawn at random from the data by the audit's key; 0 means all.
       confidence: of every interval.
       fail_under: least robust accuracy that passes, in [0, 1]; None means that no limit is checked.
@@ -38,6 +38,8 @@ class Plan:
       certify_timeout: seconds of work for each row and budget that "beta-crown" works on, compilation not counted; how many rows it
         decides depends on the machine.
       certify_sound: count all rounding of floating point; about twice the work.
+      smooth_sigma: scale of the Gaussian noise, in units of the data, of the smoothed classifier; 0: nothing is smoothed. smooth_samples,
+        smooth_alpha: samples of each row, and the probability of a wrong certificate. smooth_steps, smooth_noises: of the attack on it.
       examples: worst inputs shown. layout: "auto", "chw", "hwc" or "hw", of image rows. max_rows: rows worked on at once.
 
     Example:
@@ -64,6 +66,11 @@ class Plan:
     certify: tuple[str, ...] = ("auto",)
     certify_timeout: float = 10.0
     certify_sound: bool = False
+    smooth_sigma: float = 0.0
+    smooth_samples: int = 10_000
+    smooth_alpha: float = 0.001
+    smooth_steps: int = 20
+    smooth_noises: int = 32
     examples: int = 8
     layout: str = "auto"
     max_rows: int = 512
@@ -90,6 +97,8 @@ class Plan:
         """Raises `ValueError` where a setting cannot be used; the message names it, its value and what is allowed."""
         for name in ("noise_draws", "sweep_steps", "sweep_restarts", "attack_steps", "attack_queries", "attack_targets", "max_rows"):
             _whole(name, getattr(self, name), 1)
+        for name in ("smooth_samples", "smooth_steps", "smooth_noises"):
+            _whole(name, getattr(self, name), 1)
         for name in ("rows", "examples", "blackbox_queries", "distance_steps"):
             _whole(name, getattr(self, name), 0 if name in ("rows", "examples") else 1)
         _number("confidence", self.confidence, 0.5, 0.9999)
@@ -112,6 +121,8 @@ class Plan:
         _number("certify_timeout", self.certify_timeout, 0.001, 1e6)
         if not isinstance(self.certify_sound, bool):
             raise ValueError(f"certify_sound is {_shown(self.certify_sound)}; true or false is needed.")
+        _number("smooth_sigma", self.smooth_sigma, 0.0, 1e6)
+        _number("smooth_alpha", self.smooth_alpha, 1e-9, 0.5)
         if self.layout not in ("auto", "chw", "hwc", "hw"):
             raise ValueError(f"layout is {_shown(self.layout)}; allowed: auto, chw, hwc, hw.")
 

@@ -17,6 +17,7 @@ from ..core import AttackResult, row_keys
 from ..core._batch import bucket, pad_rows, take_leaves
 from ..core._keys import fold
 from ._certified import certified
+from ._smoothed import smoothed
 from ._subject import Outcome, Progress, Subject
 
 
@@ -142,6 +143,7 @@ PROBE_FUNCTIONS: dict[str, Callable[[Subject, Progress, str | None], Outcome]] =
     "blackbox": blackbox,
     "distance": distance,
     "certify": certified,
+    "smooth": smoothed,
 }
 
 

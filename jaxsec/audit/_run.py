@@ -22,7 +22,7 @@ from ._certified import withheld
 from ._clock import Clock
 from ._environment import command_line, environment, model_facts
 from ._examples import examples_of
-from ._facts import CERTIFIED, LIMITS, coverage, data_facts, plain, plan_facts, threat_facts
+from ._facts import CERTIFIED, LIMITS, SMOOTHED, coverage, data_facts, plain, plan_facts, threat_facts
 from ._judge import findings_of, nothing_attacked, verdict_of
 from ._numbers import numbers_of
 from ._plan import PROBES, Plan
@@ -32,7 +32,7 @@ from ._scale import scale_findings
 from ._subject import Outcome, Subject, Unable
 
 # Share of the whole run's time, for the progress bar only.
-_WEIGHTS = {"clean": 1, "noise": 2, "sweep": 25, "attack": 50, "blackbox": 15, "distance": 15, "certify": 15}
+_WEIGHTS = {"clean": 1, "noise": 2, "sweep": 25, "attack": 50, "blackbox": 15, "distance": 15, "certify": 15, "smooth": 30}
 
 
 def audit(
@@ -93,7 +93,11 @@ def audit(
         raise ValueError(
             f"certify has beta-crown, which branches on boxes only, and the threat is {subject.threat.norm}; allowed: {others}."
         )
-    names = [p for p in PROBES if p == "clean" or (p in plan.probes and (p != "certify" or plan.certify))]
+    names = [
+        p
+        for p in PROBES
+        if p == "clean" or (p in plan.probes and (p != "certify" or plan.certify) and (p != "smooth" or plan.smooth_sigma))
+    ]
     skipped: dict[str, str] = {}
     if subject.layout is None and "blackbox" in names:
         names.remove("blackbox")
@@ -137,7 +141,7 @@ def audit(
         "findings": [f.to_json() for f in findings],
         "coverage": coverage(names, skipped, findings, nothing),
         "examples": examples_of(subject, outcomes),
-        "limits": [*LIMITS, *([CERTIFIED] if "certify" in numbers else [])],
+        "limits": [*LIMITS, *([CERTIFIED] if "certify" in numbers else []), *([SMOOTHED] if "smooth" in numbers else [])],
         "wall_s": round(clock.wall_s, 3),
     }
     return Report(plain(record))
@@ -241,6 +245,11 @@ def _identity(subject: Subject) -> str:
         "certify": (),
         "certify_timeout": 1.0,
         "certify_sound": False,
+        "smooth_sigma": 0.0,
+        "smooth_samples": 1,
+        "smooth_alpha": 0.1,
+        "smooth_steps": 1,
+        "smooth_noises": 1,
     }
     plan = dataclasses.replace(subject.plan, probes=PROBES, **said)
     key = jax.random.key_data(subject.key)
@@ -249,4 +258,8 @@ def _identity(subject: Subject) -> str:
 
 def _own(identity: str, probe: str, plan: Plan) -> str:
     """The identity of one probe's outcome: with other bound methods the attacks stay, the certificates do not."""
+    if probe == "smooth":
+        return fingerprint(
+            identity, repr((plan.smooth_sigma, plan.smooth_samples, plan.smooth_alpha, plan.smooth_steps, plan.smooth_noises))
+        )
     return fingerprint(identity, repr((plan.certify, plan.certify_timeout, plan.certify_sound))) if probe == "certify" else identity

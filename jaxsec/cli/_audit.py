@@ -26,7 +26,7 @@ from ._options import (
     XKey,
     YKey,
 )
-from ._values import methods, seed_of, share, writable
+from ._values import methods, number, seed_of, share, writable
 
 
 def audit(
@@ -71,6 +71,15 @@ def audit(
             "[default: auto, or those of --plan]",
         ),
     ] = None,
+    smooth_sigma: Annotated[
+        str | None,
+        typer.Option(
+            "--smooth-sigma",
+            metavar="S",
+            help="Also certify the smoothed classifier: standard deviation of the Gaussian noise, in the units of the data; the report "
+            "gains its certified accuracy against the radius, with the attacked one. 0 leaves it out. [default: that of --plan, or none]",
+        ),
+    ] = None,
     labels: Labels = None,
     label_column: LabelColumn = None,
     x_key: XKey = None,
@@ -94,8 +103,8 @@ def audit(
     runs again; its state is in the report's folder, under .state, until the report is written.
 
     Settings of a --plan file: preset, probes, rows, confidence, fail_under, noise_draws, sweep, sweep_steps, sweep_restarts, attack,
-    attack_steps, attack_queries, attack_targets, blackbox_queries, distance_steps, certify, certify_timeout, certify_sound, examples,
-    layout, max_rows, threat, eps, seed.
+    attack_steps, attack_queries, attack_targets, blackbox_queries, distance_steps, certify, certify_timeout, certify_sound,
+    smooth_sigma, smooth_samples, smooth_alpha, smooth_steps, smooth_noises, examples, layout, max_rows, threat, eps, seed.
 
     Exit codes: 0 done, 1 below --fail-under, 2 a mistake in the call or the data, 3 a defect of jaxsec, 130 interrupted.
     """
@@ -119,6 +128,11 @@ def audit(
         word = certify.strip().lower()
         ladder = () if word == "none" else (word,) if word == "auto" else methods(certify, "--certify", ", or auto, or none")
         chosen = chosen.replace(certify=ladder, probes=tuple(dict.fromkeys([*chosen.probes, "certify"])))
+    if smooth_sigma is not None:
+        sigma = number(smooth_sigma, "--smooth-sigma", "a number of at least 0 is needed, in the units of the data, e.g. 0.25")
+        if sigma < 0:
+            raise ValueError(f"--smooth-sigma is {smooth_sigma!r}; a number of at least 0 is needed, in the units of the data, e.g. 0.25.")
+        chosen = chosen.replace(smooth_sigma=sigma, probes=tuple(dict.fromkeys([*chosen.probes, "smooth"])))
     start = seed_of(seed, "--seed") if seed is not None else seed_of(run.get("seed", 0), f"{plan}: seed")
     writable(out, "a folder for the report")
     keep_programs()

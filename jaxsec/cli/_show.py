@@ -11,6 +11,7 @@ from rich.table import Table
 
 from ..audit import Report
 from ..audit._sandwich_text import sandwich_shares, skipped_said
+from ..audit._smoothed_text import smoothed_shares
 from ..audit._text import resumed_said, rows_said
 from ..core import AttackResult, Status
 
@@ -33,6 +34,7 @@ def audit_summary(report: Report, out: Path) -> None:
     shares += [("accuracy at one random point per row", probes["noise"]["one_draw"])] if "noise" in probes else []
     shares += [("robust accuracy, at most", probes["worst_case"]["robust"])] if "worst_case" in probes else []
     shares += [(f"{name.lower()}{', at least' if i == 0 else ''}", s) for i, (name, s, _) in enumerate(sandwich_shares(data))]
+    shares += [(f"{name.lower()}, at least", s) for name, s, _ in smoothed_shares(data)]
     threat, plan = data["threat"], data["plan"]
     what = f"{threat['norm']} eps {threat['eps']:.6g}, inputs in [{threat['lo']}, {threat['hi']}], preset {plan['preset'] or 'of the plan'}"
     console.print(what, style="dim", soft_wrap=True)

@@ -19,7 +19,12 @@ from ._method import SmoothingMethod as SmoothingMethod
 from ._noise import noise as noise
 from ._noise import noisy_batch as noisy_batch
 from ._noise import vote as vote
+from ._predict import SmoothedPrediction as SmoothedPrediction
+from ._predict import predict as predict
 from ._regression_certificate import RegressionCertificate as RegressionCertificate
 from ._segmentation import certify_segmentation as certify_segmentation
 from ._segmentation_certificate import SegmentationCertificate as SegmentationCertificate
 from ._segmentation_method import SegmentationSmoothing as SegmentationSmoothing
+from ._smoothadv import SmoothAdv as SmoothAdv
+from ._smoothadv import SmoothedAttack as SmoothedAttack
+from ._smoothadv import attack_smoothed as attack_smoothed

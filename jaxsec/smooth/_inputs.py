@@ -36,6 +36,10 @@ class Inputs:
         """The rows in the units of the threat: bytes are read as 1/255 of them."""
         return self.x.astype(np.float32) / 255 if self.x.dtype == np.uint8 else self.x
 
+    def taken(self, rows: np.ndarray, x: np.ndarray) -> "Inputs":
+        """Some of the rows, with other values: each draws as before."""
+        return dataclasses.replace(self, x=self.randomizer.held(x), words=self.words[rows], sigma=self.sigma[rows], sharding=None)
+
     def batch(self, model: Model, max_samples: int | None) -> int:
         """Samples in one forward pass."""
         return max_samples or min(4096, rows_in_cache(model, self.shown))
@@ -46,8 +50,8 @@ class Inputs:
         return fingerprint(model, self.x, self.words, self.sigma, *others, *parts)
 
 
-def inputs_of(x: Any, key: Any, randomizer: Randomizer, sigma: Any) -> Inputs:
-    """Row r draws from `fold_in(key, r)`; ValueError or TypeError for what cannot be sampled."""
+def inputs_of(x: Any, key: Any, randomizer: Randomizer, sigma: Any, row_ids: Any = None) -> Inputs:
+    """Row r draws from `fold_in(key, row_ids[r])`, r itself by default; ValueError or TypeError for what cannot be sampled."""
     sharding, host = _slots(x), np.asarray(x)
     if host.ndim < 2:
         raise ValueError(f"x has shape {host.shape}; needed: x [B, ...] with at least two axes.")
@@ -56,8 +60,10 @@ def inputs_of(x: Any, key: Any, randomizer: Randomizer, sigma: Any) -> Inputs:
     if scale.size not in (1, rows):
         raise ValueError(f"sigma has {scale.size} values for {rows} rows; give one value, or one for each row.")
     scale = np.broadcast_to(scale, (rows,))
-    key = as_key(key)
-    words = np.asarray(jax.vmap(key_words)(row_keys(key, jnp.arange(rows, dtype=jnp.uint32)))) if rows else np.zeros((0, 2), np.uint32)
+    key, ids = as_key(key), np.arange(rows) if row_ids is None else np.asarray(row_ids)
+    if ids.shape != (rows,):
+        raise ValueError(f"row_ids has shape {ids.shape} for {rows} rows; one number for each row is needed.")
+    words = np.asarray(jax.vmap(key_words)(row_keys(key, jnp.asarray(ids, jnp.uint32)))) if rows else np.zeros((0, 2), np.uint32)
     host, shared = randomizer.held(host), randomizer.shared(scale)
     return Inputs(host, words, scale, shared, _shown(randomizer, host, shared), sharding, randomizer)
 

@@ -45,6 +45,10 @@ class Randomizer(abc.ABC):
         """Arrays that all samples read."""
         return ()
 
+    def settled(self, x0: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """[N, ...] inputs that `held` takes, between x0 and x in every value: attacked inputs, which a search found among the reals."""
+        return x
+
     @abc.abstractmethod
     def draw(
         self, words: jax.Array, x: jax.Array, first: jax.Array, sigma: jax.Array, shared: tuple[Any, ...], *, n: int, dtype: Any
@@ -110,6 +114,11 @@ class DiscreteGaussian(Randomizer):
                 "on that grid: give uint8 images, or round x to it."
             )
         return whole.astype(np.uint8)
+
+    def settled(self, x0: np.ndarray, x: np.ndarray) -> np.ndarray:
+        start, change = np.rint(255 * x0.astype(np.float64)), 255 * (x.astype(np.float64) - x0)
+        steps = np.trunc(change + 1e-4 * np.sign(change))  # a whole step that float32 made a little short is one
+        return (np.clip(start + steps, 0, 255) / 255).astype(np.float32)
 
     def shared(self, sigma: np.ndarray) -> tuple[Any, ...]:
         return (table_of(sigma if len(sigma) else 1.0),)

@@ -116,7 +116,7 @@ class Sampler:
                 yield row.piece(slot)
                 made += 1
         while made < slots and (index := next(queue, None)) is not None:
-            row = _Row(index, self.n0, self.n0)
+            row = _Row(index, self.n0 or int(stops[0]), self.n0)
             active.append(row)
             while made < slots and row.issued < row.target:
                 yield row.piece(slot)

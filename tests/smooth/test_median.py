@@ -86,6 +86,15 @@ def test_bounds_against_sorting_by_hand_with_nan_and_infinities() -> None:
     assert np.all(none[0] == -np.inf) and np.all(none[2] == np.inf)
 
 
+def test_bounds_are_the_order_statistics_of_half_alpha_on_each_side() -> None:
+    ordered = np.sort(np.asarray(MODEL(jaxsec.smooth.noisy_batch(KEY, jnp.asarray(X), 0.5, 0, 2000))).reshape(5, 2000, 3), 1)
+    below = int(lower_rank(2000, special.ndtr(-0.6), 0.5e-3))
+    c = found()
+    for value, rank in ((c.lower, below), (c.predict, 1000), (c.upper, 2001 - below)):
+        np.testing.assert_allclose(value, ordered[:, rank - 1], atol=2e-6)
+        assert np.abs(ordered[:, rank - 1] - ordered[:, rank]).max() > 1e-4  # the next one is another
+
+
 @pytest.mark.parametrize("q", [0.5, 0.2])
 def test_linear_regressors_have_a_closed_form(q: float) -> None:
     """The median moves by |w| eps at most, and by as much in the worst direction; bounds lie beyond it and come near."""

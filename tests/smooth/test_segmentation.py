@@ -61,6 +61,17 @@ def test_votes_are_those_of_the_probability() -> None:
     assert np.all((np.abs(c.hits / 4000 - p) < 5 * np.sqrt(p * (1 - p) / 4000) + 1e-3)[sure]) and sure.mean() > 0.5
 
 
+def test_the_samples_that_count_are_not_those_that_choose() -> None:
+    """Pixel by pixel: the class from samples 0 .. 19, its hits among samples 20 .. 319."""
+
+    def votes(first: int, n: int) -> np.ndarray:
+        samples = jaxsec.smooth.noisy_batch(KEY, jnp.asarray(X), 0.5, first, n)
+        return np.asarray(jnp.argmax(MODEL(samples), -1)).reshape(len(X), n, 6, 6)
+
+    top = (votes(0, 20) == 1).sum(1) > 10  # at 10 to 10 the lower class is chosen
+    np.testing.assert_array_equal(found().hits, (votes(20, 300) == top[:, None]).sum(1))
+
+
 def test_scores_against_a_loop_over_pixels() -> None:
     y = Y.copy()
     y[0, :2], y[1], y[2, 0] = 255, 255, 2

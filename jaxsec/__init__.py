@@ -35,6 +35,7 @@ from .io import load_data as load_data
 from .smooth import SequentialSmoothing as SequentialSmoothing
 from .smooth import SmoothedCertificate as SmoothedCertificate
 from .smooth import Smoothing as Smoothing
+from .threat import L0 as L0
 from .threat import L1 as L1
 from .threat import L2 as L2
 from .threat import Box as Box

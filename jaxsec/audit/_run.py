@@ -93,11 +93,8 @@ def audit(
         raise ValueError(
             f"certify has beta-crown, which branches on boxes only, and the threat is {subject.threat.norm}; allowed: {others}."
         )
-    names = [
-        p
-        for p in PROBES
-        if p == "clean" or (p in plan.probes and (p != "certify" or plan.certify) and (p != "smooth" or plan.smooth_sigma))
-    ]
+    off = [name for name, asked in (("certify", plan.certify), ("smooth", plan.smooth_sigma)) if not asked]
+    names = [p for p in PROBES if p == "clean" or (p in plan.probes and p not in off)]
     skipped: dict[str, str] = {}
     if subject.layout is None and "blackbox" in names:
         names.remove("blackbox")
@@ -258,8 +255,6 @@ def _identity(subject: Subject) -> str:
 
 def _own(identity: str, probe: str, plan: Plan) -> str:
     """The identity of one probe's outcome: with other bound methods the attacks stay, the certificates do not."""
-    if probe == "smooth":
-        return fingerprint(
-            identity, repr((plan.smooth_sigma, plan.smooth_samples, plan.smooth_alpha, plan.smooth_steps, plan.smooth_noises))
-        )
-    return fingerprint(identity, repr((plan.certify, plan.certify_timeout, plan.certify_sound))) if probe == "certify" else identity
+    read = {"certify": ("certify", "certify_timeout", "certify_sound")}
+    read["smooth"] = ("smooth_sigma", "smooth_samples", "smooth_alpha", "smooth_steps", "smooth_noises")
+    return fingerprint(identity, repr(tuple(getattr(plan, name) for name in read[probe]))) if probe in read else identity

@@ -60,7 +60,7 @@ def certify(
       the row, the threat and the methods only. A second call with another eps, other rows or weights of equal shapes traces nothing.
     Args:
       model: `jaxsec.bind` or `jaxsec.load` makes one. x: [B, ...] in the threat's box. y: [B] integer labels.
-      threat: `LInf`, `L2`, `L1` or `Box`; eps a scalar or [B].
+      threat: `LInf`, `L2`, `L1`, `L0` or `Box`; eps a scalar or [B].
       method: one, or several from cheap to dear, each for the rows that those before it left open; default IBP, then CROWN. Or one
         smoothing method, `Smoothing` or `SequentialSmoothing`, alone: its certificates are about another classifier.
       key: PRNG key of a smoothing method; row r samples from `fold_in(key, r)`. max_samples: noised copies in one of its
@@ -70,7 +70,7 @@ def certify(
       budget: bytes for the bounds' working arrays.
       progress: True, False, a function `(method, fraction done, rows open)`, or None: a bar on a terminal after 3 s.
       state: a folder; what is found is kept there after each batch, and the same call goes on after a kill. It may hold many calls' files.
-    Returns: Certificate; SmoothedCertificate of a smoothing method, which takes uint8 images too.
+    Returns: Certificate; SmoothedCertificate of a smoothing method, which takes uint8 images too, and token ids with `smooth.Ablation`.
     Raises: ValueError, TypeError: unusable inputs. UnsupportedPrimitive: an operation of the model has no rule, whatever the rows are.
     Cost: the methods' on the rows left. Under `jit`, and on rows sharded over several devices, every method runs on all rows, as one
       program, without progress or state; inside `jax.shard_map` say `check_vma=False`: the primitives that bounds are made of take no

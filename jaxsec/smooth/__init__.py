@@ -1,5 +1,6 @@
 """Randomized smoothing: noise from compiled kernels, certificates of any classifier by sampling, tests that stop when they know enough."""
 
+from ._ablation import Ablation as Ablation
 from ._boxes import least_iou as least_iou
 from ._certificate import SmoothedCertificate as SmoothedCertificate
 from ._certificate import SmoothedVerdict as SmoothedVerdict

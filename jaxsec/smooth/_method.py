@@ -75,7 +75,8 @@ class Smoothing(SmoothingMethod):
       sigma: the noise's scale in units of x, scalar or [B]. n0, n: samples. alpha: probability of a wrong certificate, per row.
         None where the distribution is a randomizer without a scale.
       distribution: "gaussian" (L2, L1, LInf), "laplace" or "uniform" (L1), "discrete-gaussian" (as Gaussian, for images on the grid of
-        1/255, exact in floating point), or a `Randomizer`.
+        1/255, exact in floating point), or a `Randomizer`:
+        `smooth.Ablation` (L0).
       dtype: "float32", or "bfloat16" for the noised inputs, the weights and the forward pass; recorded in the certificate.
     Cost: n0 + n forward passes a row.
     Source: Cohen, Rosenfeld and Kolter 2019, CERTIFY and theorem 1.

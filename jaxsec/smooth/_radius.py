@@ -6,7 +6,7 @@ import numpy as np
 
 from ..threat import L1, L2, LInf, Threat
 
-_ALLOWED = "gaussian noise certifies L2, L1 and LInf, laplace and uniform noise certify L1"
+_ALLOWED = "gaussian noise certifies L2, L1 and LInf, laplace and uniform noise certify L1, and smooth.Ablation certifies L0"
 
 
 def radius_of(p: np.ndarray, distribution: str, norm: str, sigma: np.ndarray, d: int) -> np.ndarray:
@@ -58,4 +58,4 @@ def norm_of(threat: Threat) -> str:
     for kind, name in ((L2, "l2"), (L1, "l1"), (LInf, "linf")):
         if isinstance(threat, kind):
             return name
-    raise ValueError(f"the threat is {type(threat).__name__}; smoothing certifies the balls L2, L1 and LInf: {_ALLOWED}.")
+    raise ValueError(f"the threat is {type(threat).__name__}; added noise certifies the balls L2, L1 and LInf: {_ALLOWED}.")

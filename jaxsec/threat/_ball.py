@@ -24,20 +24,8 @@ class Ball(Threat):
         return self.replace(eps=per_row("eps", self.eps, x), lo=aligned("lo", self.lo, x), hi=aligned("hi", self.hi, x))
 
     def check(self, x0: jax.Array) -> None:
-        name = type(self).__name__
         self.canonical(x0)
-        eps, lo, hi, rows = (None if isinstance(v, Tracer) else np.asarray(v) for v in (self.eps, self.lo, self.hi, x0))
-        if eps is not None and not np.all((eps >= 0) & np.isfinite(eps)):
-            wrong = eps[~((eps >= 0) & np.isfinite(eps))].flat[0]
-            raise ValueError(f"{name} has eps={wrong}; a radius is a finite number >= 0, in the units of the input.")
-        if lo is not None and hi is not None and not np.all(lo <= hi):
-            raise ValueError(f"{name} has lo={self.lo}, hi={self.hi}; lo must be <= hi everywhere.")
-        for bound, outside, word in ((lo, np.less, "below lo"), (hi, np.greater, "above hi")):
-            if bound is not None and rows is not None and np.any(outside(rows, np.asarray(bound, rows.dtype))):
-                raise ValueError(
-                    f"x0 spans [{rows.min()}, {rows.max()}] and has elements {word}={bound}; clean rows must lie in the box. "
-                    "Scale the inputs (x / 255?) or give the true range as lo and hi."
-                )
+        check_leaves(type(self).__name__, self.eps, self.lo, self.hi, x0)
 
     def radius(self, x: jax.Array) -> jax.Array:
         return per_row("eps", self.eps, x)
@@ -98,6 +86,24 @@ class Ball(Threat):
     def _unit_moved(self, x0: jax.Array, unit: jax.Array) -> jax.Array:
         wide = x0.astype(unit.dtype)
         return self._boxed(add_inward(wide, column(self.radius(x0), x0) * unit, x0.dtype))
+
+
+def check_leaves(name: str, eps: Any, lo: Any, hi: Any, x0: Any) -> None:
+    """ValueError for an eps that is no radius, an empty box, and rows outside of it; tracers are not looked at."""
+    eps, lo, hi, rows = (None if isinstance(v, Tracer) else np.asarray(v) for v in (eps, lo, hi, x0))
+    if eps is not None and not np.all((eps >= 0) & np.isfinite(eps)):
+        wrong = eps[~((eps >= 0) & np.isfinite(eps))].flat[0]
+        raise ValueError(f"{name} has eps={wrong}; a radius is a finite number >= 0, in the units of the input.")
+    if lo is not None and hi is not None and not np.all(lo <= hi):
+        raise ValueError(f"{name} has lo={lo}, hi={hi}; lo must be <= hi everywhere.")
+    for bound, outside, word in ((lo, np.less, "below lo"), (hi, np.greater, "above hi")):
+        if bound is not None and rows is not None:
+            limit = np.asarray(bound, rows.dtype) if np.issubdtype(rows.dtype, np.inexact) else bound
+            if np.any(outside(rows, limit)):
+                raise ValueError(
+                    f"x0 spans [{rows.min()}, {rows.max()}] and has elements {word}={bound}; clean rows must lie in the box. "
+                    "Scale the inputs (x / 255?) or give the true range as lo and hi."
+                )
 
 
 def displacement(x0: jax.Array, x: jax.Array) -> jax.Array:

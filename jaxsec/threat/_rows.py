@@ -38,7 +38,11 @@ def per_row(name: str, v: Any, x: jax.Array) -> jax.Array:
 
 def aligned(name: str, v: Any, x: jax.Array) -> jax.Array:
     """A scalar, one row's shape, or [B, ...] leaf as a strong array of x's rank (a scalar stays one), trailing axes aligned."""
-    v = jnp.asarray(v, working_dtype(x))
+    return shaped(name, jnp.asarray(v, working_dtype(x)), x)
+
+
+def shaped(name: str, v: jax.Array, x: jax.Array) -> jax.Array:
+    """As `aligned`, in v's own dtype."""
     if v.ndim == 0:
         return v
     shape = (1,) * (x.ndim - v.ndim) + v.shape

@@ -14,15 +14,19 @@ def each_row(draw: Callable[[jax.Array, int, Any], jax.Array], keys: jax.Array, 
 
     Args: keys: [B] typed keys, or one key, from which row i gets `fold_in(key, i)`.
     """
+    keys = keys_of(keys, x0)
+    dtype, size = working_dtype(x0), flat(x0).shape[1]
+    return jax.vmap(lambda key: draw(key, size, dtype))(keys).reshape(x0.shape)
+
+
+def keys_of(keys: jax.Array, x0: jax.Array) -> jax.Array:
+    """[B] typed keys, from as many or from one; TypeError for anything else."""
     rows = x0.shape[0]
     if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) or keys.shape not in ((), (rows,)):
         raise TypeError(
             f"keys is an array of dtype {keys.dtype} and shape {keys.shape}; allowed: one typed key, or {rows} of them, one per row."
         )
-    if keys.shape == ():
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(keys, jnp.arange(rows, dtype=jnp.uint32))
-    dtype, size = working_dtype(x0), flat(x0).shape[1]
-    return jax.vmap(lambda key: draw(key, size, dtype))(keys).reshape(x0.shape)
+    return keys if keys.shape else jax.vmap(jax.random.fold_in, in_axes=(None, 0))(keys, jnp.arange(rows, dtype=jnp.uint32))
 
 
 def linf_ball(key: jax.Array, size: int, dtype: Any) -> jax.Array:

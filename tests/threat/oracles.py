@@ -1,4 +1,6 @@
-"""Slow float64 answers by other means than the library's: bisection on the multiplier, and linear programs."""
+"""Slow float64 answers by other means than the library's: bisection on the multiplier, linear programs, and every subset."""
+
+import itertools
 
 import numpy as np
 from scipy.optimize import linprog
@@ -68,3 +70,16 @@ def _solve(cost, rows, limits, bounds):
 def norm_of(norm, d):
     d = np.abs(np.asarray(d, np.float64))
     return {"linf": d.max(initial=0), "l2": np.sqrt((d * d).sum()), "l1": d.sum()}[norm]
+
+
+def l0_oracle(x0, x, w, eps, lo, hi):
+    """One row [D, C] of D positions: (nearest point to x, largest <w, z>) over all subsets of at most eps positions."""
+    x0, x, w = (np.asarray(v, np.float64) for v in (x0, x, w))
+    corner = np.where(w > 0, hi, np.where(w < 0, lo, x0))
+    nearest, best = (np.inf, x0), -np.inf
+    for subset in itertools.chain.from_iterable(itertools.combinations(range(len(x0)), r) for r in range(min(int(eps), len(x0)) + 1)):
+        z, top = x0.copy(), x0.copy()
+        z[list(subset)], top[list(subset)] = np.clip(x[list(subset)], lo, hi), corner[list(subset)]
+        nearest = min(nearest, (np.sum((z - x) ** 2), z), key=lambda v: v[0])
+        best = max(best, np.sum(w * top))
+    return nearest[1], best

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsec.threat import L1, L2, Box, LInf, named
+from jaxsec.threat import L0, L1, L2, Box, LInf, named
 
 SETS = [LInf(eps=0.3, lo=0.0, hi=1.0), L2(eps=0.8, lo=0.0, hi=1.0), L1(eps=2.0, lo=0.0, hi=1.0), Box(lower=0.1, upper=0.9)]
+SETS.append(L0(eps=3, lo=0.0, hi=1.0))
 each = pytest.mark.parametrize("threat", SETS, ids=lambda t: t.norm)
 
 

@@ -44,7 +44,8 @@ def _certified(probe: dict[str, Any], eps: float, norm: str) -> Finding:
     text = (
         f"The smoothed classifier (sigma {s['sigma']:.6g}) gets {low['count']} of {low['n']} rows right at every input within {norm} "
         f"distance {eps:.6g}, certified by {s['n']} samples a row at an error probability of {s['alpha']:g} each; SmoothAdv left "
-        f"{high['count']} standing. Average certified radius {probe['average_certified_radius']:.4g}, {probe['abstained']['count']} rows abstained."
+        f"{high['count']} standing. Average certified radius {probe['average_certified_radius']:.4g}; "
+        f"{probe['abstained']['count']} rows abstained."
     )
     return Finding(
         id="JSX-CER-002", family="evaluation", severity="info", title="Certified accuracy of the smoothed classifier", message=text,

@@ -255,6 +255,6 @@ def _identity(subject: Subject) -> str:
 
 def _own(identity: str, probe: str, plan: Plan) -> str:
     """The identity of one probe's outcome: with other bound methods the attacks stay, the certificates do not."""
-    read = {"certify": ("certify", "certify_timeout", "certify_sound")}
+    read: dict[str, tuple[str, ...]] = {"certify": ("certify", "certify_timeout", "certify_sound")}
     read["smooth"] = ("smooth_sigma", "smooth_samples", "smooth_alpha", "smooth_steps", "smooth_noises")
     return fingerprint(identity, repr(tuple(getattr(plan, name) for name in read[probe]))) if probe in read else identity

@@ -12,11 +12,9 @@ from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
 
 from .. import __version__
-from .._native import key_words
 from ..attack._checkpoint import fingerprint, held, of_programs, read_npz, write_npz
 from ..attack._progress import Report, progress
 from ..core._check import check_batch, program_of
-from ..core._keys import as_key, row_keys
 from ..core._model import Model
 from ..core._rewrite import tuned
 from ..core._working_set import rows_in_cache
@@ -55,10 +53,7 @@ def certify_smoothed(
     shown = _shown(randomizer, host, shared)
     values = host.astype(np.float32) / 255 if host.dtype == np.uint8 else host
     _, labels, classes = check_batch(model, values, y, threat, 1, shown)
-    eps, rule = eps_of(threat, rows), method.rule(reach.p0, reach.radius)
-    words = (
-        np.asarray(jax.vmap(key_words)(row_keys(as_key(key), jnp.arange(rows, dtype=jnp.uint32)))) if rows else np.zeros((0, 2), np.uint32)
-    )
+    eps, rule, words = eps_of(threat, rows), method.rule(reach.p0, reach.radius), method.words(key, rows)
     batch = max_samples or min(4096, rows_in_cache(model, shown))
     sampler = Sampler(
         model=tuned(model) if method.dtype == "float32" else model,

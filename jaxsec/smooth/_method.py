@@ -4,8 +4,12 @@ import abc
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from .._native import key_words
+from ..core._keys import as_key, row_keys
 from ..core._struct import Struct, static, struct
 from ._certificate import SmoothedCertificate
 from ._conclude import sampled
@@ -41,6 +45,13 @@ class SmoothingMethod(Struct, abc.ABC):
         """The method with what depends on the shape of a row filled in."""
         return self
 
+    def words(self, key: Any, rows: int) -> np.ndarray:
+        """[rows, 2] uint32: the key words from which each row's samples are drawn."""
+        key = as_key(key)
+        if not rows:
+            return np.zeros((0, 2), np.uint32)
+        return np.asarray(jax.vmap(key_words)(row_keys(key, jnp.arange(rows, dtype=jnp.uint32))))
+
     @property
     def randomizer(self) -> Randomizer:
         """What `distribution` names."""
@@ -55,6 +66,10 @@ class SmoothingMethod(Struct, abc.ABC):
             raise ValueError(
                 f"alpha is {self.alpha!r}; it must be above 0 and below 1: the probability of a wrong certificate, e.g. 0.001."
             )
+        self.check_scale()
+
+    def check_scale(self) -> None:
+        """Raises ValueError for a sigma that the randomizer cannot have, and for an unknown dtype."""
         if not (scaled := self.randomizer.scaled) and self.sigma is not None:
             raise ValueError(f"sigma is {self.sigma!r}, which {self.distribution!r} does not read; leave it out.")
         if scaled and self.sigma is None:
@@ -74,7 +89,7 @@ class Smoothing(SmoothingMethod):
     Args:
       sigma: the noise's scale in units of x, scalar or [B]. n0, n: samples. alpha: probability of a wrong certificate, per row.
         None where the distribution is a randomizer without a scale.
-      distribution: "gaussian" (L2, L1, LInf), "laplace" or "uniform" (L1), or a `Randomizer`.
+      distribution: "gaussian" (L2, L1, LInf), "laplace", "uniform" or "splitting" (L1), or a `Randomizer`.
       dtype: "float32", or "bfloat16" for the noised inputs, the weights and the forward pass; recorded in the certificate.
     Cost: n0 + n forward passes a row.
     Source: Cohen, Rosenfeld and Kolter 2019, CERTIFY and theorem 1.

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from ..threat import Threat
-from ._noise import DISTRIBUTIONS, copies
+from ..threat import Patch, Threat
+from ._noise import DISTRIBUTIONS, copies, vote
 from ._radius import norm_of, probability_for, radius_of
 
 
@@ -53,6 +54,10 @@ class Randomizer(abc.ABC):
         Args: words: [S, 2] uint32 key words. x: [S, ...] as `held` gives it. first: [S, 2] uint32, low word first. sigma: [S].
         """
 
+    def votes(self, logits: jax.Array, valid: jax.Array, shared: tuple[Any, ...]) -> jax.Array:
+        """[S, K] int32 which classes the logits [S * n, K] vote for; valid: [S] how many of the n samples count."""
+        return vote(logits, jnp.zeros((len(valid), logits.shape[-1]), jnp.int32), valid)
+
     @abc.abstractmethod
     def reach(self, threat: Threat, sigma: np.ndarray, shape: tuple[int, ...]) -> Reach:
         """What is certified of rows of this shape; ValueError for a threat of which nothing is. sigma: [N] float64."""
@@ -84,8 +89,9 @@ class Additive(Randomizer):
 
 
 def eps_of(threat: Threat, rows: int) -> np.ndarray:
-    """[N] float64."""
-    return np.broadcast_to(np.asarray(getattr(threat, "eps"), np.float64).reshape(-1), (rows,))  # noqa: B009  # of sets that have one
+    """[N] float64; of a `Patch` its longer side in pixels."""
+    eps = max(threat.sides) if isinstance(threat, Patch) else getattr(threat, "eps")  # noqa: B009  # of sets that have one
+    return np.broadcast_to(np.asarray(eps, np.float64).reshape(-1), (rows,))
 
 
 def randomizer_of(distribution: str | Randomizer) -> Randomizer:
@@ -94,4 +100,8 @@ def randomizer_of(distribution: str | Randomizer) -> Randomizer:
         return distribution
     if distribution in DISTRIBUTIONS:
         return Additive(distribution)
-    raise ValueError(f"distribution is {distribution!r}; allowed are {', '.join(DISTRIBUTIONS)}, or a Randomizer.")
+    if distribution == "splitting":
+        from ._splitting import Splitting  # it is a Randomizer
+
+        return Splitting()
+    raise ValueError(f"distribution is {distribution!r}; allowed are {', '.join(DISTRIBUTIONS)}, splitting, or a Randomizer.")

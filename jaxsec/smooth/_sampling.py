@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..core._model import Model
-from ._noise import vote
 from ._randomizer import Randomizer
 from ._schedule import OPEN, Rule
 
@@ -64,8 +63,7 @@ def _votes(
     samples = randomizer.draw(words, x, first, sigma, shared, n=n, dtype=dtype)
     if jnp.dtype(dtype) == jnp.bfloat16:
         model = jax.tree.map(lambda v: v.astype(dtype) if v.dtype == jnp.float32 else v, model)
-    logits = model(samples)
-    return vote(logits, jnp.zeros((len(x), logits.shape[-1]), jnp.int32), valid)
+    return randomizer.votes(model(samples), valid, shared)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +85,7 @@ class Sampler:
     def run(self, tally: Tally, tell: Callable[[Tally], None] = lambda tally: None) -> Tally:
         """Samples every row that is not finished; `tell` hears after each step."""
         stops = self.rule.stops()
-        slot = min(_SLOT, self.batch)
+        slot = min(_SLOT, self.batch, self.n0 + int(stops[-1]))
         slots = max(1, self.batch // slot)
         devices = 1 if self.sharding is None else len(self.sharding.device_set)
         slots = -(-slots // devices) * devices
@@ -112,7 +110,7 @@ class Sampler:
                 yield row.piece(slot)
                 made += 1
         while made < slots and (index := next(queue, None)) is not None:
-            row = _Row(index, self.n0, self.n0)
+            row = _Row(index, self.n0 or int(stops[0]), self.n0)
             active.append(row)
             while made < slots and row.issued < row.target:
                 yield row.piece(slot)

@@ -30,14 +30,7 @@ class Ball(Threat):
         if eps is not None and not np.all((eps >= 0) & np.isfinite(eps)):
             wrong = eps[~((eps >= 0) & np.isfinite(eps))].flat[0]
             raise ValueError(f"{name} has eps={wrong}; a radius is a finite number >= 0, in the units of the input.")
-        if lo is not None and hi is not None and not np.all(lo <= hi):
-            raise ValueError(f"{name} has lo={self.lo}, hi={self.hi}; lo must be <= hi everywhere.")
-        for bound, outside, word in ((lo, np.less, "below lo"), (hi, np.greater, "above hi")):
-            if bound is not None and rows is not None and np.any(outside(rows, np.asarray(bound, rows.dtype))):
-                raise ValueError(
-                    f"x0 spans [{rows.min()}, {rows.max()}] and has elements {word}={bound}; clean rows must lie in the box. "
-                    "Scale the inputs (x / 255?) or give the true range as lo and hi."
-                )
+        check_box(name, lo, hi, rows)
 
     def radius(self, x: jax.Array) -> jax.Array:
         return per_row("eps", self.eps, x)
@@ -98,6 +91,18 @@ class Ball(Threat):
     def _unit_moved(self, x0: jax.Array, unit: jax.Array) -> jax.Array:
         wide = x0.astype(unit.dtype)
         return self._boxed(add_inward(wide, column(self.radius(x0), x0) * unit, x0.dtype))
+
+
+def check_box(name: str, lo: np.ndarray | None, hi: np.ndarray | None, rows: np.ndarray | None) -> None:
+    """Raises ValueError for an empty box, and for rows outside of it; None is not looked at."""
+    if lo is not None and hi is not None and not np.all(lo <= hi):
+        raise ValueError(f"{name} has lo={lo}, hi={hi}; lo must be <= hi everywhere.")
+    for bound, outside, word in ((lo, np.less, "below lo"), (hi, np.greater, "above hi")):
+        if bound is not None and rows is not None and np.any(outside(rows, np.asarray(bound, rows.dtype))):
+            raise ValueError(
+                f"x0 spans [{rows.min()}, {rows.max()}] and has elements {word}={bound}; clean rows must lie in the box. "
+                "Scale the inputs (x / 255?) or give the true range as lo and hi."
+            )
 
 
 def displacement(x0: jax.Array, x: jax.Array) -> jax.Array:

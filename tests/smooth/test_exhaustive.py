@@ -35,7 +35,7 @@ def same(a: jaxsec.SmoothedCertificate, b: jaxsec.SmoothedCertificate) -> None:
 
 
 @each
-def test_batch_devices_and_neighbours_do_not_matter(name: str, devices: list[jax.Device], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_devices_and_neighbours_do_not_matter(name: str, devices: list, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = certified(name)
     assert whole.robust.any() and not whole.robust.all() and "confidence 1" in repr(whole) and len(certified(name, X[:0]).robust) == 0
     same(whole, certified(name, max_samples=100))

@@ -17,7 +17,7 @@ SIZES = [1, 3, (2, 4), (4, 1)]
 LO, HI = -0.25, 1.0
 
 
-def threat_of(size: Any, layout: str = "hwc", lo: Any = LO, hi: Any = HI) -> Patch:
+def threat_of(size: Any, layout: str = "hwc", lo: Any = LO, hi: Any = HI) -> Any:
     return Patch(size=size, layout=layout, lo=lo, hi=hi)
 
 

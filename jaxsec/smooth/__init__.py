@@ -1,6 +1,6 @@
 """Randomized smoothing: noise from compiled kernels, certificates of any classifier by sampling, tests that stop when they know enough."""
 
-from ._ablation import PatchAblation as PatchAblation
+from ._patch_ablation import PatchAblation as PatchAblation
 from ._certificate import SmoothedCertificate as SmoothedCertificate
 from ._certificate import SmoothedVerdict as SmoothedVerdict
 from ._confidence import certify_from_counts as certify_from_counts

@@ -143,7 +143,7 @@ def test_other_fills_thetas_and_patches_compile_nothing() -> None:
 
 
 def test_a_patch_as_wide_as_the_image_changes_no_more_than_all_variations() -> None:
-    from jaxsec.smooth._ablation import Ablation
+    from jaxsec.smooth._patch_ablation import Ablation
 
     band = Ablation("column", 3, "hwc", True, False, (0.0, 0.0))
     assert band.changed((7, 5), 7, 8) == 7 and band.changed((1, 8), 7, 8) == 8

@@ -32,12 +32,15 @@ from .core import Status as Status
 from .core import bind as bind
 from .io import load as load
 from .io import load_data as load_data
+from .smooth import PatchAblation as PatchAblation
 from .smooth import SequentialSmoothing as SequentialSmoothing
 from .smooth import SmoothedCertificate as SmoothedCertificate
 from .smooth import Smoothing as Smoothing
+from .smooth import SplittingNoise as SplittingNoise
 from .threat import L0 as L0
 from .threat import L1 as L1
 from .threat import L2 as L2
 from .threat import Box as Box
 from .threat import LInf as LInf
+from .threat import Patch as Patch
 from .threat import Threat as Threat

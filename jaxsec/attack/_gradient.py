@@ -46,7 +46,8 @@ class PGD(Method):
         and reuse one object, since a rebuilt one compares unequal and retraces).
 
     Cost: `steps + 1` forwards and backwards per restart; state of 3 (4 with momentum) times `x`.
-    Edge cases: eps = 0 returns the clean input; "dlr" with two classes raises.
+    Edge cases: eps = 0 returns the clean input; "dlr" with two classes raises. Under `Patch` a run stays near the window that it starts
+      in, so `restarts` are places of the window, and a random start is needed.
     Source: Madry et al. 2018, eq. 3; momentum: Dong et al. 2018, alg. 1.
 
     Example:
@@ -56,6 +57,7 @@ class PGD(Method):
     """
 
     name: ClassVar[str] = "pgd"
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1", "box", "patch")
 
     steps: int = static(default=40)
     step_size: Any = None
@@ -81,6 +83,11 @@ class PGD(Method):
             raise ValueError(f"PGD got loss={self.loss!r}; allowed: {', '.join(LOSSES)}.")
         if isinstance(self.schedule, str) and self.schedule not in SCHEDULES:
             raise ValueError(f"PGD got schedule={self.schedule!r}; allowed: {', '.join(SCHEDULES)} or a function of the fraction done.")
+        if norm == "patch" and not self.random_start:
+            raise ValueError(
+                "PGD with random_start=False, BIM and FGSM do not support the threat 'patch': a first step from the clean input moves all "
+                "windows alike. Use PGD(restarts=...), which starts in a random window each time."
+            )
         # a Python zero is no momentum at all; decided here, because under `jit` the field is traced and its value unknown
         method = self.replace(use_momentum=not (isinstance(self.momentum, int | float) and self.momentum == 0))
         if self.loss == "dlr" and n_classes < 3:

@@ -45,7 +45,7 @@ def _attack(run: Run, rows: np.ndarray, method: PGD, eps: float | None = None) -
 
 def _unbounded(run: Run, rows: np.ndarray) -> list[Flag]:
     """With a budget that covers the whole box, every row must fall."""
-    if run.threat.norm == "box":
+    if run.threat.norm in ("box", "patch"):  # there is no eps to raise
         return []
     lo, hi = np.asarray(run.threat.lo, np.float64), np.asarray(run.threat.hi, np.float64)
     width = float(np.max(hi - lo))
@@ -78,11 +78,12 @@ def _more_steps(run: Run, rows: np.ndarray) -> list[Flag]:
 
 
 @jax.jit
-def _noise_hits(problem: Problem, scale: jax.Array) -> jax.Array:
-    """[draws, B] bool: wrong beyond doubt at a uniform point of the set shrunk by `scale`."""
+def _noise_hits(problem: Problem, scale: jax.Array | None = None) -> jax.Array:
+    """[draws, B] bool: wrong beyond doubt at a uniform point of the set, shrunk by `scale` where given."""
+    threat = problem.threat if scale is None else problem.threat.scaled(scale)
 
     def one(d: jax.Array) -> jax.Array:
-        x = problem.threat.scaled(scale).sample(fold(problem.keys, 5000 + d), problem.x0)
+        x = threat.sample(fold(problem.keys, 5000 + d), problem.x0)
         return confirmed(problem, x, problem.logits(x, d), d)[0]
 
     return jax.lax.map(one, jnp.arange(NOISE_DRAWS))
@@ -90,13 +91,13 @@ def _noise_hits(problem: Problem, scale: jax.Array) -> jax.Array:
 
 def _noise(problem: Problem, record: Record, rows: np.ndarray) -> list[Flag]:
     found = []
-    hits = np.asarray(_noise_hits(problem, jnp.float32(1.0)))[:, : len(rows)]
+    hits = np.asarray(_noise_hits(problem))[:, : len(rows)]
     least = 3 if problem.model.stochastic else 1  # one hit of a randomised model may be luck
     missed = (hits.sum(axis=0) >= least) & ~record.success[rows]
     if missed.any():
         text = f"uniform noise in the set breaks {missed.sum()} of {len(rows)} rows that the attack left standing: the attack fails"
         found.append(Flag("noise-beats-attack", "error", text, float(missed.mean()), len(rows)))
-    if problem.threat.norm != "box":
+    if problem.threat.norm not in ("box", "patch"):
         near = np.asarray(_noise_hits(problem, jnp.float32(0.01)))[:, : len(rows)].mean(axis=0)
         shaky = (near > 0) & (near < 1)
         if shaky.mean() > 0.05:

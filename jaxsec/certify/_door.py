@@ -29,7 +29,7 @@ from ._rows import all_rows
 
 @overload
 def certify(
-    model: Model, x: Any, y: Any, *, threat: Threat, method: SmoothingMethod, key: Any, max_samples: int | None = ...,
+    model: Model, x: Any, y: Any, *, threat: Threat, method: SmoothingMethod, key: Any = ..., max_samples: int | None = ...,
     progress: bool | Report | None = ..., state: str | os.PathLike[str] | None = ...,
 ) -> SmoothedCertificate: ...  # fmt: skip
 @overload
@@ -60,11 +60,12 @@ def certify(
       the row, the threat and the methods only. A second call with another eps, other rows or weights of equal shapes traces nothing.
     Args:
       model: `jaxsec.bind` or `jaxsec.load` makes one. x: [B, ...] in the threat's box. y: [B] integer labels.
-      threat: `LInf`, `L2`, `L1`, `L0` or `Box`; eps a scalar or [B].
+      threat: `LInf`, `L2`, `L1`, `L0`, `Box` or `Patch`; eps a scalar or [B].
       method: one, or several from cheap to dear, each for the rows that those before it left open; default IBP, then CROWN. Or one
-        smoothing method, `Smoothing` or `SequentialSmoothing`, alone: its certificates are about another classifier.
-      key: PRNG key of a smoothing method; row r samples from `fold_in(key, r)`. max_samples: noised copies in one of its
-        forward passes; by default what fits a CPU's caches.
+        smoothing method, `Smoothing`, `SequentialSmoothing`, `SplittingNoise` or `PatchAblation`, alone: its certificates are about
+        another classifier.
+      key: PRNG key of a smoothing method; row r samples from `fold_in(key, r)`. None for the last two, which draw nothing.
+      max_samples: noised copies in one forward pass; by default what fits a CPU's caches.
       sound: count all floating-point rounding, of the network and of the bound; looser, about twice the work.
       max_rows, min_rows: rows bounded at once, between the two in powers of two, each compiled when it is first met.
       budget: bytes for the bounds' working arrays.

@@ -12,6 +12,7 @@ from ._confidence import upper_bound as upper_bound
 from ._denoised import denoised as denoised
 from ._denoised import diffusion_denoised as diffusion_denoised
 from ._door import certify_smoothed as certify_smoothed
+from ._exhaustive import ExhaustiveSmoothing as ExhaustiveSmoothing
 from ._median import MedianSmoothing as MedianSmoothing
 from ._median import certify_regression as certify_regression
 from ._method import SequentialSmoothing as SequentialSmoothing
@@ -20,6 +21,7 @@ from ._method import SmoothingMethod as SmoothingMethod
 from ._noise import noise as noise
 from ._noise import noisy_batch as noisy_batch
 from ._noise import vote as vote
+from ._patch_ablation import PatchAblation as PatchAblation
 from ._predict import SmoothedPrediction as SmoothedPrediction
 from ._predict import predict as predict
 from ._regression_certificate import RegressionCertificate as RegressionCertificate
@@ -29,3 +31,5 @@ from ._segmentation_method import SegmentationSmoothing as SegmentationSmoothing
 from ._smoothadv import SmoothAdv as SmoothAdv
 from ._smoothadv import SmoothedAttack as SmoothedAttack
 from ._smoothadv import attack_smoothed as attack_smoothed
+from ._splitting import Splitting as Splitting
+from ._splitting import SplittingNoise as SplittingNoise

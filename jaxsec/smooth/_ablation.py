@@ -66,7 +66,20 @@ class Ablation(Randomizer):
     def name(self) -> str:
         return "ablation"
 
+    def _check(self, shape: tuple[int, ...]) -> None:
+        """ValueError for settings that make no sense, or do not go with rows of this shape."""
+        if self.encoding not in _ENCODINGS:
+            raise ValueError(f"encoding is {self.encoding!r}; allowed are {', '.join(_ENCODINGS)}.")
+        if self.encoding == "complement" and self.positions == "flat":
+            raise ValueError("encoding='complement' doubles the channels, and positions='flat' names none; use 'chw' or 'hwc'.")
+        if isinstance(self.fill, bool) or not isinstance(self.fill, int | float) or not math.isfinite(self.fill):
+            raise ValueError(f"fill is {self.fill!r}; it must be a finite number, or an int for token ids.")
+        d = count_of(self.positions, shape)
+        if isinstance(self.keep, bool) or not isinstance(self.keep, int) or not 1 <= self.keep <= d:
+            raise ValueError(f"keep is {self.keep!r}; it must be an int from 1 to {d}, the positions of a row.")
+
     def held(self, x: np.ndarray) -> np.ndarray:
+        self._check(x.shape[1:])
         if np.issubdtype(x.dtype, np.integer) and x.dtype != np.uint8:
             return self._ids(x)
         if x.dtype != np.uint8 and not np.issubdtype(x.dtype, np.floating):
@@ -90,7 +103,11 @@ class Ablation(Randomizer):
         return jnp.where(kept, both, jnp.zeros((), both.dtype))
 
     def reach(self, threat: Threat, sigma: np.ndarray, shape: tuple[int, ...]) -> Reach:
-        d = self._checked(threat, shape)
+        if not isinstance(threat, L0):
+            raise ValueError(f"the threat is {type(threat).__name__}; ablation certifies changes of few positions: L0(eps=...).")
+        if threat.positions != self.positions:
+            raise ValueError(f"the threat counts positions as {threat.positions!r}, ablation as {self.positions!r}; give both the same.")
+        d = count_of(self.positions, shape)
         counted(eps := eps_of(threat, len(sigma)))
         least = needed(d, self.keep)
         # beyond the table, 2: more than any probability
@@ -100,23 +117,6 @@ class Ablation(Randomizer):
             return np.maximum(np.searchsorted(least, p, side="right") - 1.0, 0.0)
 
         return Reach("l0", radius, p0)
-
-    def _checked(self, threat: Threat, shape: tuple[int, ...]) -> int:
-        """How many positions there are."""
-        if not isinstance(threat, L0):
-            raise ValueError(f"the threat is {type(threat).__name__}; ablation certifies changes of few positions: L0(eps=...).")
-        if threat.positions != self.positions:
-            raise ValueError(f"the threat counts positions as {threat.positions!r}, ablation as {self.positions!r}; give both the same.")
-        if self.encoding not in _ENCODINGS:
-            raise ValueError(f"encoding is {self.encoding!r}; allowed are {', '.join(_ENCODINGS)}.")
-        if self.encoding == "complement" and self.positions == "flat":
-            raise ValueError("encoding='complement' doubles the channels, and positions='flat' names none; use 'chw' or 'hwc'.")
-        if isinstance(self.fill, bool) or not isinstance(self.fill, int | float) or not math.isfinite(self.fill):
-            raise ValueError(f"fill is {self.fill!r}; it must be a finite number, or an int for token ids.")
-        d = count_of(self.positions, shape)
-        if isinstance(self.keep, bool) or not isinstance(self.keep, int) or not 1 <= self.keep <= d:
-            raise ValueError(f"keep is {self.keep!r}; it must be an int from 1 to {d}, the positions of a row.")
-        return d
 
     def _ids(self, x: np.ndarray) -> np.ndarray:
         if self.positions != "flat" or self.encoding != "fill":

@@ -25,7 +25,7 @@ class SmoothedVerdict(enum.IntEnum):
 _MESSAGES = {
     SmoothedVerdict.CERTIFIED: "the smoothed classifier gives the label everywhere in the ball, with the stated confidence",
     SmoothedVerdict.OPEN: "the samples do not decide whether this radius can be certified",
-    SmoothedVerdict.WRONG: "the class that the first samples chose is not the label",
+    SmoothedVerdict.WRONG: "the class that the samples chose is not the label",
     SmoothedVerdict.REFUTED: "the label's probability is too low to certify this radius; the classifier may be robust all the same",
 }
 
@@ -39,10 +39,12 @@ class SmoothedCertificate(Struct):
       the model as it was executed: in `dtype`, in the order of summation of the device that ran it.
 
     Attributes:
-      robust: [B] bool. radius: [B] float64 in the threat's norm, 0 where it abstains. predict: [B] int, -1 where it abstains.
+      robust: [B] bool. radius: [B] float64 in the threat's norm (`Patch`: side of a square, in pixels), 0 where it abstains.
+      predict: [B] int, -1 where it abstains.
       p_lower: [B] float64, what the class's probability is at least. counts: [B, K] int32, votes of the counted samples.
       samples: [B] int64, samples drawn, those that chose the class included. status: [B] `SmoothedVerdict`.
-      confidence: of each row. method, distribution, norm, dtype: what was run.
+      confidence: of each row; 1 where all samples there are were counted (`SplittingNoise`, `PatchAblation`): nothing is estimated then,
+        p_lower is the share of votes, and the counts name a class for every row. method, distribution, norm, dtype: what was run.
     """
 
     robust: np.ndarray | jax.Array

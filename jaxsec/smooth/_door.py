@@ -14,7 +14,7 @@ from ..core._model import Model
 from ..core._rewrite import tuned
 from ..threat import Threat
 from ._certificate import SmoothedCertificate
-from ._inputs import check_call, inputs_of
+from ._inputs import check_call, inputs_of, rows_of
 from ._kept import EVERY as _EVERY
 from ._kept import Kept
 from ._method import SmoothingMethod
@@ -35,7 +35,7 @@ def certify_smoothed(
     check_call("certify with a smoothing method", max_samples, model, x, y, threat)
     method.check()
     method = method.fitted(np.shape(x)[1:])
-    inputs = inputs_of(x, key, method.randomizer, method.sigma)
+    inputs = inputs_of(x, method.words(key, np.arange(rows_of(x))), method.randomizer, method.sigma)
     rows, sigma = len(inputs.x), inputs.sigma
     reach = inputs.randomizer.reach(threat, sigma.astype(np.float64), np.shape(x)[1:])
     _, labels, classes = check_batch(model, inputs.values, y, threat, 1, inputs.shown)

@@ -36,9 +36,9 @@ class Inputs:
         """The rows in the units of the threat: bytes are read as 1/255 of them."""
         return self.x.astype(np.float32) / 255 if self.x.dtype == np.uint8 else self.x
 
-    def taken(self, rows: np.ndarray, x: np.ndarray) -> "Inputs":
-        """Some of the rows, with other values: each draws as before."""
-        return dataclasses.replace(self, x=self.randomizer.held(x), words=self.words[rows], sigma=self.sigma[rows], sharding=None)
+    def taken(self, rows: np.ndarray, x: np.ndarray, words: np.ndarray) -> "Inputs":
+        """Some of the rows, with other values and draws."""
+        return dataclasses.replace(self, x=self.randomizer.held(x), words=words, sigma=self.sigma[rows], sharding=None)
 
     def batch(self, model: Model, max_samples: int | None) -> int:
         """Samples in one forward pass."""
@@ -50,22 +50,37 @@ class Inputs:
         return fingerprint(model, self.x, self.words, self.sigma, *others, *parts)
 
 
-def inputs_of(x: Any, key: Any, randomizer: Randomizer, sigma: Any, row_ids: Any = None) -> Inputs:
-    """Row r draws from `fold_in(key, row_ids[r])`, r itself by default; ValueError or TypeError for what cannot be sampled."""
+def inputs_of(x: Any, words: np.ndarray, randomizer: Randomizer, sigma: Any) -> Inputs:
+    """Row r draws from words[r]; ValueError or TypeError for what cannot be sampled."""
     sharding, host = _slots(x), np.asarray(x)
-    if host.ndim < 2:
-        raise ValueError(f"x has shape {host.shape}; needed: x [B, ...] with at least two axes.")
-    rows = len(host)
+    rows = rows_of(host)
     scale = np.asarray(sigma if randomizer.scaled else 1.0, np.float32).reshape(-1)
     if scale.size not in (1, rows):
         raise ValueError(f"sigma has {scale.size} values for {rows} rows; give one value, or one for each row.")
     scale = np.broadcast_to(scale, (rows,))
-    key, ids = as_key(key), np.arange(rows) if row_ids is None else np.asarray(row_ids)
-    if ids.shape != (rows,):
-        raise ValueError(f"row_ids has shape {ids.shape} for {rows} rows; one number for each row is needed.")
-    words = np.asarray(jax.vmap(key_words)(row_keys(key, jnp.asarray(ids, jnp.uint32)))) if rows else np.zeros((0, 2), np.uint32)
     host, shared = randomizer.held(host), randomizer.shared(scale)
     return Inputs(host, words, scale, shared, _shown(randomizer, host, shared), sharding, randomizer)
+
+
+def rows_of(x: Any) -> int:
+    """How many rows x has; ValueError where it has none by its shape."""
+    if np.ndim(x) < 2:
+        raise ValueError(f"x has shape {np.shape(x)}; needed: x [B, ...] with at least two axes.")
+    return np.shape(x)[0]
+
+
+def ids_of(x: Any, row_ids: Any) -> np.ndarray:
+    """[B] the rows' numbers: row_ids, or 0 .. B - 1."""
+    ids = np.arange(rows_of(x)) if row_ids is None else np.asarray(row_ids)
+    if ids.shape != (rows_of(x),):
+        raise ValueError(f"row_ids has shape {ids.shape} for {rows_of(x)} rows; one number for each row is needed.")
+    return ids
+
+
+def row_words(key: Any, row_ids: Any) -> np.ndarray:
+    """[B, 2] uint32: the key words of `fold_in(key, row_ids[r])` for each row."""
+    key, ids = as_key(key), np.asarray(row_ids, np.uint32).reshape(-1)
+    return np.asarray(jax.vmap(key_words)(row_keys(key, jnp.asarray(ids)))) if len(ids) else np.zeros((0, 2), np.uint32)
 
 
 def check_call(door: str, max_samples: int | None, *inputs: Any) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 from ..core._struct import Struct, static, struct
 from ._certificate import SmoothedCertificate
 from ._conclude import sampled
+from ._confidence import predict_from_counts
+from ._inputs import row_words
 from ._randomizer import Randomizer, Reach, randomizer_of
 from ._sampling import Tally
 from ._schedule import Betting, Fixed, Rule, Staged, Within
@@ -37,9 +39,17 @@ class SmoothingMethod(Struct, abc.ABC):
         """The certificates of rows that have been sampled."""
         return sampled(tally, y, eps, rule, reach, self)
 
+    def answer(self, counts: np.ndarray, looks: int = 1) -> np.ndarray:
+        """[B] int: the smoothed classifier's class by the votes [B, K] of n samples, or -1; wrong at one of so many looks with alpha."""
+        return predict_from_counts(counts, alpha=self.alpha / looks)
+
     def fitted(self, shape: tuple[int, ...]) -> Self:
         """The method with what depends on the shape of a row filled in."""
         return self
+
+    def words(self, key: Any, row_ids: np.ndarray) -> np.ndarray:
+        """[B, 2] uint32: the key words from which each row's samples are drawn."""
+        return row_words(key, row_ids)
 
     @property
     def randomizer(self) -> Randomizer:
@@ -55,6 +65,10 @@ class SmoothingMethod(Struct, abc.ABC):
             raise ValueError(
                 f"alpha is {self.alpha!r}; it must be above 0 and below 1: the probability of a wrong certificate, e.g. 0.001."
             )
+        self.check_scale()
+
+    def check_scale(self) -> None:
+        """Raises ValueError for a sigma that the randomizer cannot have, and for an unknown dtype."""
         if not (scaled := self.randomizer.scaled) and self.sigma is not None:
             raise ValueError(f"sigma is {self.sigma!r}, which {self.distribution!r} does not read; leave it out.")
         if scaled and self.sigma is None:
@@ -74,9 +88,8 @@ class Smoothing(SmoothingMethod):
     Args:
       sigma: the noise's scale in units of x, scalar or [B]. n0, n: samples. alpha: probability of a wrong certificate, per row.
         None where the distribution is a randomizer without a scale.
-      distribution: "gaussian" (L2, L1, LInf), "laplace" or "uniform" (L1), "discrete-gaussian" (as Gaussian, for images on the grid of
-        1/255, exact in floating point), or a `Randomizer`:
-        `smooth.Ablation` (L0).
+      distribution: "gaussian" (L2, L1, LInf), "laplace", "uniform" or "splitting" (L1), "discrete-gaussian" (as Gaussian, for images on the
+        grid of 1/255, exact in floating point), or a `Randomizer`: `smooth.Ablation` (L0).
       dtype: "float32", or "bfloat16" for the noised inputs, the weights and the forward pass; recorded in the certificate.
     Cost: n0 + n forward passes a row.
     Source: Cohen, Rosenfeld and Kolter 2019, CERTIFY and theorem 1.

@@ -12,8 +12,7 @@ from ..core._check import n_classes_of
 from ..core._model import Model
 from ..core._rewrite import tuned
 from ..core._struct import Struct, struct
-from ._confidence import predict_from_counts
-from ._inputs import Inputs, check_call, inputs_of
+from ._inputs import Inputs, check_call, ids_of, inputs_of
 from ._method import SmoothingMethod
 from ._sampling import Sampler, Tally
 from ._schedule import Fixed
@@ -41,7 +40,7 @@ def predict(
     Returns: SmoothedPrediction.
     Raises: ValueError, TypeError: as `certify`.
     Cost: n forward passes a row.
-    Edge cases: an empty batch; a tie abstains.
+    Edge cases: an empty batch; a tie abstains. Methods that count all variations take no key and never abstain.
     Source: Cohen et al. 2019, PREDICT and proposition 2.
 
     Example:
@@ -54,10 +53,11 @@ def predict(
     """
     check_call("predict", max_samples, model, x)
     method.check()
-    inputs = inputs_of(x, key, method.randomizer, method.sigma, row_ids)
+    method = method.fitted(np.shape(x)[1:])
+    inputs = inputs_of(x, method.words(key, ids_of(x, row_ids)), method.randomizer, method.sigma)
     with progress_bar(progress, "open") as report:
         counts = counts_of(model, inputs, method, max_samples, report)
-    return SmoothedPrediction(predict=predict_from_counts(counts, alpha=method.alpha), counts=counts)
+    return SmoothedPrediction(predict=method.answer(counts), counts=counts)
 
 
 def counts_of(model: Model, inputs: Inputs, method: SmoothingMethod, max_samples: int | None, report: Report) -> np.ndarray:

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from .._native import DISCRETE, DISTRIBUTIONS, deviation
-from ..threat import Threat
-from ._noise import copies, table_of
+from ..threat import Patch, Threat
+from ._noise import copies, table_of, vote
 from ._radius import norm_of, probability_for, radius_of
 
 
@@ -31,6 +32,7 @@ class Randomizer(abc.ABC):
     """
 
     scaled: ClassVar[bool] = True  # by a sigma, which the method must then give
+    smooth: ClassVar[bool] = True  # whether samples have a useful gradient in x
 
     @property
     @abc.abstractmethod
@@ -57,6 +59,10 @@ class Randomizer(abc.ABC):
 
         Args: words: [S, 2] uint32 key words. x: [S, ...] as `held` gives it. first: [S, 2] uint32, low word first. sigma: [S].
         """
+
+    def votes(self, logits: jax.Array, valid: jax.Array, shared: tuple[Any, ...]) -> jax.Array:
+        """[S, K] int32 which classes the logits [S * n, K] vote for; valid: [S] how many of the n samples count."""
+        return vote(logits, jnp.zeros((len(valid), logits.shape[-1]), jnp.int32), valid)
 
     @abc.abstractmethod
     def reach(self, threat: Threat, sigma: np.ndarray, shape: tuple[int, ...]) -> Reach:
@@ -116,9 +122,7 @@ class DiscreteGaussian(Randomizer):
         return whole.astype(np.uint8)
 
     def settled(self, x0: np.ndarray, x: np.ndarray) -> np.ndarray:
-        start, change = np.rint(255 * x0.astype(np.float64)), 255 * (x.astype(np.float64) - x0)
-        steps = np.trunc(change + 1e-4 * np.sign(change))  # a whole step that float32 made a little short is one
-        return (np.clip(start + steps, 0, 255) / 255).astype(np.float32)
+        return on_grid(x0, x, 255)
 
     def shared(self, sigma: np.ndarray) -> tuple[Any, ...]:
         return (table_of(sigma if len(sigma) else 1.0),)
@@ -139,9 +143,17 @@ class DiscreteGaussian(Randomizer):
         return Reach(exact.norm, radius, exact.p0 + less)
 
 
+def on_grid(x0: np.ndarray, x: np.ndarray, levels: int) -> np.ndarray:
+    """x moved to multiples of 1/levels, towards x0, which lies on them."""
+    start, change = np.rint(levels * x0.astype(np.float64)), levels * (x.astype(np.float64) - x0)
+    steps = np.trunc(change + 1e-4 * np.sign(change))  # a whole step that float32 made a little short is one
+    return (np.clip(start + steps, 0, levels) / levels).astype(np.float32)
+
+
 def eps_of(threat: Threat, rows: int) -> np.ndarray:
-    """[N] float64."""
-    return np.broadcast_to(np.asarray(getattr(threat, "eps"), np.float64).reshape(-1), (rows,))  # noqa: B009  # of sets that have one
+    """[N] float64; of a `Patch` its longer side in pixels."""
+    eps = max(threat.sides) if isinstance(threat, Patch) else getattr(threat, "eps")  # noqa: B009  # of sets that have one
+    return np.broadcast_to(np.asarray(eps, np.float64).reshape(-1), (rows,))
 
 
 def randomizer_of(distribution: str | Randomizer) -> Randomizer:
@@ -152,4 +164,8 @@ def randomizer_of(distribution: str | Randomizer) -> Randomizer:
         return DiscreteGaussian()
     if distribution in DISTRIBUTIONS:
         return Additive(distribution)
-    raise ValueError(f"distribution is {distribution!r}; allowed are {', '.join(DISTRIBUTIONS)}, or a Randomizer.")
+    if distribution == "splitting":
+        from ._splitting import Splitting  # it is a Randomizer
+
+        return Splitting()
+    raise ValueError(f"distribution is {distribution!r}; allowed are {', '.join(DISTRIBUTIONS)}, splitting, or a Randomizer.")

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..core._model import Model
-from ._noise import vote
 from ._randomizer import Randomizer
 from ._schedule import OPEN, Rule
 
@@ -69,7 +68,7 @@ def _votes(
 ) -> jax.Array:
     """[S, K] votes of samples first .. first + valid of each slot's row."""
     logits = outputs_of(model, randomizer.draw(words, x, first, sigma, shared, n=n, dtype=dtype), dtype)
-    return vote(logits, jnp.zeros((len(x), logits.shape[-1]), jnp.int32), valid)
+    return randomizer.votes(logits, valid, shared)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +90,7 @@ class Sampler:
     def run(self, tally: Tally, tell: Callable[[Tally], None] = lambda tally: None) -> Tally:
         """Samples every row that is not finished; `tell` hears after each step."""
         stops = self.rule.stops()
-        slot = min(_SLOT, self.batch)
+        slot = min(_SLOT, self.batch, self.n0 + int(stops[-1]))
         slots = max(1, self.batch // slot)
         devices = 1 if self.sharding is None else len(self.sharding.device_set)
         slots = -(-slots // devices) * devices

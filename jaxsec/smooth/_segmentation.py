@@ -14,7 +14,7 @@ from ..core._check import check_finite, output_of
 from ..core._model import Model
 from ..core._rewrite import tuned
 from ._holm import binomial_p_values, rejected
-from ._inputs import Inputs, check_call, inputs_of
+from ._inputs import Inputs, check_call, inputs_of, row_words, rows_of
 from ._kept import EVERY, Kept
 from ._lockstep import Lockstep
 from ._pixels import PixelHits, PixelVotes, top_of
@@ -69,7 +69,7 @@ def certify_segmentation(
     if not isinstance(method, SegmentationSmoothing):
         raise TypeError(f"method is {type(method).__name__}; needed: SegmentationSmoothing(sigma=...).")
     method.check()
-    inputs = inputs_of(x, key, randomizer_of(method.distribution), method.sigma)
+    inputs = inputs_of(x, row_words(key, np.arange(rows_of(x))), randomizer_of(method.distribution), method.sigma)
     reach = inputs.randomizer.reach(NORMS[method.norm](eps=0.0), inputs.sigma.astype(np.float64), np.shape(x)[1:])
     radius = reach.radius(np.full(len(inputs.x), method.tau * (1 - _ROUNDED)), np.arange(len(inputs.x)))
     check_finite(inputs.values)

@@ -17,8 +17,8 @@ from ..core._model import Model
 from ..core._rewrite import tuned
 from ..core._struct import Struct, struct
 from ..threat import Threat
-from ._confidence import predict_from_counts
-from ._inputs import Inputs, check_call, inputs_of
+from ._exhaustive import ExhaustiveSmoothing
+from ._inputs import Inputs, check_call, ids_of, inputs_of, row_words
 from ._method import SmoothingMethod
 from ._predict import counts_of
 from ._randomizer import Randomizer
@@ -101,8 +101,14 @@ def attack_smoothed(
     check_call("attack_smoothed", max_samples, model, x, y, threat)
     method.check()
     attack.check()
+    if not method.randomizer.smooth:
+        raise ValueError(
+            f"the distribution is {method.randomizer.name}, whose samples move with x in steps: their gradient is 0 and would find "
+            "nothing. Attack the model, or another distribution."
+        )
+    ids, method = ids_of(x, row_ids), method.fitted(np.shape(x)[1:])
     search_key, judge_key = jax.random.split(as_key(key))
-    inputs = inputs_of(x, search_key, method.randomizer, method.sigma, row_ids)
+    inputs = inputs_of(x, row_words(search_key, ids), method.randomizer, method.sigma)
     if not (np.issubdtype(inputs.x.dtype, np.floating) or inputs.x.dtype == np.uint8):
         raise TypeError(f"x has dtype {inputs.x.dtype}; a gradient attack needs floating rows, or uint8 images.")
     values, labels, classes = check_batch(model, inputs.values, y, threat, 1, inputs.shown)
@@ -114,13 +120,14 @@ def attack_smoothed(
     )  # fmt: skip
     search = _Search(tuned(model), inputs, labels, threat.canonical(jnp.asarray(values)) if rows else threat, attack, max_samples)
     standing = np.arange(rows)
+    exact = isinstance(method, ExhaustiveSmoothing)  # judged by all variations, which no key decides
     with progress_bar(progress, "standing") as report:
         for run in range(attack.restarts + 1 if rows else 0):
             # first the rows as they are, then what each search finds
             at = values[standing] if run == 0 else inputs.randomizer.settled(values[standing], search.run(run, standing))
-            judged = inputs_of(x, jax.random.fold_in(judge_key, run), method.randomizer, method.sigma, row_ids)
-            counts = counts_of(model, judged.taken(standing, at), method, max_samples, report)
-            answer = predict_from_counts(counts, alpha=method.alpha / (attack.restarts + 1))  # every look may err
+            judge = method.words(None if exact else jax.random.fold_in(judge_key, run), ids[standing])
+            counts = counts_of(model, inputs.taken(standing, at, judge), method, max_samples, report)
+            answer = method.answer(counts, looks=attack.restarts + 1)  # every look may err
             inside = search.threat_of(standing).contains(jnp.asarray(values[standing]), jnp.asarray(at))
             found.x[standing], found.predict[standing], found.counts[standing] = at, answer, counts
             hit = (answer >= 0) & (answer != labels[standing]) & np.asarray(inside)

@@ -1,7 +1,7 @@
 """Threats: the sets of inputs an adversary may reach, and the goals it may have there.
 
 One set, a few exact operations, three consumers: attacks project, sample and step with it, bounds take its interval and its support
-function, certificates and doors ask `contains`. `Threat` documents the operations; `LInf`, `L2`, `L1`, `L0` and `Box` are the sets.
+function, certificates and doors ask `contains`. `Threat` documents the operations; the sets are `LInf`, `L2`, `L1`, `L0`, `Box`, `Patch`.
 """
 
 from ._ball import Ball as Ball
@@ -14,4 +14,5 @@ from ._l1 import L1 as L1
 from ._l2 import L2 as L2
 from ._linf import LInf as LInf
 from ._named import named as named
+from ._patch import Patch as Patch
 from ._threat import Threat as Threat

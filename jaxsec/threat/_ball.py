@@ -89,11 +89,16 @@ class Ball(Threat):
 
 
 def check_leaves(name: str, eps: Any, lo: Any, hi: Any, x0: Any) -> None:
-    """ValueError for an eps that is no radius, an empty box, and rows outside of it; tracers are not looked at."""
+    """ValueError for an eps that is no radius, and as `check_box`; tracers are not looked at."""
     eps, lo, hi, rows = (None if isinstance(v, Tracer) else np.asarray(v) for v in (eps, lo, hi, x0))
     if eps is not None and not np.all((eps >= 0) & np.isfinite(eps)):
         wrong = eps[~((eps >= 0) & np.isfinite(eps))].flat[0]
         raise ValueError(f"{name} has eps={wrong}; a radius is a finite number >= 0, in the units of the input.")
+    check_box(name, lo, hi, rows)
+
+
+def check_box(name: str, lo: np.ndarray | None, hi: np.ndarray | None, rows: np.ndarray | None) -> None:
+    """Raises ValueError for an empty box, and for rows outside of it; None is not looked at."""
     if lo is not None and hi is not None and not np.all(lo <= hi):
         raise ValueError(f"{name} has lo={lo}, hi={hi}; lo must be <= hi everywhere.")
     for bound, outside, word in ((lo, np.less, "below lo"), (hi, np.greater, "above hi")):

@@ -83,3 +83,30 @@ def l0_oracle(x0, x, w, eps, lo, hi):
         nearest = min(nearest, (np.sum((z - x) ** 2), z), key=lambda v: v[0])
         best = max(best, np.sum(w * top))
     return nearest[1], best
+
+
+def patch_places(shape, sides, layout):
+    """[P, ...] bool: every window of one image of that shape, by loops."""
+    height, width = shape[1:] if layout == "chw" else shape[:2]
+    found = []
+    for top in range(height - sides[0] + 1):
+        for left in range(width - sides[1] + 1):
+            inside = np.zeros((height, width), bool)
+            inside[top : top + sides[0], left : left + sides[1]] = True
+            found.append(np.broadcast_to(inside[None] if layout == "chw" else inside[..., None], shape))
+    return np.array(found)
+
+
+def patch_project_oracle(x0, x, sides, layout, lo, hi):
+    """(nearest distance, all points of the set at that distance) of one image: the best of all windows."""
+    x0, x = np.asarray(x0, np.float64), np.asarray(x, np.float64)
+    points = [np.where(inside, np.clip(x, lo, hi), x0) for inside in patch_places(x0.shape, sides, layout)]
+    far = np.array([np.linalg.norm(p - x) for p in points])
+    return far.min(), [p for p, f in zip(points, far, strict=True) if f <= far.min() + 1e-9]
+
+
+def patch_support_oracle(x0, w, sides, layout, lo, hi):
+    """One image: max <w, x> over all windows and corners."""
+    x0, w = np.asarray(x0, np.float64), np.asarray(w, np.float64)
+    best = np.where(w > 0, hi, lo)
+    return max(np.sum(w * np.where(inside, best, x0)) for inside in patch_places(x0.shape, sides, layout))

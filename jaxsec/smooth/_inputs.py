@@ -40,9 +40,10 @@ class Inputs:
         """Some of the rows, with other values and draws."""
         return dataclasses.replace(self, x=self.randomizer.held(x), words=words, sigma=self.sigma[rows], sharding=None)
 
-    def batch(self, model: Model, max_samples: int | None) -> int:
-        """Samples in one forward pass."""
-        return max_samples or min(4096, rows_in_cache(model, self.shown))
+    def batch(self, model: Model, max_samples: int | None, *, backward: bool = False) -> int:
+        """Samples in one forward pass. Without a backward pass little of a batch is kept at a time: on the small net of the benches 17.5 us
+        a sample at 256, as many as a gradient's batch, 15.3 at 1024, 22 at 2048."""
+        return max_samples or min(4096, (1 if backward else 4) * rows_in_cache(model, self.shown))
 
     def identity(self, model: Model, settings: str, *others: Any) -> str:
         """What decides the samples and what is counted. How many run at once does not."""

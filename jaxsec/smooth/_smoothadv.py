@@ -155,7 +155,7 @@ class _Search:
 
     def run(self, run: int, rows: np.ndarray) -> np.ndarray:
         """[len(rows), ...] where the search of that number ends; run 1 starts from the rows."""
-        size = max(_FEWEST, self.inputs.batch(self.model, self.max_samples) // self.attack.noises)
+        size = max(_FEWEST, self.inputs.batch(self.model, self.max_samples, backward=True) // self.attack.noises)
         size = min(size, bucket(len(self.y), size))
         ends = [self._chunk(run, pad_rows(rows[i : i + size], size))[: len(rows) - i] for i in range(0, len(rows), size)]
         return np.concatenate(ends)

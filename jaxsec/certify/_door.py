@@ -92,9 +92,12 @@ def certify(
     if model.stochastic:
         raise ValueError("the model draws random numbers; bounds are about one function: certify its deterministic part, or smooth it.")
     if isinstance(method, SmoothingMethod):
+        _unread(f"{type(method).__name__}, which samples", sound=(sound, False), max_rows=(max_rows, 128), min_rows=(min_rows, 1),
+                budget=(budget, BUDGET))  # fmt: skip
         how = {"max_samples": max_samples, "progress_to": progress, "state": state}
         return certify_smoothed(model.replace(info=ModelInfo()), x, y, threat=threat, method=method, key=key, **how)
     methods = _methods((IBP(), CROWN()) if method is None else method)
+    _unread("bounds, which draw nothing", key=(key, None), max_samples=(max_samples, None))
     if any(isinstance(m, BetaCROWN) for m in methods):
         check_boxes(threat)
     names = tuple(m.name for m in methods)
@@ -119,6 +122,13 @@ def certify(
         found = ladder.run(Kept(state, identity), report)
     arrays = {name: jnp.asarray(getattr(found, name)) for name in ("margin", "method", "status")}
     return Certificate(robust=arrays["status"] == Verdict.CERTIFIED.value, **arrays, methods=names, precision=precision)
+
+
+def _unread(who: str, **given: tuple[Any, Any]) -> None:
+    """ValueError for an argument that is given and not read. given: the value and its default."""
+    for name, (value, default) in given.items():
+        if value is not default and not (isinstance(value, int) and value == default):
+            raise ValueError(f"{name} is given and not read by {who}; leave it out.")
 
 
 def _methods(method: BoundMethod | Sequence[BoundMethod]) -> tuple[BoundMethod, ...]:

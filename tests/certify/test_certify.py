@@ -202,6 +202,16 @@ def test_under_jit_and_in_gradients(model, rows) -> None:
     assert abs((float(ahead) - float(behind)) / (2 * step) - expected) < 0.05 * abs(expected)
 
 
+@pytest.mark.parametrize(
+    "more", [{"sound": True}, {"max_rows": 64}, {"min_rows": 2}, {"budget": 1000}, {"key": 0}, {"max_samples": 9}], ids=str
+)  # fmt: skip
+def test_nothing_is_silently_ignored(model, rows, more) -> None:
+    sampled = not {"key", "max_samples"} & set(more)
+    method, key = (jaxsec.Smoothing(sigma=0.1, n=10), {"key": jax.random.key(0)}) if sampled else (jaxsec.IBP(), {})
+    with pytest.raises(ValueError, match=f"{next(iter(more))} is given and not read by"):
+        jaxsec.certify(model, *rows, threat=jaxsec.L2(eps=0.1), method=method, **key, **more)
+
+
 def test_what_is_refused(model, rows) -> None:
     x, y = rows
     threat = THREATS["linf"]

@@ -9,6 +9,7 @@ import numpy as np
 from ._charts import charts_of
 from ._examples import decode
 from ._sandwich_text import sandwich_shares, skipped_said
+from ._smoothed_text import smoothed_shares
 from ._text import examples_said, limited_said, noise_said, resumed_said, rows_said, runs_of, valued
 
 LIMIT = 3 * 1024 * 1024
@@ -37,6 +38,7 @@ def html_of(data: dict[str, Any]) -> str:
         rows_said=rows_said(data),
         limited=limited_said(data),
         sandwich=sandwich_shares(data),
+        smoothed=smoothed_shares(data),
         skipped=skipped_said(data),
         noise_said=noise_said(data["probes"]["noise"]) if "noise" in data["probes"] else "",
         attacks=attacks_of(data),

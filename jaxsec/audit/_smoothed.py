@@ -85,4 +85,4 @@ def _curve(radii: np.ndarray, n: int) -> list[list[float]]:
         return []
     ends = np.sort(radii)
     at = np.unique(np.linspace(0, len(ends) - 1, min(CURVE_POINTS, len(ends))).round().astype(int))
-    return [[float(ends[i]), float(np.sum(ends >= ends[i]) / n)] for i in at]
+    return [[float(r), float(np.sum(ends >= r) / n)] for r in np.unique(ends[at])]

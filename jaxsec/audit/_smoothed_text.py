@@ -43,6 +43,8 @@ def smoothed_said(data: dict[str, Any]) -> str:
     )
     text += f"steps, {s['noises']} noised copies each) left right or undecided, as judged by {s['judges']} fresh samples; from one marked "
     text += f"budget to the next the curve keeps its value. Average certified radius: {probe['average_certified_radius']:.4g}."
+    level = f"{100 * probe['points'][0]['certified']['confidence']:g}\N{NO-BREAK SPACE}%"
+    text += f" The band and the bars are {level} intervals for other rows drawn as these were."
     if count := probe["contradictions"]["count"]:
         text += f" {count} rows were both certified and broken."
     return text

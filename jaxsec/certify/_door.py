@@ -18,7 +18,7 @@ from ..bound._method import CROWN, IBP, BoundMethod
 from ..bound._names import ALLOWED
 from ..core._check import check_batch
 from ..core._model import Model, ModelInfo
-from ..smooth import SmoothedCertificate, SmoothingMethod, certify_smoothed
+from ..smooth import MedianSmoothing, Randomizer, SegmentationSmoothing, SmoothedCertificate, SmoothingMethod, certify_smoothed
 from ..threat import Threat
 from ._branched import check_boxes
 from ._certificate import Certificate, Verdict
@@ -137,9 +137,12 @@ def _methods(method: BoundMethod | Sequence[BoundMethod]) -> tuple[BoundMethod, 
         if not isinstance(m, BoundMethod):
             shown = f"the class {m.__name__}; write {m.__name__}()" if isinstance(m, type) else type(m).__name__
             if isinstance(m, SmoothingMethod):
-                raise TypeError(
-                    f"method lists {shown} among others; it certifies the smoothed classifier, another function: give it alone."
-                )
+                raise TypeError(f"method lists {shown}; it certifies the smoothed classifier, another function: give it alone, in no list.")
+            if isinstance(m, Randomizer):
+                raise TypeError(f"method is {shown}, which makes samples; give Smoothing(distribution={shown}(...)).")
+            if isinstance(m, MedianSmoothing | SegmentationSmoothing):
+                door = "regression" if isinstance(m, MedianSmoothing) else "segmentation"
+                raise TypeError(f"method is {shown}, which certifies other outputs than classes: smooth.certify_{door}(..., method=...).")
             raise TypeError(f"method has {shown}; {ALLOWED}, or a list of them.")
     if not methods:
         raise ValueError("method is an empty list; give at least one, e.g. [IBP(), CROWN()].")

@@ -39,7 +39,7 @@ def certify(
             "--eps",
             metavar="EPS",
             help="The largest change allowed, at least 0, in the units of the data: 0.03 or 8/255 for data in [0, 1], 8 for 0 to 255. "
-            "Several with commas, or --eps again. [default: 8/255 for linf, 0.5 for l2, none for l1]",
+            "Several with commas, or --eps again. [default: 8/255 for linf, 0.5 for l2 (and smoothing), none for l1]",
         ),
     ] = None,
     method: Annotated[

@@ -85,7 +85,7 @@ Threat = Annotated[
         "--threat",
         metavar="NORM",
         help="How a change is measured against eps: linf (the largest change of any value), l2 (Euclidean length) or l1 (sum of all "
-        "changes). [default: linf]",
+        "changes). [default: linf; l2 for smoothing]",
     ),
 ]
 _EPS = "The largest change allowed, at least 0, in the units of the data: 0.03 or 8/255 for data in [0, 1], 8 for 0 to 255. "

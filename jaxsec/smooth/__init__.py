@@ -24,6 +24,7 @@ from ._noise import vote as vote
 from ._patch_ablation import PatchAblation as PatchAblation
 from ._predict import SmoothedPrediction as SmoothedPrediction
 from ._predict import predict as predict
+from ._randomizer import Randomizer as Randomizer
 from ._regression_certificate import RegressionCertificate as RegressionCertificate
 from ._segmentation import certify_segmentation as certify_segmentation
 from ._segmentation_certificate import SegmentationCertificate as SegmentationCertificate

@@ -93,6 +93,12 @@ def certify_from_counts(
       ([3, -1], [0.5725, 0.0])
     """
     top, counts = np.asarray(top), np.asarray(counts)
+    if not np.issubdtype(counts.dtype, np.integer) or not np.issubdtype(top.dtype, np.integer):
+        raise ValueError(f"top has dtype {top.dtype} and counts {counts.dtype}; both are integers.")
+    if counts.ndim == 2 and top.size and not (top.min() >= 0 and top.max() < counts.shape[1]):
+        raise ValueError(f"top is from {top.min()} to {top.max()}; counts has the classes 0 to {counts.shape[1] - 1}.")
+    if not np.all(np.asarray(sigma) > 0):
+        raise ValueError(f"sigma is {sigma!r}; it must be positive, in units of x.")
     if counts.ndim == 2:
         counts = np.take_along_axis(counts, top[:, None], 1)[:, 0]
     if top.shape != counts.shape:

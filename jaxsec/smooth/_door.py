@@ -14,13 +14,13 @@ from ..core._model import Model
 from ..core._rewrite import tuned
 from ..threat import Threat
 from ._certificate import SmoothedCertificate
-from ._inputs import check_call, inputs_of, rows_of
+from ._inputs import check_call, check_units, inputs_of, rows_of
 from ._kept import EVERY as _EVERY
 from ._kept import Kept
 from ._method import SmoothingMethod
 from ._randomizer import eps_of
 from ._sampling import Sampler, Tally
-from ._schedule import Fixed, Within
+from ._schedule import Fixed
 
 
 def certify_smoothed(
@@ -33,6 +33,7 @@ def certify_smoothed(
     max_samples: samples in one forward pass, by default what fits a CPU's caches, or 4096 elsewhere.
     """
     check_call("certify with a smoothing method", max_samples, model, x, y, threat)
+    check_units(x, threat)
     method.check()
     method = method.fitted(np.shape(x)[1:])
     inputs = inputs_of(x, method.words(key, np.arange(rows_of(x))), method.randomizer, method.sigma)
@@ -47,7 +48,8 @@ def certify_smoothed(
     )  # fmt: skip
     identity = ""
     if state is not None:
-        asked = () if isinstance(rule, Fixed | Within) else (eps,)
+        # when a row stops, and what its stop means, depends on the probability that certifies eps in this norm
+        asked = () if isinstance(rule, Fixed) else (eps, reach.p0, np.frombuffer(reach.norm.encode(), np.uint8))
         identity = inputs.identity(model, repr((__version__, method.name, type(rule).__name__)), method, *asked)
     with held(state), progress(progress_to, "open") as report:
         kept = Kept(state, identity, Tally)

@@ -22,6 +22,8 @@ class Enumeration(Randomizer):
       the threat changes at most k of the variations, a lead of 2 k is enough: the class loses at most k votes and another gains at most k.
     """
 
+    sampled: ClassVar[bool] = False
+
     @abc.abstractmethod
     def variations(self, sigma: float, shape: tuple[int, ...]) -> int:
         """How many variations rows of this shape have; ValueError for rows or settings that do not go together."""

@@ -1,6 +1,7 @@
 """Rows made ready for sampling: what every front door of smoothing does with x, sigma and the key before the first sample."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -45,9 +46,16 @@ class Inputs:
         a sample at 256, as many as a gradient's batch, 15.3 at 1024, 22 at 2048."""
         return max_samples or min(4096, (1 if backward else 4) * rows_in_cache(model, self.shown))
 
+    def _drawing(self) -> Any:
+        """The randomizer's closed jaxpr: a class may keep its name and change what it draws."""
+        row = jax.ShapeDtypeStruct((2, *self.x.shape[1:]), self.x.dtype)
+        words, sigma = jax.ShapeDtypeStruct((2, 2), jnp.uint32), jax.ShapeDtypeStruct((2,), jnp.float32)
+        draw = functools.partial(self.randomizer.draw, n=2, dtype=jnp.float32)
+        return jax.make_jaxpr(draw)(words, row, words, sigma, self.shared)
+
     def identity(self, model: Model, settings: str, *others: Any) -> str:
         """What decides the samples and what is counted. How many run at once does not."""
-        parts = of_programs(settings, [program_of(model, self.shown)])
+        parts = of_programs(settings, [program_of(model, self.shown), self._drawing()])
         return fingerprint(model, self.x, self.words, self.sigma, *others, *parts)
 
 
@@ -55,7 +63,10 @@ def inputs_of(x: Any, words: np.ndarray, randomizer: Randomizer, sigma: Any) -> 
     """Row r draws from words[r]; ValueError or TypeError for what cannot be sampled."""
     sharding, host = _slots(x), np.asarray(x)
     rows = rows_of(host)
-    scale = np.asarray(sigma if randomizer.scaled else 1.0, np.float32).reshape(-1)
+    with np.errstate(over="ignore", under="ignore"):
+        scale = np.asarray(sigma if randomizer.scaled else 1.0, np.float32).reshape(-1)
+    if not np.all(np.isfinite(scale) & (scale > 0)):
+        raise ValueError(f"sigma is {sigma!r}; it must be a positive float32.")
     if scale.size not in (1, rows):
         raise ValueError(f"sigma has {scale.size} values for {rows} rows; give one value, or one for each row.")
     scale = np.broadcast_to(scale, (rows,))
@@ -75,6 +86,8 @@ def ids_of(x: Any, row_ids: Any) -> np.ndarray:
     ids = np.arange(rows_of(x)) if row_ids is None else np.asarray(row_ids)
     if ids.shape != (rows_of(x),):
         raise ValueError(f"row_ids has shape {ids.shape} for {rows_of(x)} rows; one number for each row is needed.")
+    if not np.issubdtype(ids.dtype, np.integer) or (ids.size and not (ids.min() >= 0 and ids.max() < 2**32)):
+        raise ValueError(f"row_ids has the value {ids.flat[0]!r} or others that are no integers from 0 to 2^32 - 1, which are needed.")
     return ids
 
 
@@ -82,6 +95,18 @@ def row_words(key: Any, row_ids: Any) -> np.ndarray:
     """[B, 2] uint32: the key words of `fold_in(key, row_ids[r])` for each row."""
     key, ids = as_key(key), np.asarray(row_ids, np.uint32).reshape(-1)
     return np.asarray(jax.vmap(key_words)(row_keys(key, jnp.asarray(ids)))) if len(ids) else np.zeros((0, 2), np.uint32)
+
+
+def check_units(x: Any, threat: Any) -> None:
+    """ValueError for uint8 rows and a threat in units of bytes: the rows are read as 1/255 of them."""
+    top = getattr(threat, "hi", None)
+    if np.asarray(x).dtype == np.uint8 and top is not None:
+        top = float(np.max(np.asarray(top, np.float64), initial=-np.inf))
+        if np.isfinite(top) and top > 1:
+            raise ValueError(
+                f"x is uint8, which is read as k / 255, and the threat has hi={top:g}; give eps, sigma, lo and hi in units of [0, 1], or "
+                "x.astype('float32') in units of bytes."
+            )
 
 
 def check_call(door: str, max_samples: int | None, *inputs: Any) -> None:

@@ -17,7 +17,7 @@ from ..core._model import Model
 from ..core._rewrite import tuned
 from ..core._struct import Struct, static, struct
 from ..threat import Threat
-from ._inputs import Inputs, check_call, inputs_of, row_words, rows_of
+from ._inputs import Inputs, check_call, check_units, inputs_of, row_words, rows_of
 from ._kept import EVERY, Kept
 from ._lockstep import Lockstep
 from ._method import Smoothing
@@ -108,6 +108,7 @@ def certify_regression(
         raise TypeError(f"method is {type(method).__name__}; needed: MedianSmoothing(sigma=...).")
     method.check()
     norm = norm_of(threat)
+    check_units(x, threat)
     inputs = inputs_of(x, row_words(key, np.arange(rows_of(x))), randomizer_of("gaussian"), method.sigma)
     check_finite(inputs.values)
     threat.check(jnp.asarray(inputs.values))

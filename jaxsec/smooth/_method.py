@@ -58,8 +58,10 @@ class SmoothingMethod(Struct, abc.ABC):
 
     def check(self) -> None:
         """Raises ValueError for settings that make no sense."""
+        if not self.randomizer.sampled:
+            raise ValueError(f"the distribution is {self.randomizer.name}, of which all variations are counted: use its own method.")
         for name, least in (("n0", 1), ("n", 1)):
-            if not isinstance(value := getattr(self, name), int) or value < least:
+            if not isinstance(value := getattr(self, name), int | np.integer) or value < least:
                 raise ValueError(f"{name} is {value!r}; it must be an int of at least {least}.")
         if not 0 < self.alpha < 1:
             raise ValueError(
@@ -74,6 +76,8 @@ class SmoothingMethod(Struct, abc.ABC):
         if scaled and self.sigma is None:
             raise ValueError("sigma is missing; give the scale of the noise, in units of x, e.g. 0.25 for images in [0, 1].")
         sigma = np.asarray(self.sigma if scaled else 1.0)
+        if not np.issubdtype(sigma.dtype, np.number):
+            raise TypeError(f"sigma is {self.sigma!r}; a number, or one for each row, is needed, in units of x.")
         if not (np.all(np.isfinite(sigma)) and np.all(sigma > 0)):
             raise ValueError(f"sigma is {self.sigma!r}; it must be positive and finite, in units of x, e.g. 0.25 for images in [0, 1].")
         if self.dtype not in ("float32", "bfloat16"):
@@ -86,8 +90,8 @@ class Smoothing(SmoothingMethod):
 
     Guarantee: as `SmoothingMethod`; the radius is as large as n samples show, whatever the threat's eps.
     Args:
-      sigma: the noise's scale in units of x, scalar or [B]. n0, n: samples. alpha: probability of a wrong certificate, per row.
-        None where the distribution is a randomizer without a scale.
+      sigma: the noise's scale in units of x (of [0, 1] for uint8 images), scalar or [B]; None where the distribution has no scale.
+      n0, n: samples. alpha: probability of a wrong certificate, per row.
       distribution: "gaussian" (L2, L1, LInf), "laplace", "uniform" or "splitting" (L1), "discrete-gaussian" (as Gaussian, for images on the
         grid of 1/255, exact in floating point), or a `Randomizer`: `smooth.Ablation` (L0).
       dtype: "float32", or "bfloat16" for the noised inputs, the weights and the forward pass; recorded in the certificate.
@@ -114,7 +118,8 @@ class SequentialSmoothing(SmoothingMethod):
     Guarantee: as `SmoothingMethod`, at whatever sample it stops. A row that is not decided after n samples is open.
     Args:
       sigma, n0, alpha, distribution, dtype: as in `Smoothing`. n: samples at most.
-      tau: None asks about the threat's eps; else a length in the units of the radius, and eps stops nothing.
+      tau: None asks about the threat's eps; else a length in the units of the radius, and eps stops nothing. A class that gets nearly all
+        samples has no finite upper end, and takes all n.
       by: "betting" (a test by betting, then Clopper-Pearson on the last sample, half of alpha each), or "staged" (Clopper-Pearson after
         100, 1000, 10,000 and n samples, a quarter of alpha each).
     Cost: n0 and few hundred forward passes for rows far from the boundary, n for those at it.

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..attack._progress import Report
 from ..attack._progress import progress as progress_bar
-from ..core._check import n_classes_of
+from ..core._check import check_finite, n_classes_of
 from ..core._model import Model
 from ..core._rewrite import tuned
 from ..core._struct import Struct, struct
@@ -55,6 +55,7 @@ def predict(
     method.check()
     method = method.fitted(np.shape(x)[1:])
     inputs = inputs_of(x, method.words(key, ids_of(x, row_ids)), method.randomizer, method.sigma)
+    check_finite(inputs.values)
     with progress_bar(progress, "open") as report:
         counts = counts_of(model, inputs, method, max_samples, report)
     return SmoothedPrediction(predict=method.answer(counts), counts=counts)

@@ -32,6 +32,7 @@ class Randomizer(abc.ABC):
     """
 
     scaled: ClassVar[bool] = True  # by a sigma, which the method must then give
+    sampled: ClassVar[bool] = True  # at random; else sample i is variation i of few, and all are counted
     smooth: ClassVar[bool] = True  # whether samples have a useful gradient in x
 
     @property
@@ -41,6 +42,7 @@ class Randomizer(abc.ABC):
 
     def held(self, x: np.ndarray) -> np.ndarray:
         """[N, ...] rows as `draw` takes them; ValueError or TypeError for rows that cannot be sampled."""
+        check_dtype(x)
         return x if x.dtype == np.uint8 else x.astype(np.float32)
 
     def shared(self, sigma: np.ndarray) -> tuple[Any, ...]:
@@ -109,6 +111,7 @@ class DiscreteGaussian(Randomizer):
         return DISCRETE
 
     def held(self, x: np.ndarray) -> np.ndarray:
+        check_dtype(x)
         if x.dtype == np.uint8:
             return x
         steps = x.astype(np.float64) * 255
@@ -141,6 +144,12 @@ class DiscreteGaussian(Randomizer):
             return exact.radius(np.maximum(p - less, 0.0), rows)
 
         return Reach(exact.norm, radius, exact.p0 + less)
+
+
+def check_dtype(x: np.ndarray) -> None:
+    """TypeError for rows that are neither floating nor bytes, whose units nobody has said."""
+    if x.dtype != np.uint8 and not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"x has dtype {x.dtype}; floating rows are needed, or uint8 images, which are read as k / 255.")
 
 
 def on_grid(x0: np.ndarray, x: np.ndarray, levels: int) -> np.ndarray:

@@ -143,7 +143,10 @@ def _labels(y: Any, shape: tuple[int, ...], classes: int, ignore: int | None) ->
     if not np.issubdtype(y.dtype, np.integer):
         raise TypeError(f"y has dtype {y.dtype}; integer class labels are needed.")
     if y.shape != shape:
-        raise ValueError(f"y has shape {y.shape}; one label for each pixel is needed: {shape}.")
+        raise ValueError(
+            f"y has shape {y.shape}; one label for each pixel is needed: {shape}. Where the model's classes are not its last axis, say "
+            "SegmentationSmoothing(class_axis=...), e.g. 1 for NCHW."
+        )
     known = y if ignore is None else y[y != ignore]
     if known.size and (known.min() < 0 or known.max() >= classes):
         hint = "" if ignore is not None else " Pixels without a label need ignore=, e.g. ignore=255."

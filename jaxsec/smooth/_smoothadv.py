@@ -16,9 +16,9 @@ from ..core._keys import as_key, fold
 from ..core._model import Model
 from ..core._rewrite import tuned
 from ..core._struct import Struct, struct
-from ..threat import Threat
+from ..threat import L0, Patch, Threat
 from ._exhaustive import ExhaustiveSmoothing
-from ._inputs import Inputs, check_call, ids_of, inputs_of, row_words
+from ._inputs import Inputs, check_call, check_units, ids_of, inputs_of, row_words
 from ._method import SmoothingMethod
 from ._predict import counts_of
 from ._randomizer import Randomizer
@@ -36,6 +36,7 @@ class SmoothAdv:
       noises: samples in a gradient.
       restarts: the first from the row itself, the others from random points of the set.
     Cost: `restarts * steps * noises` forward and backward passes a row.
+    Edge cases: of `L0` and `Patch` each iterate is the best point of the set for the sum of the gradients so far, a corner of the box.
     Source: Salman et al. 2019, eq. (5) and (6), "SmoothAdv PGD". Theirs keeps one set of draws over the steps.
     """
 
@@ -99,6 +100,7 @@ def attack_smoothed(
       [False, True]
     """
     check_call("attack_smoothed", max_samples, model, x, y, threat)
+    check_units(x, threat)
     method.check()
     attack.check()
     if not method.randomizer.smooth:
@@ -118,7 +120,8 @@ def attack_smoothed(
         x=values.copy(), success=np.zeros(rows, bool), predict=np.full(rows, -1), distance=np.zeros(rows),
         counts=np.zeros((rows, classes), np.int32)
     )  # fmt: skip
-    search = _Search(tuned(model), inputs, labels, threat.canonical(jnp.asarray(values)) if rows else threat, attack, max_samples)
+    ball = jax.tree.map(np.asarray, threat.canonical(jnp.asarray(values))) if rows else threat
+    search = _Search(tuned(model), inputs, labels, ball, attack, max_samples)
     standing = np.arange(rows)
     exact = isinstance(method, ExhaustiveSmoothing)  # judged by all variations, which no key decides
     with progress_bar(progress, "standing") as report:
@@ -128,7 +131,7 @@ def attack_smoothed(
             judge = method.words(None if exact else jax.random.fold_in(judge_key, run), ids[standing])
             counts = counts_of(model, inputs.taken(standing, at, judge), method, max_samples, report)
             answer = method.answer(counts, looks=attack.restarts + 1)  # every look may err
-            inside = search.threat_of(standing).contains(jnp.asarray(values[standing]), jnp.asarray(at))
+            inside = search.inside(standing, at)
             found.x[standing], found.predict[standing], found.counts[standing] = at, answer, counts
             hit = (answer >= 0) & (answer != labels[standing]) & np.asarray(inside)
             found.success[standing[hit]] = True
@@ -151,7 +154,13 @@ class _Search:
     max_samples: int | None
 
     def threat_of(self, rows: np.ndarray) -> Threat:
-        return take_leaves(self.threat, jnp.asarray(rows), len(self.y))
+        return take_leaves(self.threat, rows, len(self.y))
+
+    def inside(self, rows: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """[len(rows)] bool: in the set. Always of as many rows as there are, so that nothing is compiled for another number."""
+        whole = pad_rows(rows, len(self.y))
+        moved = at[pad_rows(np.arange(len(rows)), len(self.y))]
+        return np.asarray(_contains(self.threat_of(whole), self.inputs.values[whole], moved))[: len(rows)]
 
     def run(self, run: int, rows: np.ndarray) -> np.ndarray:
         """[len(rows), ...] where the search of that number ends; run 1 starts from the rows."""
@@ -163,9 +172,14 @@ class _Search:
     def _chunk(self, run: int, rows: np.ndarray) -> np.ndarray:
         inputs, attack = self.inputs, self.attack
         step = 4 / attack.steps if attack.step is None else attack.step
-        arrays = [jnp.asarray(a[rows]) for a in (inputs.values, self.y, inputs.words, inputs.sigma)]
+        arrays = [a[rows] for a in (inputs.values, self.y, inputs.words, inputs.sigma)]
         how = {"steps": attack.steps, "noises": attack.noises, "randomizer": inputs.randomizer}
         return np.asarray(_ascent(self.model, *arrays, self.threat_of(rows), inputs.shared, np.float32(step), np.uint32(run), **how))
+
+
+@jax.jit
+def _contains(threat: Threat, x0: jax.Array, x: jax.Array) -> jax.Array:
+    return threat.contains(x0, x)
 
 
 @functools.partial(jax.jit, static_argnames=("steps", "noises", "randomizer"))
@@ -181,13 +195,20 @@ def _ascent(
         mean = jax.nn.logsumexp(log_p, axis=1)
         return -jnp.sum(jnp.take_along_axis(mean, y[:, None], 1))
 
-    def move(i: jax.Array, x: jax.Array) -> jax.Array:
+    corners = isinstance(threat, L0 | Patch)  # whose steepest steps move too little at a time to come to a corner
+
+    def move(i: jax.Array, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        x, total = state
         number = (run - 1) * np.uint32(steps) + i.astype(jnp.uint32)  # of the step among those of all runs
         first = jnp.broadcast_to(jnp.stack([number * np.uint32(noises), jnp.uint32(0)])[None], (len(x), 2))
         length = threat.radius(x) * step * (1 - i.astype(jnp.float32) / steps)
-        direction = threat.steepest(x, jax.grad(loss)(x, first))
-        return threat.project(x0, x + length.reshape(-1, *(1,) * (x.ndim - 1)).astype(x.dtype) * direction)
+        gradient = jax.grad(loss)(x, first)
+        if corners:
+            total = total + gradient
+            return threat.maximise(x0, total), total
+        moved = x + length.reshape(-1, *(1,) * (x.ndim - 1)).astype(x.dtype) * threat.steepest(x, gradient)
+        return threat.project(x0, moved), total
 
     keys = jax.vmap(jax.random.wrap_key_data)(words ^ jnp.uint32(0x9E3779B9))  # a start's key, which no sample reads
     start = jnp.where(run == 1, x0, threat.sample(fold(keys, run), x0))
-    return jax.lax.fori_loop(0, steps, move, start)
+    return jax.lax.fori_loop(0, steps, move, (start, jnp.zeros_like(x0)))[0]

@@ -15,7 +15,7 @@ from ..threat import L1, Threat
 from ._exhaustive import Enumeration, ExhaustiveSmoothing
 from ._noise import copies
 from ._radius import norm_of, probability_for, radius_of
-from ._randomizer import Randomizer, Reach, eps_of
+from ._randomizer import Randomizer, Reach, check_dtype, eps_of
 
 _MOST = 1 << 20  # variations: twice as many half steps are exact in float32
 
@@ -92,6 +92,7 @@ class GridSplitting(Enumeration):
         return n
 
     def held(self, x: np.ndarray) -> np.ndarray:
+        check_dtype(x)
         values = x.astype(np.float32) / np.float32(255) if x.dtype == np.uint8 else x.astype(np.float32)
         steps = np.rint(values.astype(np.float64) * self.levels)
         # written by x / levels or x * (1 / levels): within one unit in the last place of 1

@@ -1,5 +1,7 @@
 """`certify` with smoothing methods: against the closed form of linear classifiers, in any batch, on any devices, after interruptions."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxsec
 from jaxsec.smooth import SmoothedVerdict, _sampling
+from jaxsec.smooth._randomizer import Additive
 
 RNG = np.random.default_rng(0)
 W = RNG.normal(size=(20, 2)).astype(np.float32)
@@ -186,3 +189,84 @@ def test_mistakes_are_named() -> None:
         jax.jit(lambda x: certified(METHODS["fixed"], x=x))(jnp.asarray(X))
     with pytest.raises(ValueError, match="max_samples is 0"):
         certified(METHODS["fixed"], max_samples=0)
+
+
+@pytest.mark.parametrize("name", ["betting", "staged", "within"])
+def test_a_folder_of_state_answers_no_other_norm(name: str, tmp_path) -> None:
+    """When a row stops, and what that shows, depends on the norm and eps; an L2 run's counts once certified eps in Linf."""
+    method = METHODS[name]
+    for threat in (jaxsec.L2(eps=0.3), jaxsec.LInf(eps=0.3), jaxsec.L1(eps=0.3), jaxsec.L2(eps=0.1)):
+        kept, fresh = certified(method, threat=threat, state=tmp_path), certified(method, threat=threat)
+        same(kept, fresh)
+        if threat.norm == "linf":
+            assert not np.any(np.asarray(kept.robust)) or name == "within"
+            assert np.all(kept.radius <= np.abs(MARGIN) / np.sqrt(20) / np.abs(W[:, 0] - W[:, 1]).mean())
+
+
+def test_a_randomizer_that_draws_otherwise_is_another_question(tmp_path) -> None:
+    def draws(factor: float) -> type:
+        @dataclasses.dataclass(frozen=True)
+        class Own(Additive):
+            def draw(self, words, x, first, sigma, shared, *, n, dtype):
+                return Additive.draw(self, words, x, first, factor * sigma, shared, n=n, dtype=dtype)
+
+        return Own
+
+    counts = []
+    for factor in (1.0, 3.0):
+        method = jaxsec.Smoothing(sigma=0.5, n=300, distribution=draws(factor)("gaussian"))
+        counts.append(certified(method, state=tmp_path).counts)
+        np.testing.assert_array_equal(counts[-1], certified(method).counts)
+    assert np.any(counts[0] != counts[1])
+
+
+def test_samples_that_choose_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers below n0 choose and those from n0 on count, each once."""
+    seen: list[tuple[int, int, int]] = []
+    real = _sampling.Sampler._sent
+
+    def spied(self, pieces, slot, slots):
+        seen.extend((p.row.index, p.first, p.n) for p in pieces)
+        return real(self, pieces, slot, slots)
+
+    handed: list[np.ndarray] = []
+    votes = _sampling._votes
+    monkeypatch.setattr(_sampling, "_votes", lambda *a, **k: (handed.append(np.asarray(a[3])), votes(*a, **k))[1])
+    monkeypatch.setattr(_sampling.Sampler, "_sent", spied)
+    found = certified(METHODS["fixed"].replace(n=300), x=X[:3], y=Y[:3])
+    numbers = [sorted(i for row, first, n in seen if row == r for i in range(first, first + n)) for r in range(3)]
+    assert numbers == [list(range(400))] * 3 and all(first >= 100 or first + n <= 100 for _, first, n in seen)
+    assert np.all(found.counts.sum(1) == 300)
+    firsts = np.concatenate(handed)[:, 0]
+    assert {first for _, first, _ in seen} <= set(firsts.tolist()), "what the device is handed is what was planned"
+
+
+@pytest.mark.parametrize("name", ["betting", "staged"])
+def test_where_nothing_can_be_certified_few_samples_are_drawn(name: str) -> None:
+    method = METHODS[name].replace(distribution="uniform")
+    found = certified(method, threat=jaxsec.L1(eps=5.0))  # uniform noise on +-0.5 certifies less than 0.5
+    assert found.samples.max() <= 200 and np.all(np.isin(found.status, [SmoothedVerdict.REFUTED, SmoothedVerdict.WRONG]))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint16, bool, np.complex64])
+def test_rows_without_units_are_refused(dtype) -> None:
+    with pytest.raises(TypeError, match="floating rows are needed, or uint8"):
+        certified(METHODS["fixed"], x=(50 * X).astype(dtype))
+
+
+def test_bytes_and_a_threat_in_bytes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"x is uint8, which is read as k / 255, and the threat has hi=255"):
+        certified(METHODS["fixed"], x=np.abs(100 * X).astype(np.uint8), threat=jaxsec.L2(eps=60.0, lo=0.0, hi=255.0))
+
+
+def test_other_methods_are_named() -> None:
+    for method, said in (
+        ([METHODS["fixed"]], "in no list"),
+        (jaxsec.smooth.Ablation(keep=2), r"give Smoothing\(distribution=Ablation"),
+        (jaxsec.smooth.MedianSmoothing(sigma=0.1), "smooth.certify_regression"),
+        (jaxsec.smooth.SegmentationSmoothing(sigma=0.1), "smooth.certify_segmentation"),
+    ):
+        with pytest.raises(TypeError, match=said):
+            jaxsec.certify(MODEL, X, Y, threat=THREAT, method=method)
+    with pytest.raises(ValueError, match="all variations are counted"):
+        certified(jaxsec.Smoothing(sigma=0.5, n=10, distribution=jaxsec.SplittingNoise(sigma=0.5).randomizer))

@@ -189,5 +189,5 @@ def test_mistakes_are_named() -> None:
         jax.jit(lambda x: found(x=x))(jnp.asarray(X))
     with pytest.raises(ValueError, match="max_samples is 0"):
         found(max_samples=0)
-    with pytest.raises(TypeError, match="method has SegmentationSmoothing"):
+    with pytest.raises(TypeError, match="method is SegmentationSmoothing"):
         jaxsec.certify(flat, X, Y[:, 0, 0], threat=jaxsec.L2(eps=0.1), method=METHOD)  # pyright: ignore[reportArgumentType, reportCallIssue]

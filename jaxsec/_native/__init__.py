@@ -27,6 +27,7 @@ from ._local import settle as settle
 from ._noise import DISCRETE as DISCRETE
 from ._noise import DISTRIBUTIONS as DISTRIBUTIONS
 from ._noise import NoisePlan as NoisePlan
+from ._noise import as_float as as_float
 from ._noise import noised as noised
 from ._noise import plan_of as plan_of
 from ._noise import twin as twin

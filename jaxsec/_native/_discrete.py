@@ -15,7 +15,8 @@ _BITS = 64  # of a draw: probabilities are multiples of 2^-64
 MOST_CELL_BITS = 16
 
 
-def masses(s: float) -> list[int]:
+@functools.lru_cache(maxsize=16)
+def masses(s: float) -> tuple[int, ...]:
     """The probabilities of 0, 1, 2, ... as integers, in units of 2^-64, up to the last that is not 0; those of -1, -2, ... are the same.
 
     Guarantee: P(0) + 2 sum P(k) is exactly 2^64, and each is within 1 of the exact probability (P(0) within 2).
@@ -33,7 +34,7 @@ def masses(s: float) -> list[int]:
         while len(tails) == 1 or tails[-1]:
             tails.append(int(_tail((len(tails) - decimal.Decimal("0.5")) / scale) * 2**_BITS))
     p = [a - b for a, b in itertools.pairwise(tails[1:])]
-    return [2**_BITS - 2 * tails[1], *p]
+    return (2**_BITS - 2 * tails[1], *p)
 
 
 _ROOT_2PI = decimal.Decimal("2.506628274631000502415765284811045253006986740609938316629923")

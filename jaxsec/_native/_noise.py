@@ -201,5 +201,5 @@ def _base_and_scale(plan: NoisePlan, x: jax.Array, sigma: jax.Array, multiply: j
 
 
 def as_float(x: jax.Array) -> jax.Array:
-    """uint8 as 1/255 of it."""
+    """uint8 as 1/255 of it, as all samples read bytes."""
     return x.astype(jnp.float32) * np.float32(1 / 255) if x.dtype == jnp.uint8 else x

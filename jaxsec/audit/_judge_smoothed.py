@@ -3,7 +3,7 @@
 from typing import Any
 
 from ._finding import Finding
-from ._smoothed_text import smoothed_point
+from ._sandwich_text import point_at
 
 _CHANCE = 1e-3  # contradictions that are likelier than this by the stated error rates are no finding
 
@@ -39,7 +39,7 @@ def _contradiction(probe: dict[str, Any]) -> list[Finding]:
 
 
 def _certified(probe: dict[str, Any], eps: float, norm: str) -> Finding:
-    point, s = smoothed_point(probe, eps), probe["settings"]
+    point, s = point_at(probe, eps), probe["settings"]
     low, high = point["certified"], point["attacked"]
     text = (
         f"The smoothed classifier (sigma {s['sigma']:.6g}) gets {low['count']} of {low['n']} rows right at every input within {norm} "

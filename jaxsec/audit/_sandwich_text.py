@@ -17,7 +17,7 @@ _NAMES: dict[str, str] = {
 
 
 def point_at(probe: dict[str, Any], eps: float) -> dict[str, Any]:
-    """The numbers of the probe `certify` at the audited eps, which is always among its budgets."""
+    """The numbers of the probe `certify` or `smooth` at the audited eps, which is always among its budgets."""
     return min(probe["points"], key=lambda p: abs(p["eps"] - eps))
 
 

@@ -2,12 +2,8 @@
 
 from typing import Any
 
+from ._sandwich_text import point_at
 from ._text import percent
-
-
-def smoothed_point(probe: dict[str, Any], eps: float) -> dict[str, Any]:
-    """The numbers at the audited eps, which is always among the budgets."""
-    return min(probe["points"], key=lambda p: abs(p["eps"] - eps))
 
 
 def smoothed_shares(data: dict[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
@@ -16,7 +12,7 @@ def smoothed_shares(data: dict[str, Any]) -> list[tuple[str, dict[str, Any], str
     if not probe:
         return []
     how = f"sigma {probe['settings']['sigma']:.6g}, {probe['settings']['n']} samples; a lower bound, of the smoothed classifier"
-    return [("Certified accuracy by smoothing", smoothed_point(probe, data["threat"]["eps"])["certified"], how)]
+    return [("Certified accuracy by smoothing", point_at(probe, data["threat"]["eps"])["certified"], how)]
 
 
 def smoothed_table(data: dict[str, Any]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._native._noise import as_float
+from .._native import as_float
 from ..threat import L0, Threat
 from ..threat._l0 import counted
 from ..threat._positions import channel_axis, count_of, over_elements

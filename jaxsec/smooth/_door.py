@@ -11,15 +11,13 @@ from ..attack._checkpoint import held
 from ..attack._progress import Report, progress
 from ..core._check import check_batch
 from ..core._model import Model
-from ..core._rewrite import tuned
 from ..threat import Threat
 from ._certificate import SmoothedCertificate
 from ._inputs import check_call, check_units, inputs_of, rows_of
-from ._kept import EVERY as _EVERY
 from ._kept import Kept
 from ._method import SmoothingMethod
 from ._randomizer import eps_of
-from ._sampling import Sampler, Tally
+from ._sampling import Sampler, Tally, as_run
 from ._schedule import Fixed
 
 
@@ -37,27 +35,24 @@ def certify_smoothed(
     method.check()
     method = method.fitted(np.shape(x)[1:])
     inputs = inputs_of(x, method.words(key, np.arange(rows_of(x))), method.randomizer, method.sigma)
-    rows, sigma = len(inputs.x), inputs.sigma
-    reach = inputs.randomizer.reach(threat, sigma.astype(np.float64), np.shape(x)[1:])
+    rows = len(inputs.x)
+    reach = inputs.randomizer.reach(threat, inputs.sigma.astype(np.float64), np.shape(x)[1:])
     _, labels, classes = check_batch(model, inputs.values, y, threat, 1, inputs.shown)
     eps, rule = eps_of(threat, rows), method.rule(reach.p0, reach.radius)
-    sampler = Sampler(
-        model=tuned(model) if method.dtype == "float32" else model,
-        x=inputs.x, words=inputs.words, sigma=sigma, n0=method.n0, rule=rule, batch=inputs.batch(model, max_samples),
-        randomizer=inputs.randomizer, dtype=jnp.dtype(method.dtype), shared=inputs.shared, sharding=inputs.sharding,
-    )  # fmt: skip
+    batch, dtype = inputs.batch(model, max_samples), jnp.dtype(method.dtype)
+    sampler = Sampler(as_run(model, method.dtype), inputs, method.n0, rule, batch, dtype)
     identity = ""
     if state is not None:
         # when a row stops, and what its stop means, depends on the probability that certifies eps in this norm
         asked = () if isinstance(rule, Fixed) else (eps, reach.p0, np.frombuffer(reach.norm.encode(), np.uint8))
         identity = inputs.identity(model, repr((__version__, method.name, type(rule).__name__)), method, *asked)
     with held(state), progress(progress_to, "open") as report:
-        kept = Kept(state, identity, Tally)
-        tally = kept.load() or Tally.empty(rows, classes)
+        kept = Kept(state, identity, Tally, "smooth")
+        tally: Tally = kept.load() or Tally.empty(rows, classes)
 
         def tell(now: Tally) -> None:
             report(method.name, float(now.finished.mean()), int((~now.finished).sum()))
-            kept.save(now, at_least=_EVERY)
+            kept.tick(now)
 
         tally = sampler.run(tally, tell)
         kept.save(tally)

@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from .._native import key_words
 from ..attack._checkpoint import fingerprint, of_programs
-from ..core._check import program_of
+from ..core._check import output_of, program_of
 from ..core._keys import as_key, row_keys
 from ..core._model import Model
 from ..core._working_set import rows_in_cache
@@ -33,6 +33,15 @@ class Inputs:
     randomizer: Randomizer
 
     @property
+    def devices(self) -> int:
+        """How many the slots lie on."""
+        return 1 if self.sharding is None else len(self.sharding.device_set)
+
+    def placed(self, *arrays: Any) -> tuple[Any, ...]:
+        """Arrays [S, ...] on the slots' devices; as they are where that is one."""
+        return arrays if self.sharding is None else tuple(jax.device_put(a, self.sharding) for a in arrays)
+
+    @functools.cached_property
     def values(self) -> np.ndarray:
         """The rows in the units of the threat: bytes are read as 1/255 of them."""
         return self.x.astype(np.float32) / 255 if self.x.dtype == np.uint8 else self.x
@@ -63,10 +72,7 @@ def inputs_of(x: Any, words: np.ndarray, randomizer: Randomizer, sigma: Any) -> 
     """Row r draws from words[r]; ValueError or TypeError for what cannot be sampled."""
     sharding, host = _slots(x), np.asarray(x)
     rows = rows_of(host)
-    with np.errstate(over="ignore", under="ignore"):
-        scale = np.asarray(sigma if randomizer.scaled else 1.0, np.float32).reshape(-1)
-    if not np.all(np.isfinite(scale) & (scale > 0)):
-        raise ValueError(f"sigma is {sigma!r}; it must be a positive float32.")
+    scale = np.asarray(sigma if randomizer.scaled else 1.0, np.float32).reshape(-1)
     if scale.size not in (1, rows):
         raise ValueError(f"sigma has {scale.size} values for {rows} rows; give one value, or one for each row.")
     scale = np.broadcast_to(scale, (rows,))
@@ -95,6 +101,19 @@ def row_words(key: Any, row_ids: Any) -> np.ndarray:
     """[B, 2] uint32: the key words of `fold_in(key, row_ids[r])` for each row."""
     key, ids = as_key(key), np.asarray(row_ids, np.uint32).reshape(-1)
     return np.asarray(jax.vmap(key_words)(row_keys(key, jnp.asarray(ids)))) if len(ids) else np.zeros((0, 2), np.uint32)
+
+
+def output_shape(model: Model, inputs: Inputs, least: int, needed: str) -> tuple[int, ...]:
+    """[...] of a row's output, for models of other outputs than classes; ValueError for less than `least` axes with that of the batch."""
+    if model.stochastic:
+        raise ValueError("the model draws random numbers; certify its deterministic part.")
+    out = output_of(model, inputs.shown)
+    shape = tuple(int(size) for size in getattr(out, "shape", ()))
+    if len(shape) < least or shape[0] != 2:
+        raise ValueError(f"the model turns {(2, *inputs.shown.shape[1:])} into {shape or type(out).__name__}; {needed}")
+    if not jnp.issubdtype(out.dtype, jnp.floating):
+        raise ValueError(f"the model gives values of dtype {out.dtype}; floating ones are needed: scores, not the class.")
+    return shape[1:]
 
 
 def check_units(x: Any, threat: Any) -> None:

@@ -36,21 +36,26 @@ class Lockstep:
     batch: int
     dtype: Any
 
-    @property
-    def slots(self) -> int:
-        """Rows at once."""
-        return 1 if self.inputs.sharding is None else len(self.inputs.sharding.device_set)
+    def run(
+        self, finished: np.ndarray, work: Callable[[np.ndarray], Any], land: Callable[[np.ndarray, Any], None], tell: Callable[[], None]
+    ) -> None:
+        """`work` on as many rows that are not finished as there are devices, the last ones padded; `land` takes what it gave for the rows
+        asked for, which then are, and `tell` hears of it."""
+        flying, todo, slots = deque[tuple[np.ndarray, Any]](), np.flatnonzero(~finished), self.inputs.devices
 
-    def run(self, todo: np.ndarray, work: Callable[[np.ndarray], Any], land: Callable[[np.ndarray, Any], None]) -> None:
-        """`work` on `slots` rows at a time, the last ones padded, and `land` what it gave for the rows asked for."""
-        flying = deque[tuple[np.ndarray, Any]]()
-        for start in range(0, len(todo), self.slots):
-            rows = todo[start : start + self.slots]
-            flying.append((rows, work(np.resize(rows, self.slots))))
+        def down() -> None:
+            rows, found = flying.popleft()
+            land(rows, found)
+            finished[rows] = True
+            tell()
+
+        for start in range(0, len(todo), slots):
+            rows = todo[start : start + slots]
+            flying.append((rows, work(np.resize(rows, slots))))
             if len(flying) > 1:  # the device works on these rows while the host looks at those before
-                land(*flying.popleft())
+                down()
         while flying:
-            land(*flying.popleft())
+            down()
 
     def folded(self, fold: Fold, carry: Any, rows: np.ndarray, first: int, count: int) -> Any:
         """`carry` after samples first .. first + count - 1 of the rows; `fold` sees outputs [S, n, ...] and which of the n count."""
@@ -62,19 +67,16 @@ class Lockstep:
         """(what `fold` makes of a chunk, how many of its samples count) for samples 0 .. count - 1."""
         return [(self._sent(fold, None, rows, at, valid, n), valid) for at, valid, n in self._chunks(0, count)]
 
-    def placed(self, *arrays: Any) -> tuple[jax.Array, ...]:
-        """Arrays [S, ...] on the rows' devices."""
-        return tuple(jax.device_put(a, self.inputs.sharding) if self.inputs.sharding is not None else jnp.asarray(a) for a in arrays)
-
     def _chunks(self, first: int, count: int) -> Iterator[tuple[int, int, int]]:
         """(first sample, how many count, size), of one size, so that one program serves all."""
-        most = max(1, self.batch // self.slots)
+        most = max(1, self.batch // self.inputs.devices)
         size = -(-count // -(-count // most))
         for start in range(0, count, size):
             yield first + start, min(size, count - start), size
 
     def _sent(self, fold: Fold, carry: Any, rows: np.ndarray, first: int, valid: int, n: int) -> Any:
         from_ = np.tile(np.array([[first & 0xFFFFFFFF, first >> 32]], np.uint32), (len(rows), 1))
-        x, words, offset, sigma = self.placed(self.inputs.x[rows], self.inputs.words[rows], from_, self.inputs.sigma[rows])
-        how = {"n": n, "dtype": self.dtype, "randomizer": self.inputs.randomizer}
-        return _step(fold, self.model, carry, x, words, offset, np.int32(valid), sigma, self.inputs.shared, **how)
+        inputs = self.inputs
+        x, words, offset, sigma = inputs.placed(inputs.x[rows], inputs.words[rows], from_, inputs.sigma[rows])
+        how = {"n": n, "dtype": self.dtype, "randomizer": inputs.randomizer}
+        return _step(fold, self.model, carry, x, words, offset, np.int32(valid), sigma, inputs.shared, **how)

@@ -12,19 +12,19 @@ import numpy as np
 from .. import __version__
 from ..attack._checkpoint import held
 from ..attack._progress import Report, progress
-from ..core._check import check_finite, output_of
+from ..core._check import check_finite
 from ..core._model import Model
-from ..core._rewrite import tuned
 from ..core._struct import Struct, static, struct
 from ..threat import Threat
-from ._inputs import Inputs, check_call, check_units, inputs_of, row_words, rows_of
-from ._kept import EVERY, Kept
+from ._inputs import Inputs, check_call, check_units, inputs_of, output_shape, row_words, rows_of
+from ._kept import Kept
 from ._lockstep import Lockstep
 from ._method import Smoothing
 from ._radius import norm_of
 from ._randomizer import eps_of, randomizer_of
 from ._ranks import bounds_of, lower_rank, shifted
 from ._regression_certificate import RegressionCertificate
+from ._sampling import as_run
 
 
 @struct
@@ -112,7 +112,7 @@ def certify_regression(
     inputs = inputs_of(x, row_words(key, np.arange(rows_of(x))), randomizer_of("gaussian"), method.sigma)
     check_finite(inputs.values)
     threat.check(jnp.asarray(inputs.values))
-    shape = _outputs_of(model, inputs)
+    shape = output_shape(model, inputs, 2, "one array [B, ...] with at least two axes is needed, e.g. [B, 1] for one number.")
     eps, outputs = eps_of(threat, len(inputs.x)), math.prod(shape)
     # the L1 ball lies in the L2 ball of its radius, the Linf ball in that of sqrt(d) its radius
     reach = eps * (math.sqrt(math.prod(inputs.x.shape[1:])) if norm == "linf" else 1.0)
@@ -135,38 +135,23 @@ def _sampled(
     model: Model, inputs: Inputs, method: MedianSmoothing, ranks: np.ndarray, outputs: int, max_samples: int | None,
     progress_to: bool | Report | None, state: str | os.PathLike[str] | None,
 ) -> _Tally:  # fmt: skip
-    run = Lockstep(tuned(model) if method.dtype == "float32" else model, inputs, inputs.batch(model, max_samples), jnp.dtype(method.dtype))
+    run = Lockstep(as_run(model, method.dtype), inputs, inputs.batch(model, max_samples), jnp.dtype(method.dtype))
     settings = repr((__version__, method.name, method.n, method.dtype))
     rows = len(inputs.x)
     with held(state), progress(progress_to, "open") as report:
         kept = Kept(state, "" if state is None else inputs.identity(model, settings, ranks), _Tally, "median")
         blank = np.zeros((rows, outputs), np.float32)
-        tally = kept.load() or _Tally(blank, blank.copy(), blank.copy(), np.zeros((rows, outputs), np.int64), np.zeros(rows, bool))
+        tally: _Tally = kept.load() or _Tally(blank, blank.copy(), blank.copy(), np.zeros((rows, outputs), np.int64), np.zeros(rows, bool))
 
         def land(index: np.ndarray, found: list[tuple[jax.Array, int]]) -> None:
             values = np.concatenate([np.asarray(chunk)[:, :valid] for chunk, valid in found], 1)
             for slot, row in enumerate(index):
                 tally.lower[row], tally.predict[row], tally.upper[row], tally.nans[row] = bounds_of(values[slot], *ranks[row].tolist())
-            tally.finished[index] = True
-            report(method.name, float(tally.finished.mean()), int((~tally.finished).sum()))
-            kept.save(tally, at_least=EVERY)
 
-        run.run(np.flatnonzero(~tally.finished), lambda index: run.outputs(_values, index, method.n), land)
+        def tell() -> None:
+            report(method.name, float(tally.finished.mean()), int((~tally.finished).sum()))
+            kept.tick(tally)
+
+        run.run(tally.finished, lambda index: run.outputs(_values, index, method.n), land, tell)
         kept.save(tally)
     return tally
-
-
-def _outputs_of(model: Model, inputs: Inputs) -> tuple[int, ...]:
-    """Shape of a row's outputs."""
-    if model.stochastic:
-        raise ValueError("the model draws random numbers; certify its deterministic part.")
-    out = output_of(model, inputs.shown)
-    shape = getattr(out, "shape", ())
-    if len(shape) < 2 or shape[0] != 2:
-        raise ValueError(
-            f"the model turns {(2, *inputs.shown.shape[1:])} into {shape or type(out).__name__}; one array [B, ...] with at least two axes "
-            "is needed, e.g. [B, 1] for one number."
-        )
-    if not jnp.issubdtype(out.dtype, jnp.floating):
-        raise ValueError(f"the model gives values of dtype {out.dtype}; floating ones are needed.")
-    return shape[1:]

@@ -78,7 +78,9 @@ class SmoothingMethod(Struct, abc.ABC):
         sigma = np.asarray(self.sigma if scaled else 1.0)
         if not np.issubdtype(sigma.dtype, np.number):
             raise TypeError(f"sigma is {self.sigma!r}; a number, or one for each row, is needed, in units of x.")
-        if not (np.all(np.isfinite(sigma)) and np.all(sigma > 0)):
+        with np.errstate(over="ignore", under="ignore"):
+            drawn = sigma.astype(np.float32)  # what samples are scaled by
+        if not np.all(np.isfinite(drawn) & (drawn > 0)):
             raise ValueError(f"sigma is {self.sigma!r}; it must be positive and finite, in units of x, e.g. 0.25 for images in [0, 1].")
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"dtype is {self.dtype!r}; allowed are float32 and bfloat16.")

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._native import as_float
 from ..core._struct import static, struct
 from ..threat import Patch, Threat
 from ..threat._windows import image_of
@@ -51,7 +52,7 @@ class Ablation(Enumeration):
         self, words: jax.Array, x: jax.Array, first: jax.Array, sigma: jax.Array, shared: tuple[Any, ...], *, n: int, dtype: Any
     ) -> jax.Array:
         height, width, channel = image_of(x.shape, self.layout, "PatchAblation")
-        x = (x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x)[:, None]
+        x = as_float(x)[:, None]
         number = (first[:, :1] + jnp.arange(n, dtype=jnp.uint32)[None]).astype(jnp.int32)
         at_row, at_column = {
             "column": (None, number % width), "row": (number % height, None), "block": (number // width % height, number % width)

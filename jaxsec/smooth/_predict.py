@@ -10,11 +10,10 @@ from ..attack._progress import Report
 from ..attack._progress import progress as progress_bar
 from ..core._check import check_finite, n_classes_of
 from ..core._model import Model
-from ..core._rewrite import tuned
 from ..core._struct import Struct, struct
 from ._inputs import Inputs, check_call, ids_of, inputs_of
 from ._method import SmoothingMethod
-from ._sampling import Sampler, Tally
+from ._sampling import Sampler, Tally, as_run
 from ._schedule import Fixed
 
 
@@ -63,12 +62,8 @@ def predict(
 
 def counts_of(model: Model, inputs: Inputs, method: SmoothingMethod, max_samples: int | None, report: Report) -> np.ndarray:
     """[B, K] votes of samples 0 .. n - 1 of every row."""
-    sampler = Sampler(
-        model=tuned(model) if method.dtype == "float32" else model,
-        x=inputs.x, words=inputs.words, sigma=inputs.sigma, n0=0, rule=Fixed(method.n, method.alpha),
-        batch=inputs.batch(model, max_samples), randomizer=inputs.randomizer, dtype=jnp.dtype(method.dtype), shared=inputs.shared,
-        sharding=inputs.sharding,
-    )  # fmt: skip
+    rule, batch = Fixed(method.n, method.alpha), inputs.batch(model, max_samples)
+    sampler = Sampler(as_run(model, method.dtype), inputs, 0, rule, batch, jnp.dtype(method.dtype))
 
     def tell(now: Tally) -> None:
         report("predict", float(now.finished.mean()), int((~now.finished).sum()))

@@ -6,7 +6,7 @@ import numpy as np
 
 from ..threat import L1, L2, LInf, Threat
 
-_ALLOWED = "gaussian noise certifies L2, L1 and LInf, laplace and uniform noise certify L1; smooth.Ablation L0, PatchAblation Patch"
+_ALLOWED = "gaussian noise certifies L2, L1 and LInf, laplace and uniform noise certify L1; Ablation certifies L0, PatchAblation Patch"
 
 
 def radius_of(p: np.ndarray, distribution: str, norm: str, sigma: np.ndarray, d: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._native import DISCRETE, DISTRIBUTIONS, deviation
-from ..threat import Patch, Threat
+from ..threat import L0, Ball, Patch, Threat
 from ._noise import copies, table_of, vote
 from ._radius import norm_of, probability_for, radius_of
 
@@ -125,7 +125,9 @@ class DiscreteGaussian(Randomizer):
         return whole.astype(np.uint8)
 
     def settled(self, x0: np.ndarray, x: np.ndarray) -> np.ndarray:
-        return on_grid(x0, x, 255)
+        start, change = np.rint(255 * x0.astype(np.float64)), 255 * (x.astype(np.float64) - x0)
+        steps = np.trunc(change + 1e-4 * np.sign(change))  # a whole step that float32 made a little short is one
+        return (np.clip(start + steps, 0, 255) / 255).astype(np.float32)
 
     def shared(self, sigma: np.ndarray) -> tuple[Any, ...]:
         return (table_of(sigma if len(sigma) else 1.0),)
@@ -152,16 +154,11 @@ def check_dtype(x: np.ndarray) -> None:
         raise TypeError(f"x has dtype {x.dtype}; floating rows are needed, or uint8 images, which are read as k / 255.")
 
 
-def on_grid(x0: np.ndarray, x: np.ndarray, levels: int) -> np.ndarray:
-    """x moved to multiples of 1/levels, towards x0, which lies on them."""
-    start, change = np.rint(levels * x0.astype(np.float64)), levels * (x.astype(np.float64) - x0)
-    steps = np.trunc(change + 1e-4 * np.sign(change))  # a whole step that float32 made a little short is one
-    return (np.clip(start + steps, 0, levels) / levels).astype(np.float32)
-
-
 def eps_of(threat: Threat, rows: int) -> np.ndarray:
-    """[N] float64; of a `Patch` its longer side in pixels."""
-    eps = max(threat.sides) if isinstance(threat, Patch) else getattr(threat, "eps")  # noqa: B009  # of sets that have one
+    """[N] float64; of a `Patch` its longer side in pixels. ValueError for a set that has no radius."""
+    if not isinstance(threat, Ball | L0 | Patch):
+        raise ValueError(f"the threat is {type(threat).__name__}, which has no eps; smoothing certifies balls, L0 and Patch.")
+    eps = max(threat.sides) if isinstance(threat, Patch) else threat.eps
     return np.broadcast_to(np.asarray(eps, np.float64).reshape(-1), (rows,))
 
 

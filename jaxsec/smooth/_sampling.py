@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..core._model import Model
+from ..core._rewrite import tuned
+from ._inputs import Inputs
 from ._randomizer import Randomizer
 from ._schedule import OPEN, Rule
 
@@ -45,6 +47,11 @@ class Tally:
         return np.take_along_axis(self.counts, self.top[:, None], 1)[:, 0]
 
 
+def as_run(model: Model, dtype: str) -> Model:
+    """The model as samples of that dtype run it: in float32 by the program that is fast on CPUs."""
+    return tuned(model) if dtype == "float32" else model
+
+
 def outputs_of(model: Model, samples: jax.Array, dtype: Any) -> jax.Array:
     """The forward pass, with weights of the samples' dtype."""
     if jnp.dtype(dtype) == jnp.bfloat16:
@@ -73,27 +80,21 @@ def _votes(
 
 @dataclasses.dataclass(frozen=True)
 class Sampler:
-    """Draws until a rule is content. words: [N, 2] uint32, the key words of each row; sigma [N]."""
+    """Draws until a rule is content; of each row n0 samples choose a class. batch: samples in one forward pass."""
 
     model: Model
-    x: np.ndarray
-    words: np.ndarray
-    sigma: np.ndarray
+    inputs: Inputs
     n0: int
     rule: Rule
     batch: int
-    randomizer: Randomizer
-    dtype: Any = jnp.float32
-    shared: tuple[Any, ...] = ()  # what `randomizer.shared` gave
-    sharding: jax.sharding.NamedSharding | None = None  # of slots, over devices
+    dtype: Any
 
     def run(self, tally: Tally, tell: Callable[[Tally], None] = lambda tally: None) -> Tally:
         """Samples every row that is not finished; `tell` hears after each step."""
         stops = self.rule.stops()
         slot = min(_SLOT, self.batch, self.n0 + int(stops[-1]))
         slots = max(1, self.batch // slot)
-        devices = 1 if self.sharding is None else len(self.sharding.device_set)
-        slots = -(-slots // devices) * devices
+        slots = -(-slots // self.inputs.devices) * self.inputs.devices
         rows = np.flatnonzero(~tally.finished)
         tally.chosen[rows], tally.counts[rows], tally.n[rows] = 0, 0, 0  # a row that was cut off begins again: its samples are the same
         queue, active, flying = iter(rows.tolist()), deque[_Row](), deque[tuple[list[_Piece], jax.Array]]()
@@ -126,10 +127,9 @@ class Sampler:
         first = np.array([p.first for p in pieces] + [0] * (slots - len(pieces)), np.uint64)
         valid = np.array([p.n for p in pieces] + [0] * (slots - len(pieces)), np.int32)
         halves = np.stack([first & np.uint64(0xFFFFFFFF), first >> np.uint64(32)], 1).astype(np.uint32)
-        arrays = (self.x[rows], self.words[rows], halves, valid, self.sigma[rows])
-        if self.sharding is not None:
-            arrays = tuple(jax.device_put(a, self.sharding) for a in arrays)
-        return _votes(self.model, *arrays, self.shared, n=slot, dtype=self.dtype, randomizer=self.randomizer)
+        inputs = self.inputs
+        arrays = inputs.placed(inputs.x[rows], inputs.words[rows], halves, valid, inputs.sigma[rows])
+        return _votes(self.model, *arrays, inputs.shared, n=slot, dtype=self.dtype, randomizer=inputs.randomizer)
 
     def _landed(self, pieces: "list[_Piece]", votes: jax.Array, tally: Tally, active: "deque[_Row]", stops: np.ndarray) -> None:
         counts = np.asarray(votes)

@@ -10,17 +10,18 @@ import numpy as np
 from .. import __version__
 from ..attack._checkpoint import held
 from ..attack._progress import Report, progress
-from ..core._check import check_finite, output_of
+from ..core._check import check_finite
 from ..core._model import Model
-from ..core._rewrite import tuned
+from ..threat import named
 from ._holm import binomial_p_values, rejected
-from ._inputs import Inputs, check_call, inputs_of, row_words, rows_of
-from ._kept import EVERY, Kept
+from ._inputs import Inputs, check_call, inputs_of, output_shape, row_words, rows_of
+from ._kept import Kept
 from ._lockstep import Lockstep
 from ._pixels import PixelHits, PixelVotes, top_of
 from ._randomizer import randomizer_of
+from ._sampling import as_run
 from ._segmentation_certificate import SegmentationCertificate, scores
-from ._segmentation_method import NORMS, SegmentationSmoothing
+from ._segmentation_method import SegmentationSmoothing
 
 _ROUNDED = 1e-13  # off tau, so that no radius is rounded up
 
@@ -70,7 +71,7 @@ def certify_segmentation(
         raise TypeError(f"method is {type(method).__name__}; needed: SegmentationSmoothing(sigma=...).")
     method.check()
     inputs = inputs_of(x, row_words(key, np.arange(rows_of(x))), randomizer_of(method.distribution), method.sigma)
-    reach = inputs.randomizer.reach(NORMS[method.norm](eps=0.0), inputs.sigma.astype(np.float64), np.shape(x)[1:])
+    reach = inputs.randomizer.reach(named(method.norm, eps=0.0), inputs.sigma.astype(np.float64), np.shape(x)[1:])
     radius = reach.radius(np.full(len(inputs.x), method.tau * (1 - _ROUNDED)), np.arange(len(inputs.x)))
     check_finite(inputs.values)
     shape, classes = _pixels_of(model, inputs, method.class_axis)
@@ -92,43 +93,36 @@ def _sampled(
     model: Model, inputs: Inputs, method: SegmentationSmoothing, shape: tuple[int, ...], classes: int, max_samples: int | None,
     progress_to: bool | Report | None, state: str | os.PathLike[str] | None,
 ) -> _Tally:  # fmt: skip
-    run = Lockstep(tuned(model) if method.dtype == "float32" else model, inputs, inputs.batch(model, max_samples), jnp.dtype(method.dtype))
+    run = Lockstep(as_run(model, method.dtype), inputs, inputs.batch(model, max_samples), jnp.dtype(method.dtype))
     settings = repr((__version__, method.name, method.n0, method.n, method.class_axis, inputs.randomizer, method.dtype))
     rows = len(inputs.x)
     with held(state), progress(progress_to, "open") as report:
         kept = Kept(state, "" if state is None else inputs.identity(model, settings), _Tally, "segment")
         blank = np.zeros((rows, *shape), np.int32)
-        tally = kept.load() or _Tally(blank, blank.copy(), np.zeros(rows, bool))
+        tally: _Tally = kept.load() or _Tally(blank, blank.copy(), np.zeros(rows, bool))
 
         def work(index: np.ndarray) -> Any:
-            counts, hits = run.placed(np.zeros((run.slots, *shape, classes), np.int32), np.zeros((run.slots, *shape), np.int32))
+            slots = len(index)
+            counts, hits = inputs.placed(jnp.zeros((slots, *shape, classes), jnp.int32), jnp.zeros((slots, *shape), jnp.int32))
             top = top_of(run.folded(PixelVotes(method.class_axis), counts, index, 0, method.n0))
             return run.folded(PixelHits(method.class_axis), (top, hits), index, method.n0, method.n)
 
         def land(index: np.ndarray, found: Any) -> None:
             tally.top[index], tally.hits[index] = (np.asarray(v)[: len(index)] for v in found)
-            tally.finished[index] = True
-            report(method.name, float(tally.finished.mean()), int((~tally.finished).sum()))
-            kept.save(tally, at_least=EVERY)
 
-        run.run(np.flatnonzero(~tally.finished), work, land)
+        def tell() -> None:
+            report(method.name, float(tally.finished.mean()), int((~tally.finished).sum()))
+            kept.tick(tally)
+
+        run.run(tally.finished, work, land, tell)
         kept.save(tally)
     return tally
 
 
 def _pixels_of(model: Model, inputs: Inputs, class_axis: int) -> tuple[tuple[int, ...], int]:
     """(shape of the pixels, K) of the model's output."""
-    if model.stochastic:
-        raise ValueError("the model draws random numbers; certify its deterministic part.")
-    out = output_of(model, inputs.shown)
-    shape = getattr(out, "shape", ())
-    if len(shape) < 3 or shape[0] != 2:
-        raise ValueError(
-            f"the model turns {(2, *inputs.shown.shape[1:])} into {shape or type(out).__name__}; logits of every pixel, e.g. "
-            "[B, H, W, K], are needed. For one class a row use jaxsec.certify."
-        )
-    if not jnp.issubdtype(out.dtype, jnp.floating):
-        raise ValueError(f"the model gives values of dtype {out.dtype}; logits are floating: return scores, not the class.")
+    needed = "logits of every pixel, e.g. [B, H, W, K], are needed. For one class a row use jaxsec.certify."
+    shape = (2, *output_shape(model, inputs, 3, needed))
     axis = class_axis % len(shape) if -len(shape) <= class_axis < len(shape) else 0
     if axis == 0 or shape[axis] < 2:
         raise ValueError(

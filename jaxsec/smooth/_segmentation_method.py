@@ -3,12 +3,10 @@
 from typing import Any, ClassVar
 
 from ..core._struct import Struct, static, struct
-from ..threat import L1, L2, LInf
+from ..threat import named
 from ._holm import CORRECTIONS
 from ._method import Smoothing
 from ._randomizer import Randomizer
-
-NORMS = {"l2": L2, "l1": L1, "linf": LInf}
 
 
 @struct
@@ -45,5 +43,4 @@ class SegmentationSmoothing(Struct):
             raise ValueError(f"tau is {self.tau!r}; it must be at least 0.5 and below 1: what the class's probability must exceed.")
         if self.correction not in CORRECTIONS:
             raise ValueError(f"correction is {self.correction!r}; allowed are {' and '.join(CORRECTIONS)}.")
-        if self.norm not in NORMS:
-            raise ValueError(f"norm is {self.norm!r}; allowed are {', '.join(NORMS)}.")
+        named(self.norm, eps=0.0)

@@ -133,7 +133,7 @@ def attack_smoothed(
             answer = method.answer(counts, looks=attack.restarts + 1)  # every look may err
             inside = search.inside(standing, at)
             found.x[standing], found.predict[standing], found.counts[standing] = at, answer, counts
-            hit = (answer >= 0) & (answer != labels[standing]) & np.asarray(inside)
+            hit = (answer >= 0) & (answer != labels[standing]) & inside
             found.success[standing[hit]] = True
             report("smoothadv", (run + 1) / (attack.restarts + 1), int((~hit).sum()))
             if not len(standing := standing[~hit]):

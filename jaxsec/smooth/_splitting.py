@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._native import philox4x32
+from .._native import as_float, philox4x32
 from ..core._struct import static, struct
 from ..threat import L1, Threat
 from ._exhaustive import Enumeration, ExhaustiveSmoothing
@@ -47,11 +47,8 @@ class Splitting(Randomizer):
     def draw(
         self, words: jax.Array, x: jax.Array, first: jax.Array, sigma: jax.Array, shared: tuple[Any, ...], *, n: int, dtype: Any
     ) -> jax.Array:
-        noise = copies(
-            words, jnp.zeros(x.shape, jnp.float32), sigma, first, n, mean=0.0, std=1.0, channel_axis=-1, dtype=jnp.float32,
-            distribution="uniform",
-        )  # fmt: skip
-        x = x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
+        noise = copies(words, jnp.zeros(x.shape, jnp.float32), sigma, first, n, dtype=jnp.float32, distribution="uniform")
+        x = as_float(x)
         half = sigma.reshape(-1, *(1,) * x.ndim)
         s = noise.reshape(len(x), n, *x.shape[1:]) + half
         return (0.5 * middle(x[:, None], s, 2 * half, 1.0)).reshape(-1, *x.shape[1:]).astype(dtype)

@@ -126,7 +126,7 @@ def test_a_defect_shows_and_chance_does_not(monkeypatch: pytest.MonkeyPatch) -> 
     assert [f.id for f in smoothed_findings({"smooth": numbers}, 1.0, "l2")] == ["JSX-VAL-010", "JSX-CER-002"]
 
 
-@pytest.mark.parametrize(("change", "said"), [({"smooth_sigma": -1.0}, "smooth_sigma is -1.0"), ({"smooth_samples": 0}, "smooth_samples is 0"), ({"smooth_alpha": 0.9}, "smooth_alpha is 0.9")])  # fmt: skip  # noqa: E501
-def test_settings_that_make_no_sense(change: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        PLAN.replace(**change)
+@pytest.mark.parametrize(("name", "value"), [("smooth_sigma", -1.0), ("smooth_samples", 0), ("smooth_alpha", 0.9)])
+def test_settings_that_make_no_sense(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{name} is {value}"):
+        PLAN.replace(**{name: value})

@@ -51,7 +51,7 @@ def test_json(run: Run, words: Words) -> None:
 
 
 def test_a_killed_run_goes_on(run: Run, words: Words, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jaxsec.smooth import _sampling
+    from jaxsec.smooth import _kept, _sampling
 
     more = (*words, "--method", "smoothing", "--samples", 2000, "--eps", "0.02", "--out")
     assert run(*more, tmp_path / "a.npz")[0] == 0
@@ -63,7 +63,7 @@ def test_a_killed_run_goes_on(run: Run, words: Words, tmp_path: pathlib.Path, mo
             raise KeyboardInterrupt
         real(self, *args)
 
-    monkeypatch.setattr("jaxsec.smooth._door._EVERY", 0.0)
+    monkeypatch.setattr(_kept, "EVERY", 0.0)
     monkeypatch.setattr(_sampling.Sampler, "_landed", killed)
     out = tmp_path / "b.npz"
     code, _, err = run(*more, out)

@@ -1,6 +1,7 @@
 """`certify` with smoothing methods: against the closed form of linear classifiers, in any batch, on any devices, after interruptions."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import jaxsec
 from jaxsec.smooth import SmoothedVerdict, _sampling
 from jaxsec.smooth._randomizer import Additive
+
+from .conftest import Killed
 
 RNG = np.random.default_rng(0)
 W = RNG.normal(size=(20, 2)).astype(np.float32)
@@ -94,18 +97,10 @@ def test_devices_do_not_matter(count: int, devices: list[jax.Device]) -> None:
     same(certified(METHODS["betting"]), certified(METHODS["betting"], x=placed))
 
 
-def test_a_killed_run_goes_on_to_the_same_counts(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_goes_on_to_the_same_counts(tmp_path, killed: Killed, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = certified(METHODS["betting"])
-    monkeypatch.setattr("jaxsec.smooth._door._EVERY", 0.0)
-    calls = []
-
-    def killer(stage: str, fraction: float, live: int) -> None:
-        calls.append(fraction)
-        if fraction > 0.4:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        jaxsec.certify(MODEL, X, Y, threat=THREAT, method=METHODS["betting"], key=KEY, progress=killer, state=tmp_path, max_samples=256)
+    how = {"threat": THREAT, "method": METHODS["betting"], "key": KEY, "state": tmp_path, "max_samples": 256}
+    killed(functools.partial(jaxsec.certify, MODEL, X, Y, **how), 0.4)
     begun = []
     real = _sampling.Sampler._sent
     monkeypatch.setattr(

@@ -1,5 +1,6 @@
 """What all methods that count every variation share: exact counts in any batch, on any devices, after interruptions."""
 
+import functools
 import itertools
 
 import jax
@@ -11,6 +12,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 import jaxsec
 from jaxsec.smooth import SmoothedVerdict, _sampling
 from jaxsec.smooth._exhaustive import leads, share_of
+
+from .conftest import Killed
 
 RNG = np.random.default_rng(1)
 X = RNG.integers(0, 256, (16, 4, 5, 1)).astype(np.uint8)
@@ -47,15 +50,8 @@ def test_batch_devices_and_neighbours_do_not_matter(name: str, devices: list, mo
 
 
 @each
-def test_a_killed_run_goes_on(name: str, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jaxsec.smooth._door, "_EVERY", 0.0)
-
-    def killer(stage: str, fraction: float, live: int) -> None:
-        if fraction > 0.3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        certified(name, progress=killer, state=tmp_path, max_samples=64)
+def test_a_killed_run_goes_on(name: str, tmp_path, killed: Killed, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed(functools.partial(certified, name, state=tmp_path, max_samples=64), 0.3)
     begun = []
     real = _sampling.Sampler._sent
     monkeypatch.setattr(_sampling.Sampler, "_sent", lambda self, p, *a: (begun.extend(v.row.index for v in p), real(self, p, *a))[1])

@@ -17,6 +17,8 @@ from jaxsec.smooth import MedianSmoothing, certify_regression
 from jaxsec.smooth._lockstep import Lockstep, _step
 from jaxsec.smooth._ranks import bounds_of, lower_rank, shifted
 
+from .conftest import Killed
+
 RNG = np.random.default_rng(0)
 RUNS = 20_000
 W = RNG.choice([-1, -0.5, 0.5, 2], size=(8, 3)).astype(np.float32)
@@ -186,16 +188,9 @@ def test_devices_do_not_matter(count: int, devices: list[Any]) -> None:
     same(found(x=x), found(x=jax.device_put(x, NamedSharding(mesh, PartitionSpec("rows")))))
 
 
-def test_a_killed_run_goes_on(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_goes_on(tmp_path, killed: Killed, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = found()
-    monkeypatch.setattr("jaxsec.smooth._median.EVERY", 0.0)
-
-    def killer(stage: str, fraction: float, live: int) -> None:
-        if fraction > 0.5:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        found(progress=killer, state=tmp_path)
+    killed(functools.partial(found, state=tmp_path), 0.5)
     begun = []
     real = Lockstep.outputs
     monkeypatch.setattr(Lockstep, "outputs", lambda self, fold, rows, n: (begun.append(int(rows[0])), real(self, fold, rows, n))[1])

@@ -1,5 +1,6 @@
 """Certified segmentation: against the closed form of pixels that are linear in the image; in any chunk, on any devices, after a kill."""
 
+import functools
 from typing import Any
 
 import jax
@@ -12,6 +13,8 @@ from scipy import special
 import jaxsec
 from jaxsec.smooth import SegmentationSmoothing, certify_segmentation
 from jaxsec.smooth._lockstep import Lockstep, _step
+
+from .conftest import Killed
 
 RNG = np.random.default_rng(0)
 W = np.array([1.0, -1.0, 0.0], np.float32)
@@ -111,16 +114,9 @@ def test_devices_do_not_matter(count: int, devices: list[Any]) -> None:
     same(found(x=x, y=y), found(x=jax.device_put(x, NamedSharding(mesh, PartitionSpec("rows"))), y=y))
 
 
-def test_a_killed_run_goes_on(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_goes_on(tmp_path, killed: Killed, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = found()
-    monkeypatch.setattr("jaxsec.smooth._segmentation.EVERY", 0.0)
-
-    def killer(stage: str, fraction: float, live: int) -> None:
-        if fraction > 0.5:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        found(progress=killer, state=tmp_path)
+    killed(functools.partial(found, state=tmp_path), 0.5)
     begun = []
     real = Lockstep.folded
     monkeypatch.setattr(

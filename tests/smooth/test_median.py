@@ -199,8 +199,14 @@ def test_a_killed_run_goes_on(tmp_path, killed: Killed, monkeypatch: pytest.Monk
     begun.clear()
     same(whole, found(state=tmp_path))
     assert not begun
-    found(state=tmp_path, threat=jaxsec.L2(eps=0.2))
-    assert begun
+    for change in (
+        {"threat": jaxsec.L2(eps=0.2)},
+        {"method": METHOD.replace(dtype="bfloat16")},
+        {"method": METHOD.replace(n=METHOD.n + 1)},
+    ):
+        found(**change, state=tmp_path)
+        assert begun, change  # another question
+        begun.clear()
 
 
 def test_one_program_for_eps_sigmas_and_weights() -> None:

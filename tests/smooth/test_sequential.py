@@ -65,6 +65,19 @@ def test_error_rates_over_20000_runs(name: str, p0: float) -> None:
         assert count > 0  # the test has power: alpha is spent
 
 
+@pytest.mark.parametrize("n", [40, 300, 1000])
+@pytest.mark.parametrize("name", ["betting", "staged"])
+def test_the_bound_says_yes_exactly_where_the_test_does(name: str, n: int) -> None:
+    """Of every count, before the last look and at it: so the bound spends no more of alpha than the test whose errors are counted above."""
+    k = np.arange(n + 1)
+    for p0 in (0.55, 0.84, 0.977):
+        every = np.full(n + 1, p0)
+        rule: Rule = Betting(1000, 0.02, every) if name == "betting" else Staged(1000, 0.02, every)
+        yes = rule.decided(k, np.full(n + 1, n), k) == CERTIFIED
+        np.testing.assert_array_equal(rule.lower(k, np.full(n + 1, n)) >= p0, yes)
+        assert (yes.any() or n == 40) and not yes.all()
+
+
 @pytest.mark.parametrize("name", ["betting", "staged"])
 def test_far_from_the_boundary_few_samples_decide(name: str) -> None:
     every = np.full(500, 0.84)

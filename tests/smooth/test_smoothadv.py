@@ -117,6 +117,35 @@ def test_one_program_for_all_budgets_and_restarts_add() -> None:
     assert more.success.sum() >= once.success.sum() > 0
 
 
+def test_each_look_spends_its_part_of_alpha() -> None:
+    """Five votes of one class have a two-sided probability of 1/16: enough at 0.07 in one look, and of two looks at 0.13 only."""
+    wrong = {"x": X[:1] + 9 * W[:, 0], "y": np.ones(1, np.int32), "attack": SmoothAdv(steps=1, noises=1)}
+    for alpha, seen in ((0.07, False), (0.12, False), (0.13, True)):
+        method = METHOD.replace(n=5, alpha=alpha)
+        assert attacked(**wrong, method=method).success.tolist() == [seen]
+        assert predict(LINEAR, wrong["x"], method=method, key=KEY).predict.tolist() == [0]
+
+
+def test_no_judge_sees_what_another_or_a_gradient_saw(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn, judge, search = [], _smoothadv.counts_of, _smoothadv._Search.run
+    monkeypatch.setattr(_smoothadv, "counts_of", lambda model, inputs, *a: (drawn.append(inputs.words), judge(model, inputs, *a))[1])
+    monkeypatch.setattr(_smoothadv._Search, "run", lambda self, *a: (drawn.append(self.inputs.words), search(self, *a))[1])
+    attacked(attack=SmoothAdv(steps=2, noises=2, restarts=2))
+    judges, searches = drawn[::2], drawn[1::2]
+    assert len(judges) == 3 and len(searches) == 2
+    words = [tuple(word) for each in (*judges, searches[0]) for word in each.tolist()]
+    assert len(set(words)) == len(words)
+
+
+def test_a_search_that_leaves_the_set_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        _smoothadv._Search, "run", lambda self, run, rows: self.inputs.values[rows] + np.where(Y == 0, -9, 9)[rows, None] * W[:, 0]
+    )
+    found = attacked(threat=jaxsec.L2(eps=0.3))
+    np.testing.assert_array_equal(found.predict, 1 - Y)
+    assert not found.success.any() and found.distance.min() > 0.3
+
+
 def test_bytes_are_read_as_images() -> None:
     pixels = np.rint(X * 255).astype(np.uint8)
     ball = jaxsec.L2(eps=0.3, lo=0.0, hi=1.0)

@@ -112,7 +112,7 @@ def audit(
     names = [name for name in names if name not in unable]
     outcomes = {name: outcomes[name] for name in names}
     numbers = numbers_of(subject, outcomes)
-    more = scale_findings(subject.threat, subject.x.shape[1:], data)
+    more = scale_findings(subject.threat, subject.x.shape[1:], data, plan.smooth_sigma if "smooth" in names else 0.0)
     findings = findings_of(numbers, flags, eps=subject.eps, norm=subject.threat.norm, plan=plan, n_classes=subject.n_classes, more=more)
     nothing = nothing_attacked(numbers, subject.eps)
     for name, outcome in outcomes.items():

@@ -11,6 +11,8 @@ from ._finding import Finding
 # A budget that spread over a row moves each value by less than this share of the valid range tests nothing: half a grey level of 255 is
 # 2e-3 for linf; published l2 budgets start at 3e-4 (ImageNet, eps 0.1). l1 budgets move few values far, so their share says nothing.
 _LEAST = {"linf": 1e-3, "l2": 1e-4}
+# Published noise has a sigma of 0.12 to 1 of the valid range.
+_LEAST_NOISE, _MOST_NOISE = 5e-3, 4.0
 
 
 def too_small(threat: Ball, row: tuple[int, ...]) -> str:
@@ -36,6 +38,18 @@ def too_large(threat: Ball, row: tuple[int, ...]) -> str:
     return said + (f"; was {eps:g}/255 meant?" if threat.norm == "linf" and 1 <= eps <= 64 and hi.max() <= 1 else ".")
 
 
+def odd_noise(sigma: float, threat: Ball) -> str:
+    """Says, in one sentence, that noise of this scale does not fit the valid range; "" where it does, or where the range is open."""
+    lo, hi = (np.asarray(v, np.float64) for v in (threat.lo, threat.hi))
+    width = float(np.max(hi - lo))
+    if not 0 < sigma or not np.isfinite(width) or _LEAST_NOISE * width <= sigma <= _MOST_NOISE * width:
+        return ""
+    said = f"sigma {sigma:g} is {sigma / width:.2g} of the valid range [{lo.min():g}, {hi.max():g}]: "
+    if sigma > width:
+        return said + f"hardly anything of an input is left in such noise; was {sigma:g}/255 meant?"
+    return said + "certified radii are a few sigma at most, so none will be of use; sigma is in the units of the data."
+
+
 def measured(data: Any) -> str:
     """Says that the valid range was measured on the data, in one clause; "" where it was not, or where [0, 1] or bytes were recognised."""
     if not getattr(data, "range_measured", False):
@@ -44,8 +58,8 @@ def measured(data: Any) -> str:
     return f"the valid range [{lo.min():.6g}, {hi.max():.6g}] was measured on the data, as nobody stated it"
 
 
-def scale_findings(threat: Ball, row: tuple[int, ...], data: Any) -> list[Finding]:
-    """A medium finding each for an eps far below or beyond the data's scale and for a range that was only measured."""
+def scale_findings(threat: Ball, row: tuple[int, ...], data: Any, sigma: float = 0.0) -> list[Finding]:
+    """A medium finding each for an eps far below or beyond the data's scale, noise likewise, and a range that was only measured."""
     found = []
     if said := too_small(threat, row):
         text = f"{said[0].upper()}{said[1:]} (medium below {_LEAST[threat.norm]:g}): such a change is hardly any, so the robust accuracy "
@@ -55,6 +69,9 @@ def scale_findings(threat: Ball, row: tuple[int, ...], data: Any) -> list[Findin
     if said := too_large(threat, row):
         text = f"{said[0].upper()}{said[1:]}"
         found.append(_finding("JSX-VAL-006", "eps beyond any robustness", text, "Give eps in the units of the data."))
+    if said := odd_noise(sigma, threat):
+        text = f"{said[0].upper()}{said[1:]}"
+        found.append(_finding("JSX-VAL-011", "Noise beside the scale of the data", text, "Give sigma in the units of the data."))
     if said := measured(data):
         text = f"{said[0].upper()}{said[1:]}. Attacks stay inside it, and eps counts in its units: an eps meant for [0, 1] (such as 8/255) "
         text += "means something else here, as with data normalised by mean and std."

@@ -114,7 +114,7 @@ def audit(
     from ..audit import audit as run_audit
     from ..audit._plan import PRESETS
     from ._cache import keep_programs
-    from ._inputs import DEFAULT_EPS, DIGITS_EPS, Source, threat_of
+    from ._inputs import DEFAULT_EPS, DIGITS_EPS, Source, threat_of, warn_of_noise
     from ._interrupt import interruptible
     from ._show import audit_summary, going_on
     from ._subject import model_and_data
@@ -156,6 +156,7 @@ def audit(
         norm, radius = run.get("threat", "linf") if threat is None else threat, run.get("eps") if eps is None else eps
         names = [f"{plan}: {key}" if given is None and key in run else f"--{key}" for key, given in (("threat", threat), ("eps", eps))]
         ball = threat_of(norm, radius, rows, DIGITS_EPS if model is None else DEFAULT_EPS, (names[0], names[1]))
+        warn_of_noise("--smooth-sigma" if smooth_sigma is not None else f"{plan}: smooth_sigma", chosen.smooth_sigma, ball)
         context = {
             "seed": start,
             "eps": "default" if radius is None else str(radius),

@@ -183,7 +183,7 @@ def _smoothed(
     quiet: bool, **source: Any,
 ) -> int:  # fmt: skip
     """The command with a smoothing method; l2 is the norm unless another is named."""
-    from ._certify_smooth import method_of, save, show_json, show_table, smoothed
+    from ._certify_smooth import method_of, save, show_json, show_table, smoothed, warn_of_few
 
     sigma, samples, alpha, seed = options
     chosen, start = method_of(method, sigma, samples, alpha), seed_of(seed, "--seed")
@@ -192,7 +192,7 @@ def _smoothed(
 
     from ._about import about_certify
     from ._cache import keep_programs
-    from ._inputs import Source, threat_of
+    from ._inputs import Source, threat_of, warn_of_noise
     from ._interrupt import interruptible
     from ._state import state_beside
     from ._subject import model_and_data
@@ -202,6 +202,8 @@ def _smoothed(
     with interruptible(state):
         net, rows = model_and_data(model, Source(**source), 0)
         balls = [threat_of("l2" if threat is None else threat, value, rows) for value in eps]
+        warn_of_noise("--sigma", float(chosen.sigma), balls[0])
+        warn_of_few(chosen, balls, rows.x.shape[1:])
         results = smoothed(net, rows, balls, chosen, start, out=out, quiet=quiet, silent=json or quiet)
         about = about_certify(net, rows, [chosen], balls, sound=False, seed=start)
         if out is not None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,16 @@ def method_of(name: str, sigma: str | None, samples: str | None, alpha: str | No
     n = whole(samples, "--samples", 1, 2**31 - 1) or 100_000
     kind = Smoothing if name == Smoothing.name else SequentialSmoothing
     return kind(sigma=scale, n=n, alpha=level)
+
+
+def warn_of_few(method: SmoothingMethod, balls: Sequence[Any], row: tuple[int, ...]) -> None:
+    """On stderr, for each eps that not even samples of one accord would certify."""
+    n = np.array([method.n])
+    for ball in balls:
+        reach = method.randomizer.reach(ball, np.asarray(method.sigma, np.float64).reshape(1), row)
+        if method.rule(reach.p0, reach.radius).lower(n, n)[0] < reach.p0[0]:
+            text = f"--samples {method.n} cannot certify eps {float(ball.eps):g} with --sigma {float(method.sigma):g}, even if all agree"
+            print(f"jaxsec: warning: {text}: give more, or a larger --sigma.", file=sys.stderr)
 
 
 def smoothed(

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..attack import APGD, BIM, FAB, FGSM, PGD, AutoAttack, Square
 from ..attack._square import NoImage, image_axes
-from ..audit._scale import measured, too_large, too_small
+from ..audit._scale import measured, odd_noise, too_large, too_small
 from ..core import Model
 from ..io import Dataset, load, load_data
 from ..threat import Ball
@@ -56,6 +56,12 @@ def threat_of(
     if not given and (said := measured(data)):
         _warn(f"{said}, and eps is the default {eps}, meant for [0, 1]: give --eps in the units of the data, and --range LO,HI.")
     return ball
+
+
+def warn_of_noise(option: str, sigma: float, ball: Ball) -> None:
+    """Where noise of this scale does not fit the data; what the audit files as a finding."""
+    if said := odd_noise(sigma, ball):
+        _warn(f"{option} {said.removeprefix('sigma ')}")
 
 
 def _warn(text: str) -> None:

@@ -1,6 +1,7 @@
 """Certified segmentation: every pixel of an image by one set of samples, with one familywise error."""
 
 import dataclasses
+import math
 import os
 from typing import Any
 
@@ -52,8 +53,8 @@ def certify_segmentation(
     Returns: SegmentationCertificate.
     Raises: ValueError, TypeError: unusable inputs, or a call under `jit`.
     Cost: n0 + n forward passes an image; integers of [P, K] on the device for n0 of them, of [P] for n.
-    Edge cases: pixels with logits that are not finite vote for no class. Too few samples certify nothing: with m pixels the least
-      p-value, tau^n, must be below alpha / m. All pixels are tested, ignored ones too.
+    Edge cases: pixels with logits that are not finite vote for no class. With so few samples that nothing could be certified, a ValueError:
+      with m pixels the least p-value, tau^n, must be at most alpha / m. All pixels are tested, ignored ones too.
     Source: Fischer et al. 2021: `radius = sigma Phi^-1(tau)`, theorem 5.1; Holm 1979.
 
     Example:
@@ -76,6 +77,7 @@ def certify_segmentation(
     check_finite(inputs.values)
     shape, classes = _pixels_of(model, inputs, method.class_axis)
     labels = None if y is None else _labels(y, (len(inputs.x), *shape), classes, ignore)
+    _check_samples(method, int(np.prod(shape)))
     tally = _sampled(model, inputs, method, shape, classes, max_samples, progress, state)
     p_values = binomial_p_values(tally.hits, method.n, method.tau)
     flat = (len(inputs.x), int(np.prod(shape)))
@@ -117,6 +119,17 @@ def _sampled(
         run.run(tally.finished, work, land, tell)
         kept.save(tally)
     return tally
+
+
+def _check_samples(method: SegmentationSmoothing, pixels: int) -> None:
+    """ValueError where not even votes of one accord on every pixel would certify one."""
+    least = binomial_p_values(np.full((1, pixels), method.n), method.n, method.tau)
+    if pixels and not rejected(least, method.alpha, method.correction).any():
+        needed = math.floor(math.log(method.alpha / pixels) / math.log(method.tau)) + 1
+        raise ValueError(
+            f"n is {method.n}, too few samples to certify any of {pixels} pixels with tau {method.tau:g} and alpha {method.alpha:g}: "
+            f"tau^n must be at most alpha / {pixels}. Give n of at least {needed}."
+        )
 
 
 def _pixels_of(model: Model, inputs: Inputs, class_axis: int) -> tuple[tuple[int, ...], int]:

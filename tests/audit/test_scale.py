@@ -56,6 +56,25 @@ def test_eps_beyond_any_robustness(threat: Ball, said: str) -> None:
     assert [(f.id, f.severity) for f in scale_findings(threat, (28, 28), None)] == ([("JSX-VAL-006", "medium")] if said else [])
 
 
+@pytest.mark.parametrize(
+    ("sigma", "hi", "said"),
+    [
+        (0.25, 255.0, "so none will be of use"),
+        (0.12, 1.0, ""),
+        (0.005, 1.0, ""),
+        (4.0, 1.0, ""),
+        (64.0, 1.0, "was 64/255 meant?"),
+        (64.0, 255.0, ""),
+        (64.0, np.inf, ""),
+        (0.0, 1.0, ""),
+    ],
+)
+def test_noise_beside_the_scale(sigma: float, hi: float, said: str) -> None:
+    threat = jaxsec.L2(eps=0.5 * min(hi, 255), lo=0.0, hi=hi)
+    found = scale_findings(threat, (28, 28), None, sigma)
+    assert [f.id for f in found] == (["JSX-VAL-011"] if said else []) and all(said in f.message for f in found)
+
+
 def test_which_rows_were_audited_is_said() -> None:
     facts = {"audited": 150, "rows": 150, "available": 10_000}
     assert rows_said({"data": facts}) == "the first 150 of 10000 rows"
@@ -66,11 +85,13 @@ def test_which_rows_were_audited_is_said() -> None:
     assert (len(data), data.available, data.first(5).available, data.rows(slice(5)).available) == (20, 1797, 20, 5)
 
 
-def test_both_reach_the_report() -> None:
+def test_all_reach_the_report() -> None:
     model, x, y = subject_of()
     threat = jaxsec.LInf(eps=8 / 255, lo=0.0, hi=255.0)
+    plan = tiny_plan(probes=("clean", "smooth"), smooth_sigma=0.25, smooth_samples=20, smooth_steps=1, smooth_noises=1)
     data = SimpleNamespace(x=x * 255, y=y, value_range=(0.0, 229.5), range_measured=True)
-    found = audit(model, data, threat=threat, key=jax.random.key(0), plan=tiny_plan(probes=("clean",))).data["findings"]
+    found = audit(model, data, threat=threat, key=jax.random.key(0), plan=plan).data["findings"]
     messages = {f["id"]: f["message"] for f in found if f["severity"] == "medium"}
     assert messages["JSX-VAL-004"].startswith("Eps 0.0313725 is 0.00012 of the valid range [0, 255]")
+    assert messages["JSX-VAL-011"].startswith("Sigma 0.25 is 0.00098 of the valid range [0, 255]")
     assert messages["JSX-VAL-005"].startswith("The valid range [0, 229.5] was measured on the data")

@@ -96,3 +96,16 @@ def test_mistakes_are_named(run: Run, words: Words, more: Words, message: str) -
 def test_sigma_is_asked_for(run: Run, words: Words) -> None:
     code, _, err = run(*words[:-2], "--method", "smoothing")
     assert code == 2 and "--sigma is missing" in err
+
+
+def test_noise_and_samples_that_certify_nothing_are_said_beforehand(run: Run, files: pathlib.Path, words: Words) -> None:
+    """Of 60 samples of one accord p is at least 0.001^(1/60) = 0.89: 1.2 sigma; betting shares alpha, so its bound is lower."""
+    short = ("--method", "smoothing", "--samples", 60, "--limit", 2)
+    code, _, err = run(*words, *short, "--eps", "0.12,0.13", "--quiet")
+    assert code == 0 and err.splitlines() == [
+        "jaxsec: warning: --samples 60 cannot certify eps 0.13 with --sigma 0.1, even if all agree: give more, or a larger --sigma."
+    ]
+    assert "cannot certify eps 0.12" in run(*words, *short, "--method", "sequential-smoothing", "--eps", "0.12", "--quiet")[2]
+    assert "--samples 60 cannot certify eps 2 with" in run(*words, *short, "--eps", 2, "--quiet")[2]
+    assert "--sigma 0.001 is 0.001 of the valid range [0, 1]" in run(*words, *short, "--eps", 0.1, "--quiet", "--sigma", "0.001")[2]
+    assert "was 64/255 meant?" in run(*words, *short, "--eps", 0.1, "--quiet", "--sigma", "64")[2]

@@ -156,7 +156,16 @@ def test_other_norms_bytes_bfloat16_and_no_rows() -> None:
     half = found(METHOD.replace(dtype="bfloat16"))
     assert half.dtype == "bfloat16" and np.abs(half.hits - found().hits).max() < 30
     assert len(found(x=X[:0], y=Y[:0]).radius) == 0
-    assert found(METHOD.replace(n=10)).abstain.min() == 1  # 0.75^10 is above alpha / 36
+
+
+@pytest.mark.parametrize("correction", ["holm", "bonferroni"])
+def test_samples_that_cannot_certify_a_pixel_are_refused(correction: str) -> None:
+    """0.75^36 is above alpha / 36, 0.75^37 is below."""
+    method = METHOD.replace(alpha=0.001, correction=correction)
+    for few in (10, 36):
+        with pytest.raises(ValueError, match=rf"n is {few}, too few samples to certify any of 36 pixels.*at least 37"):
+            found(method.replace(n=few))
+    assert found(method.replace(n=37)).abstain.min() < 1
 
 
 def test_mistakes_are_named() -> None:

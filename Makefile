@@ -55,7 +55,7 @@ audit: $(VENV)/.audit
 
 # Of these rooms the tests wait for hundreds of small programs to be compiled, so they are compiled unoptimised, in a third of the time. The
 # others are tested as users run them: there rounding is the subject, or an unoptimised program is huge. JAXSEC_FULL=1 runs all as users do.
-QUICK := tests/attack tests/audit tests/cli tests/io
+QUICK := tests/attack tests/audit tests/cli
 
 test: $(VENV)/.dev ctest lint
 	JAXSEC_QUICK=$(if $(JAXSEC_FULL),,1) $(PYTEST) $(QUICK)

@@ -42,11 +42,12 @@ def odd_noise(sigma: float, threat: Ball) -> str:
     """Says, in one sentence, that noise of this scale does not fit the valid range; "" where it does, or where the range is open."""
     lo, hi = (np.asarray(v, np.float64) for v in (threat.lo, threat.hi))
     width = float(np.max(hi - lo))
-    if not 0 < sigma or not np.isfinite(width) or _LEAST_NOISE * width <= sigma <= _MOST_NOISE * width:
+    if not 0 < sigma or not 0 < width < np.inf or _LEAST_NOISE * width <= sigma <= _MOST_NOISE * width:
         return ""
     said = f"sigma {sigma:g} is {sigma / width:.2g} of the valid range [{lo.min():g}, {hi.max():g}]: "
     if sigma > width:
-        return said + f"hardly anything of an input is left in such noise; was {sigma:g}/255 meant?"
+        said += "hardly anything of an input is left in such noise"
+        return said + (f"; was {sigma:g}/255 meant?" if sigma <= 255 and hi.max() <= 1 else "; sigma is in the units of the data.")
     return said + "certified radii are a few sigma at most, so none will be of use; sigma is in the units of the data."
 
 

@@ -127,7 +127,7 @@ def certify(
 def _unread(who: str, **given: tuple[Any, Any]) -> None:
     """ValueError for an argument that is given and not read. given: the value and its default."""
     for name, (value, default) in given.items():
-        if value is not default and not (isinstance(value, int) and value == default):
+        if value is not default and not (isinstance(value, int | np.integer) and value == default):
             raise ValueError(f"{name} is given and not read by {who}; leave it out.")
 
 

@@ -73,7 +73,8 @@ def warn_of_few(method: SmoothingMethod, balls: Sequence[Any], row: tuple[int, .
         reach = method.randomizer.reach(ball, np.asarray(method.sigma, np.float64).reshape(1), row)
         if method.rule(reach.p0, reach.radius).lower(n, n)[0] < reach.p0[0]:
             text = f"--samples {method.n} cannot certify eps {float(ball.eps):g} with --sigma {float(method.sigma):g}, even if all agree"
-            print(f"jaxsec: warning: {text}: give more, or a larger --sigma.", file=sys.stderr)
+            remedy = "a larger --sigma" if reach.p0[0] >= 1 else "more" if reach.p0[0] <= 0.5 else "more, or a larger --sigma"
+            print(f"jaxsec: warning: {text}: give {remedy}.", file=sys.stderr)
 
 
 def smoothed(

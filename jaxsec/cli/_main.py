@@ -1,11 +1,13 @@
 """`main`: runs a command and turns what happens into an exit code; a user's mistake shows one line, never a traceback."""
 
+import contextlib
 import errno
 import os
 import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
 from ._interrupt import Interrupted, never_lost
 from ._words import MISTAKES, in_options, usage
@@ -51,6 +53,18 @@ def main(args: Sequence[str] | None = None) -> int:
         if isinstance(error, UserError):
             return _say(str(error), USAGE)
         return _say(f"internal error: {type(error).__name__}. This is a defect of jaxsec; please report it with {_saved()}", INTERNAL)
+
+
+def run() -> NoReturn:
+    """`main`, and the end of the process."""
+    code = main()
+    if code == INTERRUPTED:
+        # what XLA was compiling goes on in its own thread, and crashes when Python takes the backend down beneath it
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 class UserError(Exception):

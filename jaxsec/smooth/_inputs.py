@@ -44,7 +44,7 @@ class Inputs:
     @functools.cached_property
     def values(self) -> np.ndarray:
         """The rows in the units of the threat: bytes are read as 1/255 of them."""
-        return self.x.astype(np.float32) / 255 if self.x.dtype == np.uint8 else self.x
+        return self.x.astype(np.float32) * np.float32(1 / 255) if self.x.dtype == np.uint8 else self.x  # the floats samples are made of
 
     def taken(self, rows: np.ndarray, x: np.ndarray, words: np.ndarray) -> "Inputs":
         """Some of the rows, with other values and draws."""
@@ -55,17 +55,21 @@ class Inputs:
         a sample at 256, as many as a gradient's batch, 15.3 at 1024, 22 at 2048."""
         return max_samples or min(4096, (1 if backward else 4) * rows_in_cache(model, self.shown))
 
-    def _drawing(self) -> Any:
-        """The randomizer's closed jaxpr: a class may keep its name and change what it draws."""
+    def _programs(self, classes: int | None) -> list[Any]:
+        """The randomizer's closed jaxprs: a class may keep its name and change what it draws or counts."""
         row = jax.ShapeDtypeStruct((2, *self.x.shape[1:]), self.x.dtype)
         words, sigma = jax.ShapeDtypeStruct((2, 2), jnp.uint32), jax.ShapeDtypeStruct((2,), jnp.float32)
-        draw = functools.partial(self.randomizer.draw, n=2, dtype=jnp.float32)
-        return jax.make_jaxpr(draw)(words, row, words, sigma, self.shared)
+        draws = [functools.partial(self.randomizer.draw, n=2, dtype=dtype) for dtype in (jnp.float32, jnp.bfloat16)]
+        found = [jax.make_jaxpr(draw)(words, row, words, sigma, self.shared) for draw in draws]
+        if classes is not None:
+            logits, valid = jax.ShapeDtypeStruct((4, classes), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
+            found.append(jax.make_jaxpr(self.randomizer.votes)(logits, valid, self.shared))
+        return found
 
-    def identity(self, model: Model, settings: str, *others: Any) -> str:
-        """What decides the samples and what is counted. How many run at once does not."""
-        parts = of_programs(settings, [program_of(model, self.shown), self._drawing()])
-        return fingerprint(model, self.x, self.words, self.sigma, *others, *parts)
+    def identity(self, model: Model, settings: str, *others: Any, classes: int | None = None) -> str:
+        """What decides the samples and what is counted, of models with so many classes by votes. How many run at once does not."""
+        parts = of_programs(settings, [program_of(model, self.shown), *self._programs(classes)])
+        return fingerprint(model, self.x, self.words, self.sigma, self.shared, *others, *parts)
 
 
 def inputs_of(x: Any, words: np.ndarray, randomizer: Randomizer, sigma: Any) -> Inputs:
@@ -92,8 +96,12 @@ def ids_of(x: Any, row_ids: Any) -> np.ndarray:
     ids = np.arange(rows_of(x)) if row_ids is None else np.asarray(row_ids)
     if ids.shape != (rows_of(x),):
         raise ValueError(f"row_ids has shape {ids.shape} for {rows_of(x)} rows; one number for each row is needed.")
-    if not np.issubdtype(ids.dtype, np.integer) or (ids.size and not (ids.min() >= 0 and ids.max() < 2**32)):
-        raise ValueError(f"row_ids has the value {ids.flat[0]!r} or others that are no integers from 0 to 2^32 - 1, which are needed.")
+    if not ids.size:
+        return ids.astype(np.uint32)
+    if not np.issubdtype(ids.dtype, np.integer):
+        raise ValueError(f"row_ids has dtype {ids.dtype}; integers from 0 to 2^32 - 1 are needed.")
+    if len(wrong := ids[(ids < 0) | (ids >= 2**32)]):
+        raise ValueError(f"row_ids has the value {wrong[0]}; integers from 0 to 2^32 - 1 are needed.")
     return ids
 
 

@@ -4,6 +4,7 @@ import abc
 from collections.abc import Callable
 from typing import Any, ClassVar, Self
 
+import jax.numpy as jnp
 import numpy as np
 
 from ..core._struct import Struct, static, struct
@@ -61,7 +62,8 @@ class SmoothingMethod(Struct, abc.ABC):
         if not self.randomizer.sampled:
             raise ValueError(f"the distribution is {self.randomizer.name}, of which all variations are counted: use its own method.")
         for name, least in (("n0", 1), ("n", 1)):
-            if not isinstance(value := getattr(self, name), int | np.integer) or value < least:
+            # narrower integers of NumPy overflow among sample numbers
+            if type(value := getattr(self, name)) not in (int, np.int64) or value < least:
                 raise ValueError(f"{name} is {value!r}; it must be an int of at least {least}.")
         if not 0 < self.alpha < 1:
             raise ValueError(
@@ -76,7 +78,7 @@ class SmoothingMethod(Struct, abc.ABC):
         if scaled and self.sigma is None:
             raise ValueError("sigma is missing; give the scale of the noise, in units of x, e.g. 0.25 for images in [0, 1].")
         sigma = np.asarray(self.sigma if scaled else 1.0)
-        if not np.issubdtype(sigma.dtype, np.number):
+        if not (jnp.issubdtype(sigma.dtype, jnp.floating) or jnp.issubdtype(sigma.dtype, jnp.integer)):
             raise TypeError(f"sigma is {self.sigma!r}; a number, or one for each row, is needed, in units of x.")
         with np.errstate(over="ignore", under="ignore"):
             drawn = sigma.astype(np.float32)  # what samples are scaled by

@@ -69,7 +69,7 @@ class Betting(Rule):
             left = (1 - self.share) * self.alpha
             yes = yes | (last & (lower_bound(k, n, left) >= p0))
             no = no | (last & (upper_bound(k, n, left) < p0))
-        return np.where(yes, CERTIFIED, np.where(no | (p0 >= 1), REFUTED, OPEN))  # of p0 above 1 nothing can be certified
+        return np.where(yes, CERTIFIED, np.where(no | (p0 > 1), REFUTED, OPEN))  # of p0 above 1 nothing can be certified; 1 may be rounded
 
     def lower(self, k: np.ndarray, n: np.ndarray) -> np.ndarray:
         bet = lower_sequence(k, n, self.share * self.alpha)
@@ -89,7 +89,7 @@ class Staged(Rule):
     def decided(self, k: np.ndarray, n: np.ndarray, rows: np.ndarray) -> np.ndarray:
         each = self.alpha / len(self.stops())
         yes, no = lower_bound(k, n, each) >= self.p0[rows], upper_bound(k, n, each) < self.p0[rows]
-        return np.where(yes, CERTIFIED, np.where(no | (self.p0[rows] >= 1), REFUTED, OPEN))
+        return np.where(yes, CERTIFIED, np.where(no | (self.p0[rows] > 1), REFUTED, OPEN))
 
     def lower(self, k: np.ndarray, n: np.ndarray) -> np.ndarray:
         return lower_bound(k, n, self.alpha / len(self.stops()))

@@ -87,7 +87,7 @@ def certify_segmentation(
     return SegmentationCertificate(
         predict=predict, radius=radius, p_values=p_values, hits=tally.hits, abstain=(predict < 0).reshape(flat).mean(1),
         accuracy=accuracy, iou=iou, samples=method.n0 + method.n, confidence=1 - method.alpha, tau=method.tau,
-        correction=method.correction, distribution=inputs.randomizer.name, norm=method.norm, dtype=method.dtype,
+        correction=method.correction, distribution=inputs.randomizer.name, norm=reach.norm, dtype=method.dtype,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import jaxsec
 from jaxsec.audit import audit
-from jaxsec.audit._scale import scale_findings, too_large, too_small
+from jaxsec.audit._scale import odd_noise, scale_findings, too_large, too_small
 from jaxsec.audit._text import rows_said
 from jaxsec.io import load_data
 from jaxsec.threat import Ball
@@ -64,6 +64,8 @@ def test_eps_beyond_any_robustness(threat: Ball, said: str) -> None:
         (0.005, 1.0, ""),
         (4.0, 1.0, ""),
         (64.0, 1.0, "was 64/255 meant?"),
+        (1e6, 1.0, "in such noise; sigma is in the units"),
+        (2000.0, 255.0, "in such noise; sigma is in the units"),
         (64.0, 255.0, ""),
         (64.0, np.inf, ""),
         (0.0, 1.0, ""),
@@ -73,6 +75,10 @@ def test_noise_beside_the_scale(sigma: float, hi: float, said: str) -> None:
     threat = jaxsec.L2(eps=0.5 * min(hi, 255), lo=0.0, hi=hi)
     found = scale_findings(threat, (28, 28), None, sigma)
     assert [f.id for f in found] == (["JSX-VAL-011"] if said else []) and all(said in f.message for f in found)
+
+
+def test_noise_beside_data_of_one_value() -> None:
+    assert odd_noise(1.0, jaxsec.L2(eps=0.1, lo=-3.0, hi=-3.0)) == ""
 
 
 def test_which_rows_were_audited_is_said() -> None:

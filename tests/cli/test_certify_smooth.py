@@ -106,6 +106,7 @@ def test_noise_and_samples_that_certify_nothing_are_said_beforehand(run: Run, fi
         "jaxsec: warning: --samples 60 cannot certify eps 0.13 with --sigma 0.1, even if all agree: give more, or a larger --sigma."
     ]
     assert "cannot certify eps 0.12" in run(*words, *short, "--method", "sequential-smoothing", "--eps", "0.12", "--quiet")[2]
-    assert "--samples 60 cannot certify eps 2 with" in run(*words, *short, "--eps", 2, "--quiet")[2]
+    assert run(*words, *short, "--eps", 2, "--quiet")[2].endswith("eps 2 with --sigma 0.1, even if all agree: give a larger --sigma.\n")
+    assert run(*words, *short, "--eps", 0, "--samples", 9, "--quiet")[2].endswith("even if all agree: give more.\n")
     assert "--sigma 0.001 is 0.001 of the valid range [0, 1]" in run(*words, *short, "--eps", 0.1, "--quiet", "--sigma", "0.001")[2]
     assert "was 64/255 meant?" in run(*words, *short, "--eps", 0.1, "--quiet", "--sigma", "64")[2]

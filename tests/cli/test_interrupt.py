@@ -28,7 +28,7 @@ def model():
     return jaxsec.bind(net, {"a": a, "b": b})
 """
 # a process started in the background inherits that the signal is ignored; at a terminal it is not
-PROGRAM = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from jaxsec.cli import main; sys.exit(main())"
+PROGRAM = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); from jaxsec.cli import run; run()"
 
 
 def started(*words: object) -> subprocess.Popen[str]:

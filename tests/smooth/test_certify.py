@@ -10,7 +10,9 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxsec
+from jaxsec._native import as_float
 from jaxsec.smooth import SmoothedVerdict, _sampling
+from jaxsec.smooth._inputs import inputs_of
 from jaxsec.smooth._randomizer import Additive
 
 from .conftest import Killed
@@ -198,18 +200,29 @@ def test_a_folder_of_state_answers_no_other_norm(name: str, tmp_path) -> None:
             assert np.all(kept.radius <= np.abs(MARGIN) / np.sqrt(20) / np.abs(W[:, 0] - W[:, 1]).mean())
 
 
-def test_a_randomizer_that_draws_otherwise_is_another_question(tmp_path) -> None:
+@pytest.mark.parametrize("where", ["draw", "shared", "votes", "dtype"])
+def test_a_randomizer_that_draws_otherwise_is_another_question(where: str, tmp_path) -> None:
+    """Under the same name: by its code, by what it shares, by how it counts, or in bfloat16 alone."""
+
     def draws(factor: float) -> type:
         @dataclasses.dataclass(frozen=True)
         class Own(Additive):
+            def shared(self, sigma):
+                return (np.float32(factor if where == "shared" else 1.0),)
+
             def draw(self, words, x, first, sigma, shared, *, n, dtype):
-                return Additive.draw(self, words, x, first, factor * sigma, shared, n=n, dtype=dtype)
+                times = shared[0] * (factor if where == "draw" or (where == "dtype" and dtype == jnp.bfloat16) else 1.0)
+                return Additive.draw(self, words, x, first, times * sigma, (), n=n, dtype=dtype)
+
+            def votes(self, logits, valid, shared):
+                return Additive.votes(self, (1 if factor == 1.0 else -1) * logits if where == "votes" else logits, valid, shared)
 
         return Own
 
     counts = []
     for factor in (1.0, 3.0):
-        method = jaxsec.Smoothing(sigma=0.5, n=300, distribution=draws(factor)("gaussian"))
+        dtype = "bfloat16" if where == "dtype" else "float32"
+        method = jaxsec.Smoothing(sigma=0.5, n=300, distribution=draws(factor)("gaussian"), dtype=dtype)
         counts.append(certified(method, state=tmp_path).counts)
         np.testing.assert_array_equal(counts[-1], certified(method).counts)
     assert np.any(counts[0] != counts[1])
@@ -265,3 +278,34 @@ def test_other_methods_are_named() -> None:
             jaxsec.certify(MODEL, X, Y, threat=THREAT, method=method)
     with pytest.raises(ValueError, match="all variations are counted"):
         certified(jaxsec.Smoothing(sigma=0.5, n=10, distribution=jaxsec.SplittingNoise(sigma=0.5).randomizer))
+
+
+def test_an_eps_whose_probability_rounds_to_one_is_open_and_takes_all_samples() -> None:
+    """Phi(9) is 1 in float64 and below it in truth: nothing refutes it, and the radius is that of all samples."""
+    sure = jaxsec.bind(lambda p, x: jnp.broadcast_to(p, (len(x), 2)), jnp.array([1.0, 0.0]))
+    for by in ("betting", "staged"):
+        method = jaxsec.SequentialSmoothing(sigma=0.1, n=500, by=by)
+        found = certified(method, model=sure, y=np.zeros(len(X), np.int32), threat=jaxsec.L2(eps=0.9))
+        assert np.all(np.asarray(found.status) == SmoothedVerdict.OPEN) and np.all(found.samples == 600)
+        small = certified(method, model=sure, y=np.zeros(len(X), np.int32), threat=jaxsec.L2(eps=0.7))
+        np.testing.assert_array_equal(found.radius, small.radius)
+    uniform = jaxsec.SequentialSmoothing(sigma=0.1, n=500, distribution="uniform")
+    beyond = certified(uniform, model=sure, y=np.zeros(len(X), np.int32), threat=jaxsec.L1(eps=0.2))
+    assert np.all(np.asarray(beyond.status) == SmoothedVerdict.REFUTED)  # no probability certifies more than sigma
+
+
+def test_bytes_are_the_floats_that_samples_show() -> None:
+    """k / 255 and k times the float32 of 1 / 255 differ by a unit in the last place; all sides must read the same."""
+    every = np.arange(256, dtype=np.uint8).reshape(1, 256)
+    inputs = inputs_of(every, np.zeros((1, 2), np.uint32), Additive("gaussian"), 0.1)
+    np.testing.assert_array_equal(inputs.values, as_float(jnp.asarray(every)))
+    assert inputs.values[0, 255] == 1.0
+
+
+def test_integers_and_scales_of_other_types() -> None:
+    same(certified(METHODS["fixed"].replace(n=np.int64(METHODS["fixed"].n))), certified(METHODS["fixed"]))
+    with pytest.raises(ValueError, match=r"n0 is np.uint8\(50\); it must be an int"):
+        certified(METHODS["fixed"].replace(n0=np.uint8(50)))
+    same(certified(METHODS["fixed"].replace(sigma=jnp.bfloat16(0.5))), certified(METHODS["fixed"].replace(sigma=0.5)))
+    with pytest.raises(TypeError, match="a number, or one for each row, is needed"):
+        certified(METHODS["fixed"].replace(sigma=0.5 + 1j))

@@ -148,6 +148,7 @@ def test_pixels_without_finite_logits_vote_for_none_and_abstain() -> None:
 
 
 def test_other_norms_bytes_bfloat16_and_no_rows() -> None:
+    assert found(METHOD.replace(norm="L2")).norm == "l2"
     assert found(METHOD.replace(norm="linf")).radius[0] == pytest.approx(0.5 * special.ndtri(0.75) / 6)
     laplace = found(METHOD.replace(norm="l1", distribution="laplace"))
     assert laplace.radius[0] == pytest.approx(-0.5 * np.log(0.5)) and laplace.norm == "l1"

@@ -196,5 +196,7 @@ def test_mistakes_are_named() -> None:
         attacked(model, RNG.integers(0, 9, (40, 5)), Y, jaxsec.L0(eps=1), tokens)
     with pytest.raises(TypeError, match="cannot run under jit"):
         jax.jit(lambda x: attacked(x=x))(X)
-    empty = attacked(x=X[:0], y=Y[:0])
+    with pytest.raises(ValueError, match="row_ids has the value -1;"):
+        attacked(row_ids=[*range(39), -1])
+    empty = attacked(x=X[:0], y=Y[:0], row_ids=[])
     assert empty.x.shape == (0, D) and empty.success.shape == (0,)

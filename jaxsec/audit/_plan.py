@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import os
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +166,8 @@ def read_plan(path: str | os.PathLike[str], *, preset: str | None = None) -> tup
     Returns: the plan, and those of `threat`, `eps`, `seed` that the file gives.
     Raises: FileNotFoundError; ValueError: no TOML, an unknown key (the message names the nearest and all allowed), a bad value.
     """
+    import tomllib
+
     path = Path(path)
     if not path.is_file():
         said = f"the plan {path} is a folder; a TOML file is needed." if path.is_dir() else f"there is no plan file {path}."

@@ -200,6 +200,6 @@ def _base_and_scale(plan: NoisePlan, x: jax.Array, sigma: jax.Array, multiply: j
     return base, sigma[:, None] * many
 
 
-def as_float(x: jax.Array) -> jax.Array:
-    """uint8 as 1/255 of it, as all samples read bytes."""
-    return x.astype(jnp.float32) * np.float32(1 / 255) if x.dtype == jnp.uint8 else x
+def as_float(x: Any) -> Any:
+    """uint8 as 1/255 of it, as all samples read bytes; of NumPy and JAX arrays alike."""
+    return x.astype(np.float32) * np.float32(1 / 255) if x.dtype == np.uint8 else x

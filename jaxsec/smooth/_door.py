@@ -45,7 +45,7 @@ def certify_smoothed(
     if state is not None:
         # when a row stops, and what its stop means, depends on the probability that certifies eps in this norm
         asked = () if isinstance(rule, Fixed) else (eps, reach.p0, np.frombuffer(reach.norm.encode(), np.uint8))
-        identity = inputs.identity(model, repr((__version__, method.name, type(rule).__name__)), method, *asked, classes=classes)
+        identity = inputs.identity(model, repr((__version__, method.name, type(rule).__name__)), dtype, method, *asked, classes=classes)
     with held(state), progress(progress_to, "open") as report:
         kept = Kept(state, identity, Tally, "smooth")
         tally: Tally = kept.load() or Tally.empty(rows, classes)

@@ -10,7 +10,7 @@ import numpy as np
 from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
 
-from .._native import key_words
+from .._native import as_float, key_words
 from ..attack._checkpoint import fingerprint, of_programs
 from ..core._check import output_of, program_of
 from ..core._keys import as_key, row_keys
@@ -44,7 +44,7 @@ class Inputs:
     @functools.cached_property
     def values(self) -> np.ndarray:
         """The rows in the units of the threat: bytes are read as 1/255 of them."""
-        return self.x.astype(np.float32) * np.float32(1 / 255) if self.x.dtype == np.uint8 else self.x  # the floats samples are made of
+        return as_float(self.x)  # the floats that samples are made of, to the last bit
 
     def taken(self, rows: np.ndarray, x: np.ndarray, words: np.ndarray) -> "Inputs":
         """Some of the rows, with other values and draws."""
@@ -55,20 +55,19 @@ class Inputs:
         a sample at 256, as many as a gradient's batch, 15.3 at 1024, 22 at 2048."""
         return max_samples or min(4096, (1 if backward else 4) * rows_in_cache(model, self.shown))
 
-    def _programs(self, classes: int | None) -> list[Any]:
+    def _programs(self, dtype: Any, classes: int | None) -> list[Any]:
         """The randomizer's closed jaxprs: a class may keep its name and change what it draws or counts."""
         row = jax.ShapeDtypeStruct((2, *self.x.shape[1:]), self.x.dtype)
         words, sigma = jax.ShapeDtypeStruct((2, 2), jnp.uint32), jax.ShapeDtypeStruct((2,), jnp.float32)
-        draws = [functools.partial(self.randomizer.draw, n=2, dtype=dtype) for dtype in (jnp.float32, jnp.bfloat16)]
-        found = [jax.make_jaxpr(draw)(words, row, words, sigma, self.shared) for draw in draws]
+        found = [jax.make_jaxpr(functools.partial(self.randomizer.draw, n=2, dtype=dtype))(words, row, words, sigma, self.shared)]
         if classes is not None:
             logits, valid = jax.ShapeDtypeStruct((4, classes), jnp.float32), jax.ShapeDtypeStruct((2,), jnp.int32)
             found.append(jax.make_jaxpr(self.randomizer.votes)(logits, valid, self.shared))
         return found
 
-    def identity(self, model: Model, settings: str, *others: Any, classes: int | None = None) -> str:
+    def identity(self, model: Model, settings: str, dtype: Any, *others: Any, classes: int | None = None) -> str:
         """What decides the samples and what is counted, of models with so many classes by votes. How many run at once does not."""
-        parts = of_programs(settings, [program_of(model, self.shown), *self._programs(classes)])
+        parts = of_programs(settings, [program_of(model, self.shown), *self._programs(dtype, classes)])
         return fingerprint(model, self.x, self.words, self.sigma, self.shared, *others, *parts)
 
 

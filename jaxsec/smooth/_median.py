@@ -139,7 +139,7 @@ def _sampled(
     settings = repr((__version__, method.name, method.n, method.dtype))
     rows = len(inputs.x)
     with held(state), progress(progress_to, "open") as report:
-        kept = Kept(state, "" if state is None else inputs.identity(model, settings, ranks), _Tally, "median")
+        kept = Kept(state, "" if state is None else inputs.identity(model, settings, run.dtype, ranks), _Tally, "median")
         blank = np.zeros((rows, outputs), np.float32)
         tally: _Tally = kept.load() or _Tally(blank, blank.copy(), blank.copy(), np.zeros((rows, outputs), np.int64), np.zeros(rows, bool))
 

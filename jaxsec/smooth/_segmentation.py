@@ -99,7 +99,7 @@ def _sampled(
     settings = repr((__version__, method.name, method.n0, method.n, method.class_axis, inputs.randomizer, method.dtype))
     rows = len(inputs.x)
     with held(state), progress(progress_to, "open") as report:
-        kept = Kept(state, "" if state is None else inputs.identity(model, settings), _Tally, "segment")
+        kept = Kept(state, "" if state is None else inputs.identity(model, settings, run.dtype), _Tally, "segment")
         blank = np.zeros((rows, *shape), np.int32)
         tally: _Tally = kept.load() or _Tally(blank, blank.copy(), np.zeros(rows, bool))
 

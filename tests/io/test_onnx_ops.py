@@ -10,8 +10,8 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-import onnx
 from onnx import helper
+from onnx.reference import ReferenceEvaluator
 from onnx_kit import RNG, model_of, relative, run_all, write
 
 import jaxsec.io
@@ -378,7 +378,7 @@ def test_against_the_reference_of_onnx(tmp_path):
     model = model_of(nodes, (1, 5, 6), (1, 5, 6), arrays, 24)
     loaded = jaxsec.io.load(write(tmp_path / "new.onnx", model))
     x = RNG.normal(size=(2, 5, 6)).astype(np.float32)
-    reference = onnx.reference.ReferenceEvaluator(model)
+    reference = ReferenceEvaluator(model)
     want = np.stack([reference.run(None, {"x": row[None]})[0].reshape(-1) for row in x])
     assert relative(jax.jit(loaded.apply)(loaded.params, x), want) < 1e-5
 

@@ -1,5 +1,8 @@
 """jaxsec: attack, defend, certify and audit machine-learning models, compiled end to end with JAX."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
 
 from .attack import APGD as APGD
@@ -44,3 +47,19 @@ from .threat import Box as Box
 from .threat import LInf as LInf
 from .threat import Patch as Patch
 from .threat import Threat as Threat
+
+if TYPE_CHECKING:
+    from . import train as train
+    from .train import fit as fit
+
+
+def __getattr__(name: str) -> Any:
+    """Training is loaded when it is first asked for: who attacks or certifies does not pay for it."""
+    if name not in ("fit", "train"):
+        raise AttributeError(f"module 'jaxsec' has no attribute {name!r}")
+    room = importlib.import_module(".train", __name__)
+    return room if name == "train" else room.fit
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "fit", "train"})

@@ -60,15 +60,19 @@ class Tuned:
     inner: Callable[..., jax.Array]
 
     def __call__(self, params: Any, x: jax.Array) -> jax.Array:
-        if cpu_devices() == 0:
-            return self.inner(params, x)
-        rewritten = functools.partial(self._rewritten, native=on_one_cpu())
-        return lax.platform_dependent(params, x, cpu=rewritten, default=self.inner)
+        return tuned_call(self.inner, params, x)
 
-    def _rewritten(self, params: Any, x: jax.Array, *, native: bool) -> jax.Array:
-        closed, out = jax.make_jaxpr(self.inner, return_shape=True)(params, x)
-        (result,) = run(closed, jax.tree.leaves((params, x)), rules(native))
-        return jax.tree.unflatten(jax.tree.structure(out), [result])
+
+def tuned_call(fn: Callable[..., Any], *args: Any) -> Any:
+    """`fn(*args)`, arrays or trees of them in and out, by the program that `tuned` makes for CPUs."""
+    if cpu_devices() == 0:
+        return fn(*args)
+    return lax.platform_dependent(*args, cpu=functools.partial(_rewritten, fn, on_one_cpu()), default=fn)
+
+
+def _rewritten(fn: Callable[..., Any], native: bool, *args: Any) -> Any:
+    closed, out = jax.make_jaxpr(fn, return_shape=True)(*args)
+    return jax.tree.unflatten(jax.tree.structure(out), run(closed, jax.tree.leaves(args), rules(native)))
 
 
 def run(closed: jex.ClosedJaxpr, args: list[Any], table: dict[str, Rule]) -> list[jax.Array]:

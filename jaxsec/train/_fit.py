@@ -1,0 +1,271 @@
+"""`fit`: the verb. It trains a net by a recipe, keeps what was best on held-out rows, and survives being killed."""
+
+import dataclasses
+import functools
+import math
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ..attack._method import Method
+from ..core import as_key
+from ._batches import Batches, batches_of
+from ._checkpoint import Checkpoints
+from ._log import Log, Report
+from ._loop import Fit, Loop
+from ._net import net_of
+from ._recipe import Recipe
+from ._step import Augment, Setting, first_state
+from ._validate import Validation, validation_of
+
+
+def fit(
+    net: Any,
+    data: Any,
+    *,
+    recipe: Recipe,
+    key: jax.Array,
+    variables: Any = None,
+    optimizer: optax.GradientTransformation | Callable[[int], optax.GradientTransformation] | None = None,
+    epochs: int = 30,
+    batch_size: int = 128,
+    steps_per_epoch: int | None = None,
+    augment: Augment | None = None,
+    average: float | None = None,
+    accumulate: int = 1,
+    dtype: Any = None,
+    validation: Any = None,
+    validation_attack: Method | None = None,
+    validate_every: int = 1,
+    patience: int | None = None,
+    out: str | os.PathLike[str] | None = None,
+    save_every: int | None = None,
+    resume: bool = True,
+    max_rollbacks: int = 5,
+    tensorboard: bool = False,
+    progress: bool | Report | None = None,
+    train_kwargs: dict[str, Any] | None = None,
+    eval_kwargs: dict[str, Any] | None = None,
+) -> Fit:
+    """Trains a net by a recipe and returns the weights that were most robust on the validation rows (without any, the last ones).
+
+    Guarantee: the result depends on the net, the data, the recipe, the optimizer, the batch size and the key; not on how often the run was
+      killed and resumed, and up to rounding not on the mesh or on `accumulate`. After the first step nothing retraces.
+    Args:
+      net, variables: whatever `net_of` takes; a Linen module without variables is initialised from `key`. A `Model` is trained further.
+      data: (x, y) in memory, x [N, ...] floating or uint8 (which counts in 1/255), y [N] classes or [N, K] shares, shuffled every epoch;
+        a sequence of batches (a batched Grain MapDataset, its shuffled copies one after the other if it is repeated); or a stream of
+        batches, or a function of the epoch that gives one, with `steps_per_epoch`. Batches on a mesh train on that mesh: parameters that
+        are not on it yet are replicated.
+      recipe: `train.TRADES(threat=...)`, ...; wrapped ones too.
+      optimizer: an optax transformation, or a function of the number of updates that gives one (for schedules); None: AdamW, 0.002, with
+        a warm-up over the first twentieth and a cosine to 0, gradients clipped to length 10.
+      average: decay of an exponential moving average of the weights, such as 0.999; the average is what is validated and returned.
+      accumulate: split each batch into so many parts, one after the other, and add their gradients.
+      dtype: compute in this type (mixed precision).
+      augment: (keys [B], x [B, ...]) -> x, such as `train.Shift(2)`; on the device, inside the step.
+      validation: (x, y), or the share of rows to hold out of arrays in memory, in (0, 1). validation_attack: default `PGD(steps=10)`,
+        in the recipe's first threat; clean rows count where it has none.
+      patience: stop after so many validations without a better one (robust overfitting).
+      out: a folder for checkpoints and metrics.jsonl; called again with the same arguments, the run goes on where it was, exactly.
+      save_every: updates between checkpoints; default an epoch's. The updates lost to a kill or to a step that is not finite are at most
+        as many.
+      max_rollbacks: how often a run may go back to the last good state after a loss or gradient that is not finite; every time all
+        draws but the order of the data change, and updates are halved.
+    Returns: `Fit`: model (as `attack`, `certify` and `audit` take it), net (to train further), history, best_epoch, stopped, rollbacks.
+    Raises: ValueError, TypeError: unusable data, recipe or settings, the message says how to mend it. FloatingPointError: the loss is not
+      finite again and again.
+    Cost: the recipe's per update, and the validation's. Memory: parameters, optimizer, two more copies of both for what may be gone back
+      to, one more of the weights for the best.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxsec
+      >>> def linear(params, x):
+      ...     return x @ params
+      >>> x = jnp.tile(jnp.eye(2), (8, 1)); y = jnp.tile(jnp.arange(2), 8)
+      >>> recipe = jaxsec.train.PGDAT(threat=jaxsec.LInf(eps=0.1, lo=0.0, hi=1.0), steps=2)
+      >>> fit = jaxsec.fit(linear, (x, y), variables=jnp.zeros((2, 2)), recipe=recipe, epochs=3, batch_size=8, key=jax.random.key(0))
+      >>> fit.model(x[:2]).argmax(1).tolist(), len(fit.history)
+      ([0, 1], 3)
+    """
+    if not isinstance(recipe, Recipe):
+        shown = f"the class {recipe.__name__}; write {recipe.__name__}()" if isinstance(recipe, type) else type(recipe).__name__
+        raise TypeError(f"recipe is {shown}; a recipe such as jaxsec.train.PGDAT(threat=...) is needed.")
+    for name, value in (("epochs", epochs), ("validate_every", validate_every), ("accumulate", accumulate)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 1.")
+    if average is not None and not 0 <= average < 1:
+        raise ValueError(f"average is {average}; a decay in [0, 1) is needed, such as 0.999.")
+    order_key, run_key, init_key, hold_key, judge_key = jax.random.split(as_key(key), 5)
+    data, held = _held_out(data, validation, hold_key)
+    batches = batches_of(data, batch_size, order_key, steps_per_epoch)
+    x = _floating(batches.example[0])
+    if accumulate > 1 and len(x) % accumulate:
+        raise ValueError(f"accumulate is {accumulate} and a batch has {len(x)} rows; it must divide them.")
+    trained = net_of(net, variables, x=x, key=init_key, dtype=dtype, train_kwargs=train_kwargs, eval_kwargs=eval_kwargs)
+    _check_labels(trained, x, batches)
+    recipe = jax.tree.map(_strong, recipe)
+    recipe.check(trained, x)
+    total = epochs * batches.steps * recipe.replays
+    setting = Setting(
+        program=trained.program,
+        dtype=trained.dtype,
+        optimizer=_optimizer(optimizer, total),
+        accumulate=accumulate,
+        averaged=average is not None,
+        augment=augment,
+    )
+    state = _beside(first_state(trained, setting, recipe, x), batches.example[0])
+    if accumulate > 1 and jax.tree.leaves(state.carry):
+        raise ValueError(
+            f"{recipe.name} carries a perturbation from batch to batch, which accumulate={accumulate} would split; leave it 1."
+        )
+    judge = validation_of(held, recipe, validation_attack, judge_key)
+    folder = None if out is None else pathlib.Path(out)
+    kept = None
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        identity = _identity(recipe, batches, key, state, setting, epochs, average, judge, validate_every, patience)
+        kept = Checkpoints(folder / "checkpoints", identity)
+        if not resume:
+            kept.clear()
+    log = Log(folder, epochs, batches.steps * recipe.replays, tensorboard=tensorboard, progress=progress)
+    loop = Loop(
+        recipe=recipe,
+        batches=batches,
+        setting=setting,
+        key=run_key,
+        epochs=epochs,
+        decay=0.0 if average is None else average,
+        judge=judge,
+        validate_every=validate_every,
+        patience=patience,
+        kept=kept,
+        save_every=save_every or batches.steps * recipe.replays,
+        max_rollbacks=max_rollbacks,
+        log=log,
+    )
+    try:
+        return loop.run(state)
+    finally:
+        log.close()
+        if kept is not None:
+            kept.close()
+
+
+def default_optimizer(total: int, learning_rate: float = 2e-3, weight_decay: float = 0.0) -> optax.GradientTransformation:
+    """AdamW with a warm-up over the first twentieth of `total` updates, a cosine to 0, and gradients clipped to length 10."""
+    warm = max(1, total // 20)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warm, max(total, warm + 1))
+    return optax.chain(optax.clip_by_global_norm(10.0), optax.adamw(schedule, weight_decay=weight_decay))
+
+
+def _optimizer(asked: Any, total: int) -> Any:
+    if asked is None:
+        asked = default_optimizer
+    if callable(asked) and not hasattr(asked, "update"):
+        asked = _made(asked, total)
+    if not (hasattr(asked, "init") and hasattr(asked, "update")):
+        raise TypeError(f"optimizer is {type(asked).__name__}; an optax transformation is needed, or a function of the number of updates.")
+    return asked
+
+
+@functools.lru_cache(maxsize=32)
+def _made(make: Callable[[int], Any], total: int) -> Any:
+    """The same functions for the same run, so that a second seed compiles nothing."""
+    return make(total)
+
+
+def _strong(v: Any) -> jax.Array:
+    """One dtype, so that 0.1, np.float32(0.1) and jnp.asarray(0.1) share a program; whole numbers and keys stay what they are."""
+    v = jnp.asarray(v)
+    return v.astype(jnp.float32) if jnp.issubdtype(v.dtype, jnp.floating) and v.dtype != jnp.float64 else v
+
+
+def _floating(x: Any) -> jax.Array:
+    x = jnp.asarray(x)
+    if x.dtype == jnp.uint8:
+        return x.astype(jnp.float32) / 255
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(f"data has x of dtype {x.dtype}; floating values are needed, or uint8, which counts in 1/255.")
+    return x
+
+
+def _held_out(data: Any, validation: Any, key: jax.Array) -> tuple[Any, Any]:
+    """(the data to train on, the rows to validate on or None)."""
+    if validation is None or not isinstance(validation, int | float):
+        return data, validation
+    if hasattr(data, "x") and hasattr(data, "y"):
+        data = (data.x, data.y)
+    if not (isinstance(data, tuple) and len(data) == 2 and all(hasattr(a, "shape") for a in data)):
+        raise ValueError(f"validation is {validation}, a share, which only arrays in memory can be split by; pass (x, y) rows.")
+    n = len(data[0])
+    count = round(n * validation)
+    if not 0 < validation < 1 or not 1 <= count < n:
+        raise ValueError(f"validation is {validation} of {n} rows; a share in (0, 1) that leaves rows on both sides is needed.")
+    order = np.asarray(jax.random.permutation(key, n))
+    return tuple(np.asarray(a)[order[count:]] for a in data), tuple(np.asarray(a)[order[:count]] for a in data)
+
+
+def _check_labels(net: Any, x: jax.Array, batches: Batches) -> None:
+    logits = jax.eval_shape(net, x) if not net.draws else None
+    if logits is not None and (logits.ndim != 2 or logits.shape[0] != len(x) or logits.shape[1] < 2):
+        raise ValueError(f"the net turns {x.shape} into {logits.shape}; logits of shape [B, K] with K >= 2 are needed.")
+    y = np.asarray(batches.example[1]) if not isinstance(batches.example[1], jax.Array) else batches.example[1]
+    if y.ndim == 1 and logits is not None and y.size and getattr(y, "is_fully_addressable", True):
+        low, high = int(y.min()), int(y.max())
+        if low < 0 or high >= logits.shape[1]:
+            raise ValueError(
+                f"labels go from {low} to {high}; the net has {logits.shape[1]} classes, so 0 to {logits.shape[1] - 1} are allowed."
+            )
+
+
+def _beside(state: Any, x: Any) -> Any:
+    """The state replicated over the mesh of the batches, where it is on one device and they are on several."""
+    if not isinstance(x, jax.Array) or len(x.sharding.device_set) == 1:
+        return state
+    everywhere = jax.sharding.NamedSharding(x.sharding.mesh, jax.sharding.PartitionSpec())  # pyright: ignore[reportAttributeAccessIssue]
+    like_rows = {id(v) for v in jax.tree.leaves(state.carry) if v.shape[:1] == x.shape[:1]}
+
+    def place(v: jax.Array) -> jax.Array:
+        return v if len(v.sharding.device_set) > 1 or id(v) in like_rows else jax.device_put(v, everywhere)
+
+    return jax.tree.map(place, state)
+
+
+def _identity(
+    recipe: Recipe, batches: Batches, key: Any, state: Any, setting: Setting, epochs: int, average: Any, judge: Validation | None,
+    validate_every: int, patience: int | None,
+) -> dict[str, Any]:  # fmt: skip
+    """What a resumed run must find again; of the optimizer only the shape of its state can be told."""
+    fields = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}  # pyright: ignore[reportArgumentType]
+    said = {name: _said(value) for name, value in fields.items()}
+    return {
+        "recipe": recipe.name,
+        **{f"recipe's {name}": value for name, value in said.items()},
+        "net": str(jax.tree.map(lambda v: (v.shape, str(v.dtype)), (state.params, state.state))),
+        "optimizer": str(jax.tree.map(lambda v: (v.shape, str(v.dtype)), state.optimizer)),
+        "key": np.asarray(jax.random.key_data(as_key(key))).tolist(),
+        "epochs": epochs,
+        "average": average,
+        "accumulate": setting.accumulate,
+        "dtype": str(setting.dtype),
+        "augment": repr(setting.augment),
+        "validation": None if judge is None else judge.identity,
+        "validate_every": validate_every,
+        "patience": patience,
+        **batches.identity,
+    }
+
+
+def _said(value: Any) -> Any:
+    """A field as JSON: numbers as they are, trees of arrays by their sums."""
+    leaves = [leaf for leaf in jax.tree.leaves(value) if isinstance(leaf, int | float | np.ndarray | jax.Array)]
+    numbers = [np.asarray(leaf, np.float64).sum() for leaf in leaves]
+    return [type(value).__name__, [float(n) if math.isfinite(n) else str(n) for n in numbers], str(jax.tree.structure(value))[:2000]]

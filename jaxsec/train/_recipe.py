@@ -1,0 +1,121 @@
+"""`Recipe`: the protocol of a training-time defence, and its plain loss for loops of one's own."""
+
+import abc
+from typing import Any, ClassVar, Self, final
+
+import jax
+import jax.numpy as jnp
+
+from ..core import Model, Struct, as_key, row_keys, struct
+from ._net import Net, net_of
+
+Metrics = dict[str, jax.Array]
+
+
+@struct
+class Gradient(Struct):
+    """What one evaluation of a recipe gives a step: the loss [], its gradient in the parameters, metrics, the net with its new
+    statistics, and what the recipe carries on to the next step."""
+
+    loss: jax.Array
+    gradient: Any
+    metrics: Metrics
+    net: Net
+    carry: Any = ()
+
+
+class Recipe(Struct, abc.ABC):
+    """A defence: what the adversary does to a batch (`prepare`), and the loss that the parameters then descend (`objective`).
+
+    Both are pure and traced; numbers among a recipe's fields (eps, beta, ...) are traced leaves, so a sweep compiles once. A row's random
+    numbers come from the row's own key. A recipe works for any `Net`: it asks `net(x)` in evaluation mode and `net.training(x, keys)` where
+    statistics of the batch are meant to count. In `prepare` the net is asked in evaluation mode, unless a recipe says otherwise.
+
+    Attributes:
+      name: as the command line and the table of recipes call it. summary: one line. cost: backward passes per step, in words.
+      source: the paper. single_step: the adversary takes one step, so that training may overfit to it (catastrophic overfitting).
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    cost: ClassVar[str]
+    source: ClassVar[str]
+    single_step: ClassVar[bool] = False
+
+    def check(self, net: Net, x: jax.Array) -> None:
+        """Raises ValueError or TypeError where the recipe cannot train this net on rows like `x` [B, ...]; runs before training."""
+        for threat in self.threats:
+            threat.check(x)
+
+    @property
+    def threats(self) -> tuple[Any, ...]:
+        """The threat sets that the recipe defends against, the first one for validation; none for a recipe without."""
+        threat = getattr(self, "threat", None)
+        return () if threat is None else (threat,)
+
+    @property
+    def replays(self) -> int:
+        """Updates made of each batch that is loaded (static)."""
+        return 1
+
+    def at(self, progress: jax.Array) -> Self:
+        """The recipe at that share of training, [] in [0, 1): schedules go here, traced."""
+        return self
+
+    def scaled(self, factor: jax.Array) -> Self:
+        """The recipe with its adversary's budget times `factor`."""
+        if not self.threats:
+            raise TypeError(f"the recipe {self.name} has no threat, so there is no eps to scale.")
+        return self.replace(threat=self.threats[0].scaled(factor))
+
+    def begin(self, net: Net, x: jax.Array) -> Any:
+        """What is carried from step to step before the first one; leaves that begin with the batch axis belong to rows."""
+        return ()
+
+    def prepare(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> Any:
+        """What the adversary makes of the batch, through which no gradient flows."""
+        return x
+
+    @abc.abstractmethod
+    def objective(self, net: Net, prepared: Any, x: jax.Array, y: jax.Array, keys: jax.Array) -> tuple[jax.Array, Metrics, Net]:
+        """(mean loss [], metrics, the net with its new statistics), differentiated with respect to `net.params`.
+
+        Args: x [B, ...]; y [B] classes or [B, K] distributions; keys [B]. Folds 0 to 99 of a key are `prepare`'s, the others free.
+        """
+
+    def gradient(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array, carry: Any) -> Gradient:
+        """One step's gradient; a recipe whose adversary shares the backward pass (Free-AT) has its own."""
+        prepared = jax.lax.stop_gradient(self.prepare(net, x, y, keys))
+
+        def total(params: Any) -> tuple[jax.Array, tuple[Metrics, Any]]:
+            loss, metrics, new = self.objective(net.replace(params=params), prepared, x, y, keys)
+            return loss, (metrics, new.state)
+
+        (loss, (metrics, state)), gradient = jax.value_and_grad(total, has_aux=True)(net.params)
+        return Gradient(loss=loss, gradient=gradient, metrics=metrics, net=net.replace(state=state), carry=carry)
+
+    @final
+    def loss(self, model: Model | Net, x: jax.Array, y: jax.Array, key: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
+        """The recipe as a plain loss, to be differentiated with respect to the model's parameters in any loop.
+
+        Args: model: a `Model`, or a `Net` where BatchNorm or dropout have a training mode. x [B, ...]; y [B] or [B, K]; key: consumed,
+          row i uses `fold_in(key, i)`.
+        Returns: (loss [], metrics); the metrics of a net with statistics hold the new ones under "state".
+
+        Example:
+          >>> import jax, jax.numpy as jnp, jaxsec, optax
+          >>> def linear(params, x):
+          ...     return x @ params
+          >>> recipe = jaxsec.train.PGDAT(threat=jaxsec.LInf(eps=0.1), steps=2)
+          >>> x, y = jnp.eye(2), jnp.array([0, 1])
+          >>> def loss(params, key):
+          ...     return recipe.loss(jaxsec.bind(linear, params), x, y, key)
+          >>> (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(jnp.eye(2), jax.random.key(0))
+          >>> gradient.shape
+          (2, 2)
+        """
+        net = net_of(model)
+        keys = row_keys(as_key(key), jnp.arange(x.shape[0], dtype=jnp.uint32))
+        prepared = jax.lax.stop_gradient(self.prepare(jax.lax.stop_gradient(net), x, y, keys))
+        loss, metrics, new = self.objective(net, prepared, x, y, keys)
+        return loss, {**metrics, "state": new.state} if jax.tree.leaves(net.state) else metrics

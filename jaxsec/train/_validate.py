@@ -1,0 +1,76 @@
+"""Accuracy on rows that training never sees, clean and under an attack: what decides which weights are kept."""
+
+import dataclasses
+import zlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from ..attack import PGD, attack
+from ..attack._method import Method
+from ..core import Model
+from ..threat import Threat
+from ._recipe import Recipe
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """The rows, and the attack on them."""
+
+    x: np.ndarray
+    y: np.ndarray
+    threat: Threat | None
+    method: Method
+    key: jax.Array
+
+    @property
+    def identity(self) -> Any:
+        """What a resumed run must find again."""
+        sums = [zlib.crc32(a.tobytes()) for a in (self.x, self.y)]
+        return [len(self.y), *sums, repr(self.threat), repr(self.method)]
+
+    def __call__(self, model: Model) -> dict[str, float]:
+        """Shares of rows: `validation_clean`, and `validation_robust` where the recipe has a threat."""
+        size = min(len(self.y), 512)  # one batch size, so that nothing is compiled again as rows fall
+        wrong = np.concatenate([np.asarray(_wrong(model, self.x[i : i + size], self.y[i : i + size])) for i in range(0, len(self.y), size)])
+        found = {"validation_clean": float(1 - wrong.mean())}
+        if self.threat is None:
+            return found
+        result = attack(
+            model,
+            self.x,
+            self.y,
+            threat=self.threat,
+            method=self.method,
+            key=self.key,
+            max_rows=size,
+            min_rows=size,
+            checks=False,
+            progress=False,
+        )
+        return {**found, "validation_robust": float(1 - np.asarray(result.success).mean())}
+
+
+@jax.jit
+def _wrong(model: Model, x: jax.Array, y: jax.Array) -> jax.Array:
+    return model(x).argmax(axis=1) != y
+
+
+def validation_of(rows: Any, recipe: Recipe, method: Method | None, key: jax.Array) -> Validation | None:
+    """The validation of a run; None without rows.
+
+    Raises: TypeError, ValueError: rows that are no (x, y) arrays of classes.
+    """
+    if rows is None:
+        return None
+    x, y = (rows.x, rows.y) if hasattr(rows, "x") else rows
+    x, y = np.asarray(x), np.asarray(y)
+    if x.dtype == np.uint8:
+        x = x.astype(np.float32) / np.float32(255)
+    if x.ndim < 2 or y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer) or not len(y):
+        raise ValueError(f"validation has x of shape {x.shape} and y of shape {y.shape}, {y.dtype}; needed: x [N, ...] and classes y [N].")
+    threat = recipe.threats[0] if recipe.threats else None
+    if threat is not None:
+        threat.check(x)
+    return Validation(x, y.astype(np.int32), threat, PGD(steps=10) if method is None else method, key)

@@ -1,4 +1,4 @@
-"""The commands: `audit`, `attack`, `certify` and `verify` have files of their own; each parses its words, calls one verb, and prints."""
+"""The commands; all but the two short ones have files of their own; each parses its words, calls one verb, and prints."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,11 +9,12 @@ from ._attack import attack
 from ._audit import audit
 from ._certify import certify
 from ._options import Quiet
+from ._train import train
 from ._verify import verify
 
 app = typer.Typer(
     name="jaxsec",
-    help="Attack, audit, certify and verify machine-learning models. "
+    help="Attack, audit, certify, verify and train machine-learning models. "
     "Exit codes: 0 done, 1 not within --fail-under or --fail-on, 2 a mistake in the call or the data, 3 a defect of jaxsec, "
     "130 interrupted.",
     no_args_is_help=True,
@@ -42,6 +43,7 @@ app.command()(audit)
 app.command()(attack)
 app.command()(certify)
 app.command()(verify)
+app.command()(train)
 
 
 @app.command()

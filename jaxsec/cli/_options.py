@@ -4,7 +4,10 @@ from typing import Annotated
 
 import typer
 
-MODEL = "An .onnx file (also .onnx.gz), or file.py:NAME, where NAME is a jaxsec.Model or a function that gives one; the file is run."
+MODEL = (
+    "An .onnx file (also .onnx.gz), a folder of jaxsec train, or file.py:NAME, where NAME is a jaxsec.Model or a function that gives one; "
+    "the file is run."
+)
 _CHANNELS = "one number, or one per channel as in 0.49,0.48,0.45"
 
 Data = Annotated[

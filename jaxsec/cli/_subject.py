@@ -9,12 +9,14 @@ from ..audit._default import default_audit
 from ..io import check_data
 from ._inputs import Source, data_of, model_of
 from ._rows import for_images
+from ._trained import of_run
 from ._values import deviations, numbers, whole
 
 
 def model_and_data(model: str | None, source: Source, seed: int) -> tuple[Any, Any]:
     """The model and its data as the command line names them, checked against each other; without a model, the embedded pair."""
     limit = whole(source.limit, "--limit", 1)
+    model, source = of_run(model, source)
     if model is None:
         if stray := source.given():
             raise ValueError(f"{stray[0]} was given without MODEL; name the model, or leave both out to audit the embedded one.")

@@ -10,6 +10,9 @@ from ._data import train_test as train_test
 from ._data_check import check_data as check_data
 from ._data_error import DataError as DataError
 from ._onnx import load as load
+from ._onnx_new import NETWORKS as NETWORKS
+from ._onnx_new import new_network as new_network
+from ._onnx_save import save as save
 from ._vnnlib import load_vnnlib as load_vnnlib
 from ._vnnlib_instances import Instance as Instance
 from ._vnnlib_instances import load_instances as load_instances

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from ..core import Model, ModelInfo, Struct, bind, static, struct
 from ..core._model import _NNX, _Linen
 from ..core._rewrite import tuned_call, untuned
+from ..io._onnx_program import Program
 
 # The argument by which a Linen module is told that it trains, and its value while it does.
 _MODES = {"train": True, "training": True, "is_training": True, "deterministic": False, "use_running_average": False}
@@ -92,6 +93,31 @@ class _Bound:
 
 
 @dataclasses.dataclass(frozen=True)
+class _OnnxModes:
+    """An ONNX model: what BatchNorm measured when it was exported is no weight, and stays."""
+
+    apply: Any
+    info: ModelInfo
+
+    def evaluate(self, params: Any, state: Any, x: jax.Array) -> jax.Array:
+        return self.apply({**params, **state}, x)
+
+    def train(self, params: Any, state: Any, x: jax.Array, keys: jax.Array) -> tuple[jax.Array, Any]:
+        return self.evaluate(params, state, x), state
+
+    def model(self, params: Any, state: Any) -> Model:
+        return Model(params={**params, **state}, apply=self.apply, info=self.info)
+
+
+def _onnx(model: Model, dtype: Any) -> Net:
+    names = {number: name for name, number in model.apply.params}
+    fixed = {names.get(n) for step in model.apply.steps if step.op == "BatchNormalization" for n in step.inputs[3:5] if isinstance(n, int)}
+    state = {name: value for name, value in model.params.items() if name in fixed}
+    params = {name: value for name, value in model.params.items() if name not in fixed}
+    return Net(params=params, state=state, program=_OnnxModes(model.apply, model.info), dtype=dtype)
+
+
+@dataclasses.dataclass(frozen=True)
 class _LinenModes:
     net: Any
     training: tuple[tuple[str, Any], ...]
@@ -153,7 +179,8 @@ def net_of(
     """Makes a `Net` of whatever `jaxsec.bind` takes, with the training mode that a Flax module has.
 
     Args:
-      net: a Flax Linen or NNX module, a `Model`, a callable pytree, or `fn(params, x)`. An NNX module is copied, not changed.
+      net: a Flax Linen or NNX module, a `Model`, a callable pytree, or `fn(params, x)`. An NNX module is copied, not changed. Of a `Model`
+        that was read from ONNX, BatchNorm keeps its statistics.
       variables: Linen collections, or the params of `fn(params, x)`. A Linen module without variables is initialised from `x` and `key`.
       dtype: computes in this type, e.g. jnp.bfloat16 (mixed precision: parameters, statistics and logits stay float32).
       train_kwargs, eval_kwargs: arguments of a Linen module's call in either mode. Left out, an argument called train, training,
@@ -180,6 +207,8 @@ def net_of(
             bind(net)  # refuses what cannot be looked up by value
             return _nnx(net, dtype)
     model = untuned(bind(net, variables))
+    if isinstance(model.apply, Program):
+        return _onnx(model, dtype)
     return Net(params=model.params, program=_Bound(model.apply, model.info, model.stochastic), dtype=dtype)
 
 

@@ -1,0 +1,38 @@
+"""What `jaxsec train` leaves in its folder, and how the other commands find it there."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from ._inputs import Source
+
+MODEL, ROWS, ABOUT = "model.onnx", "test.npz", "train.json"
+
+
+def trained(spec: str | None) -> dict[str, Any] | None:
+    """What the run in the folder `spec` was; None where that is no folder of a finished run."""
+    folder = Path(spec or "")
+    if not spec or not (folder / ABOUT).is_file():
+        return None
+    if not (folder / MODEL).is_file():
+        raise ValueError(f"{spec} holds a run that is not finished; run the same 'jaxsec train' again to go on with it.")
+    try:
+        return json.loads((folder / ABOUT).read_text())
+    except ValueError as error:
+        raise ValueError(f"{folder / ABOUT} is damaged ({error}); train again, or give {folder / MODEL} and --data.") from None
+
+
+def of_run(spec: str | None, source: Source) -> tuple[str | None, Source]:
+    """(the model's file, the data): of a run, its model and, where no data were named, the rows that it held out."""
+    run = trained(spec)
+    if run is None:
+        return spec, source
+    folder = Path(str(spec))
+    if source.data is None:
+        if not (folder / ROWS).is_file():
+            raise ValueError(f"{spec} was trained on all its rows (--hold-out 0); name others with --data.")
+        source = dataclasses.replace(
+            source, data=str(folder / ROWS), range=source.range or run["range"], layout=source.layout or run["layout"]
+        )
+    return str(folder / MODEL), source

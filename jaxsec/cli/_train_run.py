@@ -84,8 +84,6 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
         train_rows, test_rows = _split(rows, held, start)
         recipe, ball = _recipe(asked, rows)
         model = load(initial)
-        if test_rows is not None:
-            np.savez_compressed(out / ROWS, x=test_rows.x, y=test_rows.y)
         about = {
             "jaxsec": __version__,
             "recipe": asked.recipe,
@@ -103,8 +101,6 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
             "seed": start,
             "epochs": epochs,
         }
-        (out / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
-        (out / MODEL).unlink(missing_ok=True)
         try:
             made = fit(
                 model,
@@ -125,7 +121,10 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
             )
         except FloatingPointError as error:
             raise UserError(f"{error} Here that is --learning-rate.") from None
+        # only now, so that a call that cannot go on with what the folder holds leaves it as it is
         save(made.model, initial, out / MODEL)
+        if test_rows is not None:
+            np.savez_compressed(out / ROWS, x=test_rows.x, y=test_rows.y)
         best = {k: v for k, v in made.history[made.best_epoch].items() if not isinstance(v, float) or np.isfinite(v)}
         about |= {"best": best, "stopped": made.stopped, "rollbacks": made.rollbacks, "epochs done": len(made.history)}
         (out / ABOUT).write_text(json.dumps(about, indent=2) + "\n")

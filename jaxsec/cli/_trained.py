@@ -13,10 +13,10 @@ MODEL, ROWS, ABOUT = "model.onnx", "test.npz", "train.json"
 def trained(spec: str | None) -> dict[str, Any] | None:
     """What the run in the folder `spec` was; None where that is no folder of a finished run."""
     folder = Path(spec or "")
+    if spec and (folder / "checkpoints").is_dir() and not (folder / ABOUT).is_file():
+        raise ValueError(f"{spec} holds a run that is not finished; run the same 'jaxsec train' again to go on with it.")
     if not spec or not (folder / ABOUT).is_file():
         return None
-    if not (folder / MODEL).is_file():
-        raise ValueError(f"{spec} holds a run that is not finished; run the same 'jaxsec train' again to go on with it.")
     try:
         return json.loads((folder / ABOUT).read_text())
     except ValueError as error:

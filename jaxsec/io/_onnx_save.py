@@ -2,7 +2,6 @@
 
 import gzip
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,6 @@ def _replace(tensor: Any, array: np.ndarray, path: Path) -> None:
 def _write(content: bytes, path: Path) -> None:
     if path.name.endswith(".gz"):
         content = gzip.compress(content, mtime=0)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "wb") as file:
-        file.write(content)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
     os.replace(temporary, path)

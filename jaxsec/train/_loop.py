@@ -81,7 +81,7 @@ class Loop:
             state, seen = self._steps(state, epoch, at, until, total, decay)
             if bool(state.bad):
                 state = self._rolled_back(good, seen)
-                at = int(state.step)
+                good, at = (state, good[1]), int(state.step)
                 continue
             self.seen += jax.device_get(seen)
             self.seconds, at = before + time.monotonic() - begun, until
@@ -124,7 +124,7 @@ class Loop:
     def _epoch_done(self, state: TrainState, best: Any, epoch: int) -> Any:
         """Enters the epoch's row; gives the best weights so far."""
         names = self.seen[0] if self.seen else {}
-        means = {name: float(np.mean([row[name] for row in self.seen])) for name in names}
+        means = {name: float(np.mean([float(row[name]) for row in self.seen])) for name in names}
         row: dict[str, Any] = {"epoch": epoch, "step": int(state.step), **means, "seconds": round(self.seconds, 3)}
         self.seen, self.seconds = [], 0.0
         if self.judge is not None and ((epoch + 1) % self.validate_every == 0 or epoch + 1 == self.epochs):

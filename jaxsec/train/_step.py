@@ -91,7 +91,7 @@ def train_step(
         x = setting.augment(fold(row_keys(jax.random.fold_in(run_key, state.step // recipe.replays), ids), 200), x)
     keys = row_keys(jax.random.fold_in(run_key, state.step), ids)
     found = _gradient(setting.net(state), recipe, x, y, keys, state.carry, setting.accumulate)
-    length = optax.global_norm(found.gradient)
+    length = jnp.sqrt(sum(jnp.sum(jnp.square(g.astype(jnp.float32))) for g in jax.tree.leaves(found.gradient)))
     good = jnp.isfinite(found.loss) & jnp.isfinite(length) & ~state.bad
     updates, optimizer = setting.optimizer.update(found.gradient, state.optimizer, state.params)
     updates = jax.tree.map(lambda u: u * state.scale.astype(u.dtype), updates)

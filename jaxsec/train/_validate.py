@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from .._native import as_float
 from ..attack import PGD, attack
 from ..attack._method import Method
 from ..core import Model
@@ -67,7 +68,9 @@ def validation_of(rows: Any, recipe: Recipe, method: Method | None, key: jax.Arr
     x, y = (rows.x, rows.y) if hasattr(rows, "x") else rows
     x, y = np.asarray(x), np.asarray(y)
     if x.dtype == np.uint8:
-        x = x.astype(np.float32) / np.float32(255)
+        x = as_float(x)
+    if x.dtype == np.float64 and not jax.config.read("jax_enable_x64"):
+        x = x.astype(np.float32)
     if x.ndim < 2 or y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer) or not len(y):
         raise ValueError(f"validation has x of shape {x.shape} and y of shape {y.shape}, {y.dtype}; needed: x [N, ...] and classes y [N].")
     threat = recipe.threats[0] if recipe.threats else None

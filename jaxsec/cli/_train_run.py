@@ -1,8 +1,11 @@
 """What `jaxsec train` does with its words: data split, network made or read, recipe run, folder written."""
 
+import contextlib
 import dataclasses
 import json
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +82,7 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
     validation = _part(asked.validation, "--validation", 0.1)
     writable(out, "a folder for the model")
     keep_programs()
-    with interruptible(out / "checkpoints"):
+    with interruptible(out / "checkpoints"), _warnings_as_lines():
         rows, initial = _prepared(asked, Source(**words), start)
         train_rows, test_rows = _split(rows, held, start)
         recipe, ball = _recipe(asked, rows)
@@ -130,6 +133,19 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
         (out / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
     if not asked.quiet:
         _summary(made, out, test_rows is not None)
+
+
+@contextlib.contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """What training warns of, as every command says it."""
+
+    def line(message: Any, *_: Any, **__: Any) -> None:
+        print(f"jaxsec: warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", category=RuntimeWarning, module="jaxsec")
+        warnings.showwarning = line
+        yield
 
 
 def _positive(text: str | None, name: str, default: float) -> float:

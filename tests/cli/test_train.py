@@ -1,0 +1,108 @@
+"""`jaxsec train`: from data to a folder that the other commands take, killed or not, and what it says of mistakes."""
+
+import json
+
+import numpy as np
+import pytest
+
+from jaxsec.cli import main
+
+pytest.importorskip("onnx")
+SHORT = ["--epochs", "3", "--batch-size", "16", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Images of three kinds, bright in different rows."""
+    folder = tmp_path_factory.mktemp("train")
+    r = np.random.default_rng(0)
+    y = np.arange(120) % 3
+    x = 0.2 + 0.1 * r.uniform(size=(120, 8, 8, 1))
+    for k in range(3):
+        x[y == k, 2 * k : 2 * k + 3] += 0.6
+    np.savez(folder / "data.npz", x=x.astype(np.float32), y=y)
+    return folder / "data.npz"
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    args = ["--recipe", "trades", "--data", str(data), "--threat", "linf", "--eps", "0.05", "--set", "steps=2", "--shift", "1"]
+    assert main(["train", *args, *SHORT, "--out", str(out)]) == 0
+    return out
+
+
+def test_it_leaves_what_it_says(trained):
+    about = json.loads((trained / "train.json").read_text())
+    assert about["recipe"] == "trades" and about["eps"] == 0.05 and about["data"] == about["data"] | {"rows": 120, "held out": 24}
+    assert len((trained / "metrics.jsonl").read_text().splitlines()) == 3
+    with np.load(trained / "test.npz") as held:
+        assert held["x"].shape == (24, 8, 8, 1)
+
+
+def test_audit_and_attack_take_the_folder(trained, tmp_path, capsys):
+    assert main(["audit", str(trained), "--preset", "quick", "--certify", "none", "--out", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "linf eps 0.05" in said and "24 rows" in said
+    assert main(["attack", str(trained), "--method", "fgsm", "--eps", "0.01", "--out", str(tmp_path / "adv.npz")]) == 0
+    with np.load(tmp_path / "adv.npz") as found:
+        assert found["x"].shape == (24, 8, 8, 1)
+
+
+def test_a_finished_run_is_not_done_again_and_another_is_refused(trained, data, capsys):
+    before = (trained / "model.onnx").read_bytes()
+    args = ["--recipe", "trades", "--data", str(data), "--set", "steps=2", "--shift", "1", *SHORT, "--out", str(trained)]
+    assert main(["train", *args, "--eps", "0.05"]) == 0
+    assert (trained / "model.onnx").read_bytes() == before
+    assert main(["train", *args, "--eps", "0.1"]) == 2
+    assert "differs in recipe's recipe" in capsys.readouterr().err
+    assert (trained / "model.onnx").read_bytes() == before and json.loads((trained / "train.json").read_text())["eps"] == 0.05
+
+
+def test_an_onnx_model_is_trained_further(trained, data, tmp_path):
+    args = ["train", "--recipe", "fast-at", "--eps", "0.05", "--data", str(data), "--net", str(trained / "model.onnx"), *SHORT]
+    assert main([*args, "--out", str(tmp_path), "--hold-out", "0", "--validation", "0", "--average", "0"]) == 0
+    assert (tmp_path / "model.onnx").read_bytes() != (trained / "model.onnx").read_bytes()
+    assert not (tmp_path / "test.npz").exists()
+    assert main(["audit", str(tmp_path), "--out", str(tmp_path / "report")]) == 2
+
+
+def test_list_names_every_recipe(capsys):
+    from jaxsec.train import RECIPES
+
+    assert main(["train", "--list"]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in RECIPES) and "arXiv:1901.08573" in said and "beta=6.0" in said
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ([], "--recipe is missing"),
+        (["--recipe", "magic"], "allowed: "),
+        (["--recipe", "trades", "--eps", "x"], "--eps is 'x'"),
+        (["--recipe", "trades", "--eps", "-1"], "--eps is '-1'"),
+        (["--recipe", "trades", "--set", "beta"], "--set is 'beta'"),
+        (["--recipe", "trades", "--set", "gamma=1"], "no setting 'gamma'"),
+        (["--recipe", "standard", "--eps", "0.1"], "has no threat"),
+        (["--recipe", "trades", "--net", "vgg"], "--net is 'vgg'"),
+        (["--recipe", "trades", "--epochs", "0"], "--epochs is '0'"),
+        (["--recipe", "trades", "--learning-rate", "0"], "--learning-rate is '0'"),
+        (["--recipe", "trades", "--hold-out", "1"], "--hold-out is '1'"),
+        (["--recipe", "trades", "--hold-out", "0.999"], "--hold-out leaves"),
+        (["--recipe", "trades", "--teacher", "nothing.onnx"], "nothing.onnx"),
+    ],
+)
+def test_mistakes_end_in_one_line(args, said, data, tmp_path, capsys):
+    assert main(["train", "--data", str(data), "--out", str(tmp_path), *args]) == 2
+    err = capsys.readouterr().err.strip()
+    assert said in err and err.count("\n") == 0
+
+
+def test_a_loss_that_is_not_finite_ends_in_a_line(data, tmp_path, capsys):
+    args = ["--recipe", "standard", "--learning-rate", "1e30", "--net", "mlp"]
+    assert main(["train", *args, "--data", str(data), *SHORT, "--out", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert "jaxsec: warning: a step was not finite" in err and "smaller learning rate" in err and "Traceback" not in err
+    assert main(["audit", str(tmp_path)]) == 2
+    assert "not finished" in capsys.readouterr().err

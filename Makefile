@@ -36,7 +36,7 @@ $(BIN)/python:
 	"$(PYTHON)" -m venv $(VENV) || { echo "The venv module failed; on Debian: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 1; }
 
 $(VENV)/.audit: $(NATIVE) | $(BIN)/python
-	$(PIP) -e '.[audit,onnx]'
+	$(PIP) -e '.[audit,train]'
 	@touch $@
 
 $(VENV)/.dev: $(NATIVE) | $(BIN)/python
@@ -45,7 +45,7 @@ $(VENV)/.dev: $(NATIVE) | $(BIN)/python
 
 # torchattacks and auto_LiRPA declare torchvision (CUDA builds of gigabytes, never imported) and old versions; what they do import is in the extra.
 $(VENV)/.bench: $(NATIVE) | $(BIN)/python
-	$(PIP) -e '.[audit,onnx,bench]'
+	$(PIP) -e '.[audit,train,bench]'
 	$(PIP) --no-deps torchattacks==3.5.1 auto_LiRPA==0.3
 	@touch $@
 
@@ -55,7 +55,7 @@ audit: $(VENV)/.audit
 
 # Of these rooms the tests wait for hundreds of small programs to be compiled, so they are compiled unoptimised, in a third of the time. The
 # others are tested as users run them: there rounding is the subject, or an unoptimised program is huge. JAXSEC_FULL=1 runs all as users do.
-QUICK := tests/attack tests/audit tests/cli
+QUICK := tests/attack tests/audit tests/cli tests/train
 
 test: $(VENV)/.dev ctest lint
 	JAXSEC_QUICK=$(if $(JAXSEC_FULL),,1) $(PYTEST) $(QUICK)

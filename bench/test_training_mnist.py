@@ -31,9 +31,8 @@ def test_robust_accuracy(name, store, smoke):
         clean, aa = training.robust(model, test, EPS)
         torch_clean, torch_aa = training.robust(jaxsec.bind(nets.wong, [jnp.asarray(w) for w in weights]), test, EPS)
         rows.append({"clean": clean, "autoattack": aa, "seconds": seconds, "torch": [torch_clean, torch_aa, theirs]})
-        print(
-            f"{name} seed {seed}: clean {clean:.1%} AutoAttack {aa:.1%} in {seconds:.0f} s; torch {torch_clean:.1%} {torch_aa:.1%} in {theirs:.0f} s"
-        )
+        print(f"{name} seed {seed}: clean {clean:.1%} AutoAttack {aa:.1%} in {seconds:.0f} s")
+        print(f"  torch: clean {torch_clean:.1%} AutoAttack {torch_aa:.1%} in {theirs:.0f} s")
     mean = {k: float(np.mean([r[k] for r in rows])) for k in ("clean", "autoattack", "seconds")}
     theirs = float(np.mean([r["torch"][1] for r in rows]))
     store(mean=mean, torch=theirs, spread=float(np.ptp([r["autoattack"] for r in rows])), rows=rows)

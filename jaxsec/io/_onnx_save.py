@@ -54,9 +54,7 @@ def save(model: Model, like: str | os.PathLike[str], path: str | os.PathLike[str
                 value.CopyFrom(onnx.helper.make_attribute("value", onnx.numpy_helper.from_array(arrays[node.output[0]])))
             left.discard(node.output[0])
     if left:
-        raise ValueError(
-            f"{like} has no tensor called {sorted(left)[0]!r}, a weight of the model; export it with plain initialisers."
-        )
+        raise ValueError(f"{like} has no tensor called {sorted(left)[0]!r}, a weight of the model; export it with plain initialisers.")
     _write(proto.SerializeToString(), Path(path))
 
 

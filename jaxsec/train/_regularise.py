@@ -1,0 +1,183 @@
+"""Regularisation around any recipe: the base of recipes that wrap one, and prices on its weights."""
+
+import abc
+from typing import Any, ClassVar, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from ..core import static, struct
+from ._net import Net
+from ._recipe import Metrics, Recipe
+
+_POWER = 111  # fold of a row's key
+
+
+def check_range(recipe: Any, field: str, least: float, most: float = np.inf) -> None:
+    """ValueError where a number among a recipe's fields is out of range; traced ones are not looked at."""
+    value = getattr(recipe, field)
+    if not isinstance(value, Tracer) and not np.all((np.asarray(value) >= least) & (np.asarray(value) <= most)):
+        allowed = f"at least {least:g}" if most == np.inf else f"from {least:g} to {most:g}"
+        raise ValueError(f"{recipe.name} got {field}={value}; it must be {allowed}.")
+
+
+@struct
+class Wrapped(Recipe):
+    """Base of recipes around a `recipe`: everything is the inner recipe's, and a subclass changes what it says it changes."""
+
+    recipe: Any
+
+    def check(self, net: Net, x: jax.Array) -> None:
+        if type(self.recipe).gradient is not Recipe.gradient:
+            raise ValueError(
+                f"{self.name} got recipe={self.recipe.name}, which makes its own gradient; allowed are recipes with an objective, such as "
+                f"pgd-at. Where {self.recipe.name} wraps a recipe itself, put {self.name} inside it."
+            )
+        self.recipe.check(net, x)
+
+    @property
+    def single_step(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.recipe.single_step
+
+    @property
+    def threats(self) -> tuple[Any, ...]:
+        return self.recipe.threats
+
+    @property
+    def replays(self) -> int:
+        return self.recipe.replays
+
+    def at(self, progress: jax.Array) -> Self:
+        return self.replace(recipe=self.recipe.at(progress))
+
+    def scaled(self, factor: jax.Array) -> Self:
+        return self.replace(recipe=self.recipe.scaled(factor))
+
+    def begin(self, net: Net, x: jax.Array) -> Any:
+        return self.recipe.begin(net, x)
+
+    def prepare(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> Any:
+        return self.recipe.prepare(net, x, y, keys)
+
+
+@struct
+class Penalised(Wrapped):
+    """Base of recipes that add `weight` times a penalty to the inner recipe's loss; the metrics hold the penalty under their name."""
+
+    weight: Any
+
+    def check(self, net: Net, x: jax.Array) -> None:
+        super().check(net, x)
+        check_range(self, "weight", least=0.0)
+
+    @abc.abstractmethod
+    def penalty(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> jax.Array:
+        """[] what `weight` multiplies, differentiated in `net.params`."""
+
+    def objective(self, net: Net, prepared: Any, x: jax.Array, y: jax.Array, keys: jax.Array) -> tuple[jax.Array, Metrics, Net]:
+        loss, metrics, after = self.recipe.objective(net, prepared, x, y, keys)
+        penalty = self.penalty(net, x, y, keys)
+        return loss + self.weight * penalty, {**metrics, self.name.replace("-", "_"): penalty}, after
+
+
+def kernels(params: Any) -> list[jax.Array]:
+    """The floating parameters that weight penalties count: those with two axes or more. Biases, scales and shifts have fewer."""
+    return [w for w in jax.tree.leaves(params) if jnp.ndim(w) >= 2 and jnp.issubdtype(jnp.result_type(w), jnp.floating)]
+
+
+@struct
+class L1Penalty(Penalised):
+    """`weight` times the sum of absolute kernel entries (parameters with two axes or more).
+
+    Cost: one pass over the parameters. Edge cases: at entries that are 0 the slope is 0.
+    Source: Tibshirani 1996, the lasso in its penalised form.
+    """
+
+    name: ClassVar[str] = "l1"
+    summary: ClassVar[str] = "any recipe + the sum of absolute weights"
+    cost: ClassVar[str] = "+ 0"
+    source: ClassVar[str] = "Tibshirani 1996, JRSS B 58"
+
+    def penalty(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> jax.Array:
+        return sum((jnp.sum(jnp.abs(w)) for w in kernels(net.params)), jnp.zeros(()))
+
+
+@struct
+class L2Penalty(Penalised):
+    """`weight / 2` times the sum of squared kernel entries (parameters with two axes or more), whose gradient is `weight` times the kernel.
+
+    Inside an adaptive optimiser this is not weight decay: for the decoupled form give `fit` `optax.adamw(rate, weight_decay=...)`.
+    Cost: one pass over the parameters.
+    Source: Krogh and Hertz 1991; decoupled: Loshchilov and Hutter 2019.
+    """
+
+    name: ClassVar[str] = "l2"
+    summary: ClassVar[str] = "any recipe + half the sum of squared weights"
+    cost: ClassVar[str] = "+ 0"
+    source: ClassVar[str] = "Krogh and Hertz 1991, NeurIPS"
+
+    def penalty(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> jax.Array:
+        return sum((jnp.sum(w * w) for w in kernels(net.params)), jnp.zeros(())) / 2
+
+
+@struct
+class SpectralPenalty(Penalised):
+    """`weight / 2` times the sum of squared spectral norms of the kernels, each reshaped to a matrix with one column per output.
+
+    Guarantee: none about the network. A convolution's matrix is its kernel reshaped, as in the paper, whose norm is not that of the
+      convolution, so no Lipschitz bound follows; each norm is met from below, and its slope is exact where the power method has settled.
+    Args:
+      iterations: of the power method, from a vector drawn anew in every step (static). output_axis: -1 in Flax and in `x @ w`, 0 for
+        kernels in the layout of Equinox and PyTorch (static).
+    Cost: `2 iterations + 1` products of each kernel with a vector.
+    Edge cases: kernels that are 0 add 0. Kernels are the parameters with two axes or more, embeddings included.
+    Source: Yoshida and Miyato 2017, section 3 and algorithm 1. Theirs keeps the vector from step to step and iterates once.
+    """
+
+    name: ClassVar[str] = "spectral"
+    summary: ClassVar[str] = "any recipe + half the sum of squared spectral norms"
+    cost: ClassVar[str] = "+ 0"
+    source: ClassVar[str] = "Yoshida and Miyato 2017, arXiv:1705.10941"
+
+    iterations: int = static(default=20)
+    output_axis: int = static(default=-1)
+
+    def check(self, net: Net, x: jax.Array) -> None:
+        super().check(net, x)
+        if self.iterations < 1 or self.output_axis not in (-1, 0):
+            raise ValueError(
+                f"{self.name} got iterations={self.iterations}, output_axis={self.output_axis}; allowed: iterations at least 1, "
+                "output_axis -1 (Flax) or 0 (Equinox, PyTorch)."
+            )
+
+    def penalty(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> jax.Array:
+        found = kernels(net.params)
+        draws = jax.random.split(jax.random.fold_in(keys[0], _POWER), max(len(found), 1))  # the batch's draw is its first row's
+        norms = (spectral_norm(_matrix(w, self.output_axis), key, self.iterations) for w, key in zip(found, draws, strict=False))
+        return sum((norm * norm for norm in norms), jnp.zeros(())) / 2
+
+
+def _matrix(w: jax.Array, output_axis: int) -> jax.Array:
+    """[inputs, outputs]."""
+    return w.reshape(-1, w.shape[-1]) if output_axis == -1 else w.reshape(w.shape[0], -1).T
+
+
+def spectral_norm(w: jax.Array, key: jax.Array, iterations: int) -> jax.Array:
+    """[] the largest singular value of w [n, m] from below, by the power method; its gradient is `u v^T` at the vectors found."""
+
+    def step(_: int, v: jax.Array) -> jax.Array:
+        v = fixed.T @ (fixed @ v)
+        return v / jnp.maximum(jnp.linalg.norm(v), 1e-30)
+
+    fixed = jax.lax.stop_gradient(w)
+    v = jax.lax.fori_loop(0, iterations, step, jax.random.normal(key, w.shape[1:], w.dtype))
+    u = fixed @ v
+    u = u / jnp.maximum(jnp.linalg.norm(u), 1e-30)
+    return u @ (w @ v)
+
+
+def evaluated(net: Net, x: jax.Array, keys: jax.Array) -> jax.Array:
+    """Logits in evaluation mode; a model that draws random numbers gets each row's own key."""
+    return net(x, keys) if net.draws else net(x)

@@ -1,0 +1,257 @@
+"""What `evaluate` says of defences whose worth is known, and what counts in its numbers."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from sklearn.datasets import load_digits
+
+import jaxsec
+from jaxsec.train import _evaluate as module
+from jaxsec.train import net_of
+from jaxsec.train._evaluate import Defence, Evaluation, defence_of, evaluate
+from jaxsec.train._temperature import at_temperature
+from jaxsec.train._transform import adaptive, defended
+from jaxsec.train._transform_code import BitDepth, Thermometer
+from jaxsec.train._transform_jpeg import JPEG
+from jaxsec.train._transform_random import RandomAblation
+
+THREAT = jaxsec.LInf(eps=0.12, lo=0.0, hi=1.0)
+KEY = jax.random.key(3)
+PGD = jaxsec.PGD(steps=15)
+ROWS = {"min_rows": 64, "max_rows": 64}
+
+
+def mlp(params, x):
+    x = x.reshape(x.shape[0], -1)
+    return jax.nn.relu(x @ params["a"] + params["b"][None]) @ params["c"]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    found = load_digits()
+    x, y = (found.images / 16).astype(np.float32), found.target.astype(np.int32)
+    return x[:1500], y[:1500], x[1500:1564], y[1500:1564]
+
+
+def trained(digits, transform=None, inputs=64):
+    """A net of two layers that learned the digits, behind the transformation if there is one."""
+    x, y = jnp.asarray(digits[0]), jnp.asarray(digits[1])
+    a, c = jax.random.split(jax.random.key(0))
+    params = {"a": jax.random.normal(a, (inputs, 64)) / 8, "b": jnp.zeros(64), "c": jax.random.normal(c, (64, 10)) / 8}
+    net = net_of(mlp, params) if transform is None else defended(net_of(mlp, params), transform)
+    rule = optax.adam(5e-3)
+
+    @jax.jit
+    def run(params):
+        def step(carry, key):
+            params, state = carry
+            i = jax.random.randint(key, (64,), 0, len(x))
+
+            def loss(params):
+                logits, _ = net.replace(params=params).training(x[i], jax.random.split(key, 64))
+                return optax.softmax_cross_entropy_with_integer_labels(logits, y[i]).mean()
+
+            updates, state = rule.update(jax.grad(loss)(params), state)
+            return (optax.apply_updates(params, updates), state), None
+
+        return jax.lax.scan(step, (params, rule.init(params)), jax.random.split(jax.random.key(1), 300))[0][0]
+
+    return net.replace(params=run(params)).model()
+
+
+@pytest.fixture(scope="module")
+def model(digits):
+    return trained(digits)
+
+
+@pytest.fixture(scope="module")
+def found(digits, model):
+    """The one evaluation that most tests read."""
+    models = {
+        "none": model,
+        "2 bits": defended(model, BitDepth(bits=2)),
+        "JPEG 25": defended(model, JPEG(quality=25)),
+        "distilled": Defence(model=at_temperature(model, 1e-5), surrogates=(model,), note="logits times 1e5"),
+    }
+    return models, evaluate(models, *digits[2:], threat=THREAT, key=KEY, method=PGD, adaptive_method=PGD, **ROWS)
+
+
+def test_obfuscated_gradients_fall_and_a_plain_net_does_not(found):
+    _, table = found
+    assert table["none"].verdict == "holds" and table["none"].clean > 0.85
+    assert table["none"].naive - table["none"].adaptive < 0.1
+    for name in ("2 bits", "JPEG 25", "distilled"):
+        row = table[name]
+        assert row.verdict == "falls" and row.naive > 0.75 and row.adaptive < row.naive - 0.15, row
+    assert table["JPEG 25"].adaptive < 0.45
+    # dividing by the temperature hides the gradient and defends nothing
+    assert table["distilled"].adaptive < table["none"].naive + 0.05
+    assert "zero-gradients" in table["JPEG 25"].flags and "zero-gradients" not in table["none"].flags
+
+
+def test_every_number_can_be_recomputed_from_the_returned_inputs(found, digits):
+    models, table = found
+    x, y = digits[2:]
+    for row in table.rows:
+        deployed = models[row.name].model if isinstance(models[row.name], Defence) else models[row.name]
+        wrong = np.argmax(deployed(row.x), axis=1) != y
+        assert np.array_equal(wrong, ~row.adaptive_robust)
+        assert np.array_equal(np.argmax(deployed(x), axis=1) == y, row.correct)
+        assert np.all(THREAT.contains(jnp.asarray(x), jnp.asarray(row.x)))
+        assert np.all(row.adaptive_robust <= row.naive_robust) and np.all(row.naive_robust <= row.correct)
+        assert (row.clean, row.naive, row.adaptive) == tuple(np.mean(v) for v in (row.correct, row.naive_robust, row.adaptive_robust))
+        assert np.array_equal(row.x[row.adaptive_robust], x[row.adaptive_robust]) and row.judged == 1
+
+
+def test_tables(found):
+    table = found[1]
+    lines = str(table).splitlines()
+    assert lines[0].split() == ["defence", "clean", "naive", "adaptive", "verdict"] and len(lines) == 6
+    assert lines[3].startswith("2 bits") and lines[3].endswith("falls")
+    markdown = table.table(markdown=True).splitlines()
+    assert all(line.startswith("| ") and line.count("|") == 6 for line in markdown) and markdown[1].split("|")[2].strip().endswith("-:")
+    read = json.loads(json.dumps(table.to_dict()))
+    assert [row["name"] for row in read["rows"]] == list(found[0]) and "x" not in read["rows"][0]
+    assert read["rows"][1]["adaptive"] == table["2 bits"].adaptive and read["n"] == 64 and "steps=15" in read["naive_method"]
+    assert table["distilled"].notes == ("logits times 1e5",)
+    with pytest.raises(KeyError, match="JPEG 25"):
+        table["jpeg"]
+
+
+def test_a_row_does_not_depend_on_its_neighbours_and_eps_does_not_retrace(found, digits, model):
+    traced = []
+
+    def counted(params, x):
+        traced.append(None)
+        return mlp(params, x)
+
+    x, y = digits[2:]
+    bits = defended(jaxsec.bind(counted, model.params), BitDepth(bits=2))
+    kept = np.arange(1, 64, 2)
+    part = evaluate(bits, x[kept], y[kept], threat=THREAT, key=KEY, method=PGD, adaptive_method=PGD, row_ids=kept, **ROWS).rows[0]
+    whole = found[1]["2 bits"]
+    for a, b in ((part.correct, whole.correct), (part.naive_robust, whole.naive_robust), (part.adaptive_robust, whole.adaptive_robust)):
+        assert np.array_equal(a, b[kept])
+    before = len(traced)
+    other = defended(jaxsec.bind(counted, jax.tree.map(lambda v: v * 0.9, model.params)), BitDepth(bits=3))
+    wide = np.full(64, 0.2, np.float32)
+    again = evaluate(other, x, y, threat=jaxsec.LInf(eps=wide, lo=0.0, hi=1.0), key=KEYS[1], method=PGD, adaptive_method=PGD, **ROWS)
+    assert len(traced) == before and again.rows[0].adaptive < whole.adaptive
+
+
+KEYS = jax.random.split(KEY, 2)
+
+
+def hidden(params, x, key):
+    """Wrong on three draws in ten, whatever x is."""
+    flip = jax.random.uniform(key) < params["rate"]
+    z = jnp.concatenate([x[:, :1], 1 - x[:, :1]], axis=1) * 20
+    return jnp.where(flip, -z, z)
+
+
+def test_a_random_model_is_judged_by_the_mean_of_fresh_draws():
+    x, y = jnp.linspace(0.1, 0.9, 9)[:, None] * jnp.ones((1, 2)), jnp.array([1] * 5 + [0] * 4).at[4].set(0)
+    coin = jaxsec.bind(hidden, {"rate": jnp.float32(0.3)}, stochastic=True)
+    threat = jaxsec.LInf(eps=0.15, lo=0.0, hi=1.0)
+    how = {
+        "threat": threat,
+        "key": KEY,
+        "min_rows": 16,
+        "max_rows": 16,
+        "method": jaxsec.PGD(steps=4),
+        "adaptive_method": jaxsec.PGD(steps=4),
+        "draws": 1,
+        "judged": 60,
+    }
+    row = evaluate(coin, x, y, **how).rows[0]
+    # the middle row is at the boundary; single draws would call 30 % of all wrong
+    off = np.arange(9) != 4
+    assert np.all(row.correct[off])
+    assert np.array_equal(row.adaptive_robust[off], [True, True, True, False, False, True, True, True])
+    assert row.judged == 60 and row.naive >= row.adaptive
+    # a coin that lands as often right as wrong: rows are judged apart, each by its own keys
+    even = coin.replace(params={"rate": jnp.float32(0.5)})
+    x, y = jnp.full((16, 2), 0.9), jnp.zeros(16, jnp.int32)
+    whole = evaluate(even, x, y, **how).rows[0]
+    part = evaluate(even, x[5:9], y[5:9], **how, row_ids=np.arange(5, 9)).rows[0]
+    assert 0 < whole.clean < 1
+    assert np.array_equal(part.correct, whole.correct[5:9]) and np.array_equal(part.adaptive_robust, whole.adaptive_robust[5:9])
+
+
+def test_draws_and_versions_that_the_attacks_get(monkeypatch):
+    asked = []
+
+    def nothing(target, x, y, *, threat, method, key, draws, **rest):
+        asked.append((target.stochastic, method, draws, len(y)))
+        zero = jnp.zeros(len(y), jnp.int32)
+        fields = dict.fromkeys(("queries", "gradients", "first_step", "stage", "status", "zero_gradients", "bad_gradients"), zero)
+        flat = jnp.zeros(len(y), jnp.float32)
+        return jaxsec.core.AttackResult(x=x, success=zero > 0, loss=flat, distance=flat, rising=zero > 0, **fields)
+
+    monkeypatch.setattr(module, "attack", nothing)
+    coin = jaxsec.bind(hidden, {"rate": jnp.float32(0.0)}, stochastic=True)
+    plain = jaxsec.bind(lambda w, x: x @ w, jnp.eye(2))
+    x, y = jnp.array([[0.9, 0.1], [0.1, 0.9]]), jnp.array([0, 0])
+    auto = jaxsec.AutoAttack()
+    pair = Defence(model=coin, surrogates=(coin, plain))
+    table = evaluate({"a": pair, "b": plain}, x, y, threat=THREAT, key=KEY, method=auto, draws=7, judged=20)
+    margin = "margin"
+    versions = [(drawn, getattr(m, "version", margin), draws) for drawn, m, draws, _ in asked]
+    assert versions[:5] == [(True, "standard", 1), (True, "rand", 7), (True, margin, 7), (False, "standard", 1), (False, margin, 1)]
+    assert versions[5:] == [(False, "standard", 1), (False, "standard", 1), (False, margin, 1)]
+    # wrong rows are not attacked
+    assert {rows for *_, rows in asked} == {1} and [row.clean for row in table.rows] == [0.5, 0.5] and table["a"].surrogates == 2
+
+
+def test_a_net_trained_on_the_thermometer_code_falls(digits):
+    x, y = digits[2:]
+    code = trained(digits, Thermometer(levels=8, layout="hw"), inputs=512)
+    # all points further than a level's width, which at eps = 0.12 guards most rows indeed
+    row = evaluate(code, x, y, threat=THREAT.replace(eps=0.2), key=KEY, method=PGD, adaptive_method=PGD, **ROWS).rows[0]
+    assert row.clean > 0.85 and row.verdict == "falls" and row.naive > 0.6 and row.adaptive < 0.2
+
+
+def test_defences():
+    plain = jaxsec.bind(mlp, {"a": jnp.ones((4, 3)), "b": jnp.zeros(3), "c": jnp.ones((3, 2))})
+    assert defence_of(plain).surrogates == ()
+    coarse = defended(plain, BitDepth(bits=2))
+    (twin,) = defence_of(coarse).surrogates
+    assert twin.apply == adaptive(coarse).apply != coarse.apply
+    assert defence_of(defended(net_of(plain), RandomAblation(keep=2))).model.stochastic
+    own = Defence(model=plain)
+    assert defence_of(own) is own
+    assert jax.tree.structure(own) == jax.tree.structure(own.replace(note="")) != jax.tree.structure(own.replace(note="other"))
+    with pytest.raises(TypeError, match="dict"):
+        defence_of({"a": 1})  # pyright: ignore[reportArgumentType]
+
+
+def test_a_surrogate_that_is_no_use_is_reported():
+    plain = jaxsec.bind(lambda w, x: x @ w, jnp.eye(2))
+    swapped = plain.replace(params=jnp.eye(2)[::-1])
+    x, y = jnp.array([[0.9, 0.1], [0.8, 0.2]]), jnp.array([0, 0])
+    how = {"threat": jaxsec.LInf(eps=0.1, lo=0.0, hi=1.0), "key": KEY, "method": jaxsec.FGSM(), "adaptive_method": jaxsec.FGSM()}
+    table = evaluate(Defence(model=plain, surrogates=(swapped,)), x, y, **how)
+    assert isinstance(table, Evaluation) and "surrogate 1 got 2 of 2 clean rows wrong" in table.rows[0].notes[0]
+    assert table.rows[0].adaptive == 1.0 and table.rows[0].verdict == "holds"
+
+
+def test_what_cannot_be_evaluated():
+    plain = jaxsec.bind(lambda w, x: x @ w, jnp.eye(2))
+    x, y = jnp.array([[0.9, 0.1]]), jnp.array([0])
+    how = {"threat": THREAT, "key": KEY}
+    with pytest.raises(ValueError, match="models is empty"):
+        evaluate({}, x, y, **how)
+    with pytest.raises(ValueError, match="no rows"):
+        evaluate(plain, x[:0], y[:0], **how)
+    with pytest.raises(ValueError, match="judged is 0"):
+        evaluate(plain, x, y, judged=0, **how)
+    with pytest.raises(ValueError, match="draws is 0"):
+        evaluate(plain, x, y, draws=0, **how)
+    with pytest.raises(ValueError, match="labels from 5"):
+        evaluate(plain, x, y + 5, **how)
+    with pytest.raises(TypeError, match="key"):
+        evaluate(plain, x, y, threat=THREAT, key=0)  # pyright: ignore[reportArgumentType]

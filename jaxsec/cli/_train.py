@@ -25,7 +25,13 @@ from ._options import (
 
 def train(
     recipe: Annotated[
-        str | None, typer.Option("--recipe", metavar="RECIPE", help="How to train; --list explains each recipe.", show_default=False)
+        str | None,
+        typer.Option(
+            "--recipe",
+            metavar="RECIPE",
+            help="How to train, such as trades or trades+awp; --list explains each recipe.",
+            show_default=False,
+        ),
     ] = None,
     data: Data = None,
     threat: Threat = None,

@@ -44,17 +44,26 @@ class Asked:
 
 
 def show_list() -> None:
-    """The table of recipes."""
+    """The tables of recipes, and of what goes around them."""
+    import dataclasses
+
     from rich.console import Console
     from rich.table import Table
 
-    from ..train import RECIPES, settings_of
+    from ..train import RECIPES, WRAPPERS, settings_of
 
-    table = Table("recipe", "what it does", "backward passes an update", "source", "settings", box=None, pad_edge=False)
-    for name, cls in RECIPES.items():
-        shown = " ".join(f"{key}={value}" for key, value in settings_of(name).items() if not callable(value))
-        table.add_row(name, cls.summary, cls.cost, cls.source, shown)
-    Console(width=None if sys.stdout.isatty() else 200, highlight=False).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+
+    def shown(name: str, value: Any) -> str:
+        return f"{name}=?" if value is dataclasses.MISSING else f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+
+    for first, entries in (("recipe", RECIPES), ("around a recipe", WRAPPERS)):
+        table = Table(first, "what it does", "backward passes an update", "source", "settings (? must be given)", box=None, pad_edge=False)
+        for name, cls in entries.items():
+            table.add_row(name, cls.summary, cls.cost, cls.source, " ".join(shown(*pair) for pair in settings_of(name).items()))
+        console.print(table)
+        console.print()
+    console.print("A wrapper follows its recipe after a +, as in: --recipe trades+awp --set beta=3 --set awp.gamma=0.01")
 
 
 def run(asked: Asked, words: dict[str, Any]) -> None:
@@ -217,6 +226,7 @@ def _split(rows: Any, held: float, seed: int) -> tuple[Any, Any]:
 def _recipe(asked: Asked, rows: Any) -> tuple[Any, Any]:
     """(the recipe, its threat or None)."""
     from ..train import Curriculum, recipe_named, takes
+    from ..train._catalogue import parts_of
     from ._inputs import DEFAULT_EPS, DIGITS_EPS, model_of, threat_of
     from ._trained import of_run
 
@@ -226,24 +236,27 @@ def _recipe(asked: Asked, rows: Any) -> tuple[Any, Any]:
         if not equals:
             raise ValueError(f"--set is {word!r}; a setting and its value are needed, such as --set beta=3.")
         settings[name.strip()] = value.strip()
-    teacher = None
+    name, teacher = str(asked.recipe), None
+    if takes(name, "teacher") and asked.teacher is None:
+        raise ValueError(f"--teacher is missing; the recipe {name} learns from another model's answers, such as --teacher teacher.onnx.")
     if asked.teacher is not None:
         from ._inputs import Source
 
         teacher = model_of(str(of_run(asked.teacher, Source(data=""))[0]))
     ball = None
-    if takes(str(asked.recipe), "threat"):
+    if takes(name, "threat"):
+        norm = "l2" if "lipschitz" in parts_of(name) else "linf"
         ball = threat_of(
-            "linf" if asked.threat is None else asked.threat, asked.eps, rows, DIGITS_EPS if rows.source == "digits" else DEFAULT_EPS
+            norm if asked.threat is None else asked.threat, asked.eps, rows, DIGITS_EPS if rows.source == "digits" else DEFAULT_EPS
         )
     elif asked.threat is not None or asked.eps is not None:
         given = "--threat" if asked.threat is not None else "--eps"
-        raise ValueError(f"{given} was given, and the recipe {asked.recipe} has no threat; leave it out, or choose another recipe.")
-    if teacher is not None and not takes(str(asked.recipe), "teacher"):
-        raise ValueError(f"--teacher was given, and the recipe {asked.recipe} has none; leave it out, or choose ard or rslad.")
-    recipe = recipe_named(str(asked.recipe), threat=ball, teacher=teacher, settings=settings)
+        raise ValueError(f"{given} was given, and the recipe {name} has no threat; leave it out, or choose another recipe.")
+    if teacher is not None and not takes(name, "teacher"):
+        raise ValueError(f"--teacher was given, and the recipe {name} has none; leave it out, or choose ard or rslad.")
+    recipe = recipe_named(name, threat=ball, teacher=teacher, settings=settings)
     warm = _part(asked.warm_up, "--warm-up", 0.3)
-    if ball is not None and warm and not takes(recipe.name, "ramp"):
+    if ball is not None and warm and recipe.grows and not takes(name, "shape"):
         recipe = Curriculum(recipe=recipe, end=warm)
     return recipe, ball
 
@@ -271,7 +284,11 @@ def _summary(made: Any, out: Path, held: bool) -> None:
 
     console = Console(highlight=False)
     row = made.history[made.best_epoch]
-    said = [f"{name.removeprefix('validation_')} {row[name]:.1%}" for name in ("validation_clean", "validation_robust") if name in row]
+    said = [
+        f"{name.removeprefix('validation_')} {row[name]:.1%}"
+        for name in ("validation_clean", "validation_noisy", "validation_robust")
+        if name in row
+    ]
     console.print(
         f"{len(made.history)} epochs, {made.stopped}"
         + (f"; epoch {made.best_epoch}: {', '.join(said)} of the validation rows" if said else "")

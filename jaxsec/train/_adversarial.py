@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ..core import static, struct
-from ._inner import ascend
+from ._inner import worst_of
 from ._losses import accuracy, cross_entropy, distribution, divergence
 from ._net import Net
 from ._recipe import Metrics, Recipe
@@ -69,10 +69,10 @@ class PGDAT(Recipe):
         check_steps(self, net, x)
 
     def prepare(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> jax.Array:
-        ask = crafting(net, keys, self.train_mode)
-        return ascend(
-            lambda v: cross_entropy(ask(v), y), x, self.threat, keys, steps=self.steps, step_size=self.step_size, start=self.start
-        )
+        def ask(v: jax.Array) -> jax.Array:
+            return net.training(v, keys)[0] if self.train_mode else net.evaluated(v, keys)
+
+        return worst_of(self, lambda v: cross_entropy(ask(v), y), x, keys)
 
     def objective(self, net: Net, prepared: Any, x: jax.Array, y: jax.Array, keys: jax.Array) -> tuple[jax.Array, Metrics, Net]:
         logits, net = net.training(prepared, keys)
@@ -110,10 +110,8 @@ class TRADES(Recipe):
         check_statistics(self)
 
     def prepare(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> jax.Array:
-        clean = net(x)
-        return ascend(
-            lambda v: divergence(clean, net(v)), x, self.threat, keys, steps=self.steps, step_size=self.step_size, start=self.start
-        )
+        clean = net.evaluated(x, keys)
+        return worst_of(self, lambda v: divergence(clean, net.evaluated(v, keys)), x, keys)
 
     def objective(self, net: Net, prepared: Any, x: jax.Array, y: jax.Array, keys: jax.Array) -> tuple[jax.Array, Metrics, Net]:
         clean, worst, net = both_passes(net, x, prepared, keys, self.statistics)
@@ -148,9 +146,7 @@ class MART(Recipe):
         check_statistics(self)
 
     def prepare(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> jax.Array:
-        return ascend(
-            lambda v: cross_entropy(net(v), y), x, self.threat, keys, steps=self.steps, step_size=self.step_size, start=self.start
-        )
+        return worst_of(self, lambda v: cross_entropy(net.evaluated(v, keys), y), x, keys)
 
     def objective(self, net: Net, prepared: Any, x: jax.Array, y: jax.Array, keys: jax.Array) -> tuple[jax.Array, Metrics, Net]:
         clean, worst, net = both_passes(net, x, prepared, keys, self.statistics)
@@ -175,8 +171,3 @@ def both_passes(net: Net, x: jax.Array, worst: jax.Array, keys: jax.Array, stati
     kept = net if statistics == "adversarial" else after
     attacked, last = kept.training(worst, keys)
     return clean, attacked, kept if statistics == "clean" else last
-
-
-def crafting(net: Net, keys: jax.Array, train_mode: bool) -> Any:
-    """How the adversary asks the net: in evaluation mode, or with the batch's own statistics and dropout."""
-    return (lambda v: net.training(v, keys)[0]) if train_mode else net

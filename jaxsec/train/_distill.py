@@ -7,12 +7,12 @@ import jax.numpy as jnp
 
 from ..core import Model, static, struct, tuned
 from ._adversarial import both_passes, check_statistics, check_steps
-from ._inner import ascend
+from ._inner import worst_of
 from ._losses import accuracy, cross_entropy, divergence
 from ._mixup import classes_of
 from ._net import Net
 from ._recipe import Metrics, Recipe
-from ._regularise import check_range, evaluated
+from ._wrapped import check_range
 
 
 @struct
@@ -101,10 +101,7 @@ class ARD(Taught):
         check_range(self, "temperature", least=1e-6)
 
     def prepare(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> dict[str, jax.Array]:
-        worst = ascend(
-            lambda v: cross_entropy(evaluated(net, v, keys), y), x, self.threat, keys,
-            steps=self.steps, step_size=self.step_size, start=self.start,
-        )  # fmt: skip
+        worst = worst_of(self, lambda v: cross_entropy(net.evaluated(v, keys), y), x, keys)
         return {"worst": worst, "teacher": self.answers(x, keys)}
 
     def objective(self, net: Net, prepared: Any, x: jax.Array, y: jax.Array, keys: jax.Array) -> tuple[jax.Array, Metrics, Net]:
@@ -145,10 +142,7 @@ class RSLAD(Taught):
 
     def prepare(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> dict[str, jax.Array]:
         teacher = self.answers(x, keys)
-        worst = ascend(
-            lambda v: divergence(teacher, evaluated(net, v, keys)), x, self.threat, keys,
-            steps=self.steps, step_size=self.step_size, start=self.start,
-        )  # fmt: skip
+        worst = worst_of(self, lambda v: divergence(teacher, net.evaluated(v, keys)), x, keys)
         return {"worst": worst, "teacher": teacher}
 
     def objective(self, net: Net, prepared: Any, x: jax.Array, y: jax.Array, keys: jax.Array) -> tuple[jax.Array, Metrics, Net]:

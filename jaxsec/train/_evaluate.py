@@ -10,125 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..attack import PGD, AutoAttack, Method, attack
-from ..core import Model, ModelInfo, Status, Struct, as_key, row_keys, static, struct
+from ..core import Model, ModelInfo, Status, as_key, row_keys
 from ..core._batch import bucket, pad_rows, take_leaves
 from ..core._check import check_batch
 from ..core._keys import fold
 from ..core._rewrite import untuned
 from ..threat import Threat
+from ._defence import Defence, defence_of
+from ._evaluation import Evaluation, EvaluationRow
 from ._net import Net
-from ._transform import adaptive
-
-VERDICTS = ("broken", "falls", "holds")
-
-
-@struct
-class Defence(Struct):
-    """A deployed model, and what an adversary who knows the defence differentiates in its place.
-
-    Attributes:
-      model: what is deployed and judged.
-      surrogates: models of the same rows, such as the twin with straight-through gradients or logits before a temperature; none means that
-        the model is its own. They only propose inputs. note: what was done, for reports (static).
-    """
-
-    model: Model
-    surrogates: tuple[Model, ...] = ()
-    note: str = static(default="")
-
-
-def defence_of(model: Model | Net | Defence) -> Defence:
-    """The record of a model: a model behind input transformations with its twin, any other as its own surrogate.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxsec
-      >>> from jaxsec.train._transform import defended
-      >>> from jaxsec.train._transform_code import BitDepth
-      >>> def linear(w, x):
-      ...     return x @ w
-      >>> model = jaxsec.bind(linear, jnp.eye(2))
-      >>> len(defence_of(model).surrogates), len(defence_of(defended(model, BitDepth(bits=2))).surrogates)
-      (0, 1)
-    """
-    if isinstance(model, Defence):
-        return model
-    if isinstance(model, Net):
-        model = model.model()
-    if not isinstance(model, Model):
-        raise TypeError(f"a {type(model).__name__} cannot be evaluated; allowed: Model, Net or Defence. jaxsec.bind makes a Model.")
-    twin = adaptive(model)
-    return Defence(model=model) if twin.apply == model.apply else Defence(model=model, surrogates=(twin,))
-
-
-@dataclasses.dataclass(frozen=True)
-class EvaluationRow:
-    """One defence under both attacks; arrays [B] and `x` belong to the rows of data.
-
-    Attributes:
-      clean, naive, adaptive: accuracies: without an attack, under the naive one, under both.
-      verdict: "broken": the naive attack is enough; "falls": much of what it left does not stand the adaptive one; "holds": neither, which
-        is no proof.
-      correct, naive_robust, adaptive_robust: [B] bool behind them. x: [B, ...] an input that the deployed model gets wrong, or the
-        clean row. judged: model draws per judgement, 1 for a deterministic model. surrogates: how many models the adaptive
-        adversary attacked. flags: warnings and errors of the naive attack by name. notes: sentences to read before the numbers.
-    """
-
-    name: str
-    clean: float
-    naive: float
-    adaptive: float
-    verdict: str
-    correct: np.ndarray
-    naive_robust: np.ndarray
-    adaptive_robust: np.ndarray
-    x: np.ndarray
-    judged: int
-    surrogates: int
-    flags: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """A table of defences, one `EvaluationRow` each; `naive_method` and `adaptive_methods` say what attacked, `draws` of a random model."""
-
-    rows: tuple[EvaluationRow, ...]
-    n: int
-    threat: str
-    naive_method: str
-    adaptive_methods: tuple[str, ...]
-    draws: int
-
-    def table(self, *, markdown: bool = False) -> str:
-        """The table as aligned text, or as Markdown."""
-        head = ("defence", "clean", "naive", "adaptive", "verdict")
-        cells = [(r.name, *(f"{100 * v:.1f} %" for v in (r.clean, r.naive, r.adaptive)), r.verdict) for r in self.rows]
-        widths = [max(len(row[i]) for row in (head, *cells)) for i in range(len(head))]
-
-        def line(row: Sequence[str]) -> str:
-            aligned = [v.rjust(w) if 0 < i < 4 else v.ljust(w) for i, (v, w) in enumerate(zip(row, widths, strict=True))]
-            return f"| {' | '.join(aligned)} |" if markdown else "  ".join(aligned).rstrip()
-
-        rule = [("-" * (w - 1) + ":" if 0 < i < 4 else "-" * w) if markdown else "-" * w for i, w in enumerate(widths)]
-        return "\n".join([line(head), line(rule), *map(line, cells)])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Everything but the arrays, as JSON takes it."""
-        hidden = ("correct", "naive_robust", "adaptive_robust", "x")
-        rows = [{f.name: getattr(r, f.name) for f in dataclasses.fields(r) if f.name not in hidden} for r in self.rows]
-        rows = [{k: list(v) if isinstance(v, tuple) else v for k, v in row.items()} for row in rows]
-        rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "rows"}
-        return {**rest, "adaptive_methods": list(self.adaptive_methods), "rows": rows}
-
-    def __getitem__(self, name: str) -> EvaluationRow:
-        """The row of that name."""
-        for row in self.rows:
-            if row.name == name:
-                return row
-        raise KeyError(f"no defence {name!r}; there are {', '.join(row.name for row in self.rows)}.")
-
-    def __str__(self) -> str:
-        return self.table()
 
 
 def evaluate(
@@ -173,8 +63,7 @@ def evaluate(
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxsec
-      >>> from jaxsec.train._transform import defended
-      >>> from jaxsec.train._transform_code import BitDepth
+      >>> from jaxsec.train import BitDepth, defended
       >>> def linear(w, x):
       ...     return x @ w
       >>> model = jaxsec.bind(linear, jnp.eye(2))

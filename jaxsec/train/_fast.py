@@ -47,7 +47,7 @@ class FastAT(Recipe):
 
     def prepare(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> tuple[jax.Array, jax.Array]:
         near = self.threat.sample(fold(keys, 0), x)
-        at = ascend(lambda v: cross_entropy(net(v), y), x, self.threat, keys, steps=1, step_size=self.step_size, start=near)
+        at = ascend(lambda v: cross_entropy(net.evaluated(v, keys), y), x, self.threat, keys, steps=1, step_size=self.step_size, start=near)
         return at, near
 
     def objective(self, net: Net, prepared: Any, x: jax.Array, y: jax.Array, keys: jax.Array) -> tuple[jax.Array, Metrics, Net]:
@@ -55,13 +55,13 @@ class FastAT(Recipe):
         logits, after = net.training(worst, keys)
         loss, metrics = jnp.mean(cross_entropy(logits, y, self.label_smoothing)), {"adversarial_accuracy": accuracy(logits, y)}
         if self.align:
-            gap = jnp.mean(1 - _cosine(_input_gradient(net, x, y), _input_gradient(net, near, y)))
+            gap = jnp.mean(1 - _cosine(_input_gradient(net, x, y, keys), _input_gradient(net, near, y, keys)))
             loss, metrics = loss + self.align * gap, {**metrics, "gradient_misalignment": gap}
         return loss, metrics, after
 
 
-def _input_gradient(net: Net, x: jax.Array, y: jax.Array) -> jax.Array:
-    gradient = jax.grad(lambda v: jnp.sum(cross_entropy(net(v), y)))(x)
+def _input_gradient(net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> jax.Array:
+    gradient = jax.grad(lambda v: jnp.sum(cross_entropy(net.evaluated(v, keys), y)))(x)
     return gradient.reshape(x.shape[0], -1)
 
 

@@ -112,6 +112,7 @@ def fit(
     _check_labels(trained, x, batches)
     recipe = jax.tree.map(_strong, recipe)
     recipe.check(trained, x)
+    trained = recipe.constrained(trained, x)
     total = epochs * batches.steps * recipe.replays
     setting = Setting(
         program=trained.program,

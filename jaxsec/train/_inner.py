@@ -49,3 +49,9 @@ def ascend(
 
     at = jax.lax.fori_loop(0, steps, step, marked_like(at, x)) if steps else at
     return jax.lax.stop_gradient(at)
+
+
+def worst_of(recipe: Any, objective: Objective, x: jax.Array, keys: jax.Array, threat: Threat | None = None) -> jax.Array:
+    """`ascend` with a recipe's `threat` (or another one), `steps`, `step_size` and `start`."""
+    inside = recipe.threat if threat is None else threat
+    return ascend(objective, x, inside, keys, steps=recipe.steps, step_size=recipe.step_size, start=recipe.start)

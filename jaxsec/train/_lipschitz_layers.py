@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from ._lipschitz import maxmin, polyphase, row_sums
+from ._lipschitz_walk import maxmin
+from ._operator_norms import polyphase, row_sums
 
 
 @functools.partial(jax.jit, static_argnums=1)
@@ -46,7 +47,7 @@ class AOLDense(nn.Module):
 
     Example:
       >>> import jax, jax.numpy as jnp
-      >>> from jaxsec.train._lipschitz_layers import AOLDense
+      >>> from jaxsec.train import AOLDense
       >>> y, _ = AOLDense(4).init_with_output(jax.random.key(0), jnp.eye(3))
       >>> bool(jnp.linalg.norm(y[0] - y[1]) <= 2**0.5)
       True

@@ -28,8 +28,9 @@ class Fit:
 
     Attributes:
       model: the classifier, in evaluation mode: the most robust one on the validation rows, without them the last.
-      net: the same, to train further. history: a row per epoch: means of the recipe's metrics, validation_clean, validation_robust,
-        seconds. best_epoch: the epoch whose weights these are. rollbacks: how often training went back.
+      net: the same, to train further. history: a row per epoch: means of the recipe's metrics, validation_clean, validation_robust
+        (validation_noisy of a recipe with noise), seconds. best_epoch: the epoch whose weights these are. rollbacks: how often training
+        went back.
       stopped: why it ended: "done", "patience", or "catastrophic overfitting".
     """
 
@@ -135,7 +136,7 @@ class Loop:
         return best
 
     def _judged(self, row: dict[str, Any], state: TrainState, best: Any) -> Any:
-        score = row.get("validation_robust", row["validation_clean"])
+        score = row.get("validation_robust", row.get("validation_noisy", row["validation_clean"]))
         if score > self.best_score:
             self.best_score, self.best_epoch = score, row["epoch"]
             return self._weights(state)

@@ -11,8 +11,8 @@ from ..core import static, struct
 from ._losses import accuracy, distribution
 from ._net import Net
 from ._recipe import Metrics
-from ._regularise import check_range
 from ._smoothed import Noised, log_mean_softmax
+from ._wrapped import check_range
 
 _LEAST = -69.0  # log 1e-30: below, float32 has no quantile
 
@@ -35,7 +35,7 @@ class MACER(Noised):
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxsec
-      >>> from jaxsec.train._macer import MACER
+      >>> from jaxsec.train import MACER
       >>> def linear(params, x):
       ...     return x @ params
       >>> model = jaxsec.bind(linear, jnp.eye(2))

@@ -10,7 +10,7 @@ from ..core._keys import fold
 from ._losses import distribution
 from ._net import Net
 from ._recipe import Metrics
-from ._regularise import Wrapped, check_range, evaluated
+from ._wrapped import Wrapped, check_range
 
 _PARTNER, _SHARE = 11, 12  # folds of a row's key
 
@@ -30,8 +30,7 @@ class Mixup(Wrapped):
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxsec
-      >>> from jaxsec.train import Standard
-      >>> from jaxsec.train._mixup import Mixup
+      >>> from jaxsec.train import Mixup, Standard
       >>> def linear(params, x):
       ...     return x @ params
       >>> recipe = Mixup(recipe=Standard(), alpha=1.0)
@@ -84,7 +83,7 @@ def mixing_share(keys: jax.Array, alpha: Any) -> jax.Array:
 
 def classes_of(net: Net, x: jax.Array, keys: jax.Array) -> int:
     """How many logits the net has, without running it."""
-    return jax.eval_shape(evaluated, net, x, keys).shape[1]
+    return jax.eval_shape(Net.evaluated, net, x, keys).shape[1]
 
 
 @struct

@@ -39,6 +39,10 @@ class Net(Struct):
         params, x = self._cast(x)
         return _logits(tuned_call(self.program.evaluate, params, self.state, x, *(() if keys is None else (keys,))))
 
+    def evaluated(self, x: jax.Array, keys: jax.Array) -> jax.Array:
+        """Logits [B, K] in evaluation mode; keys [B]: a model that draws random numbers draws each row's from its own key."""
+        return self(x, keys) if self.draws else self(x)
+
     def training(self, x: jax.Array, keys: jax.Array) -> tuple[jax.Array, "Net"]:
         """(logits [B, K] in training mode, the net with its new state). keys: [B] row keys; dropout draws from the first one."""
         params, x = self._cast(x)

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 
 from ..core import static, struct
 from ._adversarial import both_passes, check_statistics, check_steps
-from ._inner import ascend
+from ._inner import worst_of
 from ._losses import accuracy, cross_entropy
 from ._net import Net
 from ._recipe import Metrics, Recipe
-from ._regularise import check_range, evaluated
 from ._smoothed import Noised
+from ._wrapped import check_range
 
 
 def squared_distance(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -52,10 +52,7 @@ class AdversarialLogitPairing(Recipe):
         check_range(self, "weight", least=0.0)
 
     def prepare(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> jax.Array:
-        return ascend(
-            lambda v: cross_entropy(evaluated(net, v, keys), y), x, self.threat, keys,
-            steps=self.steps, step_size=self.step_size, start=self.start,
-        )  # fmt: skip
+        return worst_of(self, lambda v: cross_entropy(net.evaluated(v, keys), y), x, keys)
 
     def objective(self, net: Net, prepared: Any, x: jax.Array, y: jax.Array, keys: jax.Array) -> tuple[jax.Array, Metrics, Net]:
         clean, worst, net = both_passes(net, x, prepared, keys, self.statistics)

@@ -58,6 +58,21 @@ class Recipe(Struct, abc.ABC):
         """Updates made of each batch that is loaded (static)."""
         return 1
 
+    @property
+    def grows(self) -> bool:
+        """Whether the eps of its threat may be scheduled from outside, as `Curriculum` does: there is one, and no schedule of its own."""
+        return bool(self.threats)
+
+    @property
+    def noise(self) -> Any:
+        """Deviation of the noise under which validation asks the net; None for a recipe without."""
+        return None
+
+    @property
+    def shares_pass(self) -> bool:
+        """Whether the adversary moves in the very pass that trains, so that there is no `objective` apart to wrap."""
+        return type(self).gradient is not Recipe.gradient
+
     def at(self, progress: jax.Array) -> Self:
         """The recipe at that share of training, [] in [0, 1): schedules go here, traced."""
         return self
@@ -75,6 +90,10 @@ class Recipe(Struct, abc.ABC):
     def prepare(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> Any:
         """What the adversary makes of the batch, through which no gradient flows."""
         return x
+
+    def constrained(self, net: Net, x: jax.Array) -> Net:
+        """The net brought back to where the recipe needs it, after every update and before the first one; x: a batch, for its shape."""
+        return net
 
     @abc.abstractmethod
     def objective(self, net: Net, prepared: Any, x: jax.Array, y: jax.Array, keys: jax.Array) -> tuple[jax.Array, Metrics, Net]:

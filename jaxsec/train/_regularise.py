@@ -1,65 +1,17 @@
-"""Regularisation around any recipe: the base of recipes that wrap one, and prices on its weights."""
+"""Regularisation around any recipe: prices on its weights."""
 
 import abc
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 
 from ..core import static, struct
 from ._net import Net
-from ._recipe import Metrics, Recipe
+from ._recipe import Metrics
+from ._wrapped import Wrapped, check_range
 
 _POWER = 111  # fold of a row's key
-
-
-def check_range(recipe: Any, field: str, least: float, most: float = np.inf) -> None:
-    """ValueError where a number among a recipe's fields is out of range; traced ones are not looked at."""
-    value = getattr(recipe, field)
-    if not isinstance(value, Tracer) and not np.all((np.asarray(value) >= least) & (np.asarray(value) <= most)):
-        allowed = f"at least {least:g}" if most == np.inf else f"from {least:g} to {most:g}"
-        raise ValueError(f"{recipe.name} got {field}={value}; it must be {allowed}.")
-
-
-@struct
-class Wrapped(Recipe):
-    """Base of recipes around a `recipe`: everything is the inner recipe's, and a subclass changes what it says it changes."""
-
-    recipe: Any
-
-    def check(self, net: Net, x: jax.Array) -> None:
-        if type(self.recipe).gradient is not Recipe.gradient:
-            raise ValueError(
-                f"{self.name} got recipe={self.recipe.name}, which makes its own gradient; allowed are recipes with an objective, such as "
-                f"pgd-at. Where {self.recipe.name} wraps a recipe itself, put {self.name} inside it."
-            )
-        self.recipe.check(net, x)
-
-    @property
-    def single_step(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return self.recipe.single_step
-
-    @property
-    def threats(self) -> tuple[Any, ...]:
-        return self.recipe.threats
-
-    @property
-    def replays(self) -> int:
-        return self.recipe.replays
-
-    def at(self, progress: jax.Array) -> Self:
-        return self.replace(recipe=self.recipe.at(progress))
-
-    def scaled(self, factor: jax.Array) -> Self:
-        return self.replace(recipe=self.recipe.scaled(factor))
-
-    def begin(self, net: Net, x: jax.Array) -> Any:
-        return self.recipe.begin(net, x)
-
-    def prepare(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> Any:
-        return self.recipe.prepare(net, x, y, keys)
 
 
 @struct
@@ -176,8 +128,3 @@ def spectral_norm(w: jax.Array, key: jax.Array, iterations: int) -> jax.Array:
     u = fixed @ v
     u = u / jnp.maximum(jnp.linalg.norm(u), 1e-30)
     return u @ (w @ v)
-
-
-def evaluated(net: Net, x: jax.Array, keys: jax.Array) -> jax.Array:
-    """Logits in evaluation mode; a model that draws random numbers gets each row's own key."""
-    return net(x, keys) if net.draws else net(x)

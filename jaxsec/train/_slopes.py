@@ -10,7 +10,7 @@ from ..core import static, struct
 from ..core._keys import fold
 from ._losses import cross_entropy
 from ._net import Net
-from ._regularise import Penalised, evaluated
+from ._regularise import Penalised
 
 _PROJECTION = 110  # fold of a row's key
 
@@ -32,7 +32,7 @@ class InputGradientPenalty(Penalised):
     source: ClassVar[str] = "Ross and Doshi-Velez 2018, arXiv:1711.09404"
 
     def penalty(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> jax.Array:
-        slope = jax.grad(lambda v: jnp.sum(cross_entropy(evaluated(net, v, keys), y)))(x)
+        slope = jax.grad(lambda v: jnp.sum(cross_entropy(net.evaluated(v, keys), y)))(x)
         return jnp.sum(slope * slope) / x.shape[0]
 
 
@@ -59,7 +59,7 @@ class JacobianPenalty(Penalised):
             raise ValueError(f"{self.name} got projections={self.projections}; it must be at least 1, or None for the exact norm.")
 
     def penalty(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> jax.Array:
-        logits, pull = jax.vjp(lambda v: evaluated(net, v, keys), x)
+        logits, pull = jax.vjp(lambda v: net.evaluated(v, keys), x)
         b, k = logits.shape
         if self.projections is None:
             directions, scale = jnp.broadcast_to(jnp.eye(k, dtype=logits.dtype)[:, None], (k, b, k)), 1.0

@@ -8,11 +8,13 @@ import jax.numpy as jnp
 from ..core import static, struct
 from ..threat import Box, LInf, Threat
 from ._adversarial import check_steps
-from ._certified import certified, check_bounds, lower_margins, ramped, smoothed, worst_loss
-from ._inner import ascend
+from ._certified import check_bounds
+from ._inner import worst_of
 from ._losses import accuracy, cross_entropy
 from ._net import Net
 from ._recipe import Metrics, Recipe
+from ._schedule import ramp, share_of
+from ._worst_case import certified, lower_margins, worst_loss
 
 
 @struct
@@ -29,7 +31,7 @@ class SABR(Recipe):
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxsec
-      >>> from jaxsec.train._small_box import SABR
+      >>> from jaxsec.train import SABR
       >>> def linear(params, x):
       ...     return x @ params
       >>> recipe = SABR(threat=jaxsec.LInf(eps=0.5), share=0.1, start="clean")
@@ -51,6 +53,10 @@ class SABR(Recipe):
     warmup: Any = 0.1
     ramp: Any = 0.5
 
+    @property
+    def grows(self) -> bool:
+        return False
+
     def check(self, net: Net, x: jax.Array) -> None:
         super().check(net, x)
         check_steps(self, net, x)
@@ -61,11 +67,11 @@ class SABR(Recipe):
         check_bounds(self, net, x)
 
     def at(self, progress: jax.Array) -> Self:
-        return self.replace(threat=self.threat.scaled(smoothed(ramped(progress, self.warmup, self.ramp))))
+        return self.replace(threat=self.threat.scaled(ramp(share_of(progress, self.warmup, self.ramp), "smooth")))
 
     def prepare(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> jax.Array:
         centres = self.threat.scaled(1 - jnp.asarray(self.share, jnp.float32))
-        return ascend(lambda v: cross_entropy(net(v), y), x, centres, keys, steps=self.steps, step_size=self.step_size, start=self.start)
+        return worst_of(self, lambda v: cross_entropy(net.evaluated(v, keys), y), x, keys, centres)
 
     def objective(self, net: Net, prepared: Any, x: jax.Array, y: jax.Array, keys: jax.Array) -> tuple[jax.Array, Metrics, Net]:
         if jax.tree.leaves(net.state):  # statistics come from clean rows
@@ -101,17 +107,21 @@ class MTLIBP(Recipe):
     warmup: Any = 0.1
     ramp: Any = 0.5
 
+    @property
+    def grows(self) -> bool:
+        return False
+
     def check(self, net: Net, x: jax.Array) -> None:
         super().check(net, x)
         check_steps(self, net, x)
         check_bounds(self, net, x)
 
     def at(self, progress: jax.Array) -> Self:
-        return self.replace(threat=self.threat.scaled(smoothed(ramped(progress, self.warmup, self.ramp))))
+        return self.replace(threat=self.threat.scaled(ramp(share_of(progress, self.warmup, self.ramp), "smooth")))
 
     def prepare(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> jax.Array:
         larger = self.threat.scaled(jnp.asarray(self.attack_scale, jnp.float32))
-        return ascend(lambda v: cross_entropy(net(v), y), x, larger, keys, steps=self.steps, step_size=self.step_size, start=self.start)
+        return worst_of(self, lambda v: cross_entropy(net.evaluated(v, keys), y), x, keys, larger)
 
     def objective(self, net: Net, prepared: Any, x: jax.Array, y: jax.Array, keys: jax.Array) -> tuple[jax.Array, Metrics, Net]:
         attacked, new = net.training(prepared, keys)

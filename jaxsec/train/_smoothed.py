@@ -11,11 +11,11 @@ from ..core import static, struct
 from ..core._keys import fold
 from ..smooth._noise import copies
 from ._adversarial import check_steps
-from ._inner import ascend
+from ._inner import worst_of
 from ._losses import accuracy, cross_entropy, distribution
 from ._net import Net
 from ._recipe import Metrics, Recipe
-from ._regularise import check_range
+from ._wrapped import check_range
 
 _NOISE, _DROPOUT = 10, 120  # folds of a row's key
 
@@ -51,6 +51,10 @@ class Noised(Recipe):
     sigma: Any
     noises: int = static(default=1)
 
+    @property
+    def noise(self) -> Any:
+        return self.sigma
+
     def check(self, net: Net, x: jax.Array) -> None:
         super().check(net, x)
         check_range(self, "sigma", least=0.0)
@@ -83,7 +87,7 @@ class GaussianAugmentation(Noised):
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxsec
-      >>> from jaxsec.train._smoothed import GaussianAugmentation
+      >>> from jaxsec.train import GaussianAugmentation
       >>> def linear(params, x):
       ...     return x @ params
       >>> model = jaxsec.bind(linear, 2 * jnp.eye(2))
@@ -133,11 +137,11 @@ class SmoothAdvTraining(Noised):
 
     def prepare(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> jax.Array:
         def smoothed_loss(v: jax.Array) -> jax.Array:
-            given = (copy_keys(keys, self.noises),) if net.draws else ()
-            log_p = log_mean_softmax(net(noisy_copies(v, self.sigma, keys, self.noises), *given), self.noises)
+            copies_of_v = noisy_copies(v, self.sigma, keys, self.noises)
+            log_p = log_mean_softmax(net.evaluated(copies_of_v, copy_keys(keys, self.noises)), self.noises)
             return -jnp.sum(distribution(y, log_p.shape[1]) * log_p, axis=1)
 
-        worst = ascend(smoothed_loss, x, self.threat, keys, steps=self.steps, step_size=self.step_size, start=self.start)
+        worst = worst_of(self, smoothed_loss, x, keys)
         return noisy_copies(worst, self.sigma, keys, self.noises)
 
     def objective(self, net: Net, prepared: Any, x: jax.Array, y: jax.Array, keys: jax.Array) -> tuple[jax.Array, Metrics, Net]:

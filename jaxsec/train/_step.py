@@ -96,6 +96,7 @@ def train_step(
     updates, optimizer = setting.optimizer.update(found.gradient, state.optimizer, state.params)
     updates = jax.tree.map(lambda u: u * state.scale.astype(u.dtype), updates)
     params = optax.apply_updates(state.params, updates)
+    params = recipe.constrained(found.net.replace(params=params), x).params
     average = _averaged(state, params, found.net.state, decay) if setting.averaged else ()
     new = state.replace(params=params, state=found.net.state, optimizer=optimizer, average=average, carry=found.carry, step=state.step + 1)
     new = jax.tree.map(lambda n, o: jnp.where(good, n, o), new, state)

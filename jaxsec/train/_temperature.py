@@ -12,7 +12,7 @@ from ..core._rewrite import untuned
 from ._losses import accuracy, cross_entropy
 from ._net import Net
 from ._recipe import Metrics, Recipe
-from ._regularise import check_range
+from ._wrapped import check_range
 
 
 def at_temperature(model: Model, temperature: Any) -> Model:
@@ -29,7 +29,7 @@ def at_temperature(model: Model, temperature: Any) -> Model:
 
     Example:
       >>> import jax.numpy as jnp, jaxsec
-      >>> from jaxsec.train._temperature import at_temperature
+      >>> from jaxsec.train import at_temperature
       >>> def linear(params, x):
       ...     return x @ params
       >>> hard = jaxsec.bind(linear, 400 * jnp.eye(2))

@@ -78,8 +78,7 @@ def defended(
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxsec
-      >>> from jaxsec.train._transform import adaptive, defended
-      >>> from jaxsec.train._transform_code import BitDepth
+      >>> from jaxsec.train import BitDepth, adaptive, defended
       >>> def linear(w, x):
       ...     return x @ w
       >>> model = defended(jaxsec.bind(linear, jnp.eye(2)), BitDepth(bits=1))

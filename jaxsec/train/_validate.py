@@ -24,18 +24,25 @@ class Validation:
     threat: Threat | None
     method: Method
     key: jax.Array
+    noise: float | None = None
 
     @property
     def identity(self) -> Any:
         """What a resumed run must find again."""
         sums = [zlib.crc32(a.tobytes()) for a in (self.x, self.y)]
-        return [len(self.y), *sums, repr(self.threat), repr(self.method)]
+        return [len(self.y), *sums, repr(self.threat), repr(self.method), self.noise]
 
     def __call__(self, model: Model) -> dict[str, float]:
-        """Shares of rows: `validation_clean`, and `validation_robust` where the recipe has a threat."""
+        """Shares of rows: `validation_clean`; `validation_noisy` of a recipe with noise; `validation_robust` of one with a threat."""
         size = min(len(self.y), 512)  # one batch size, so that nothing is compiled again as rows fall
-        wrong = np.concatenate([np.asarray(_wrong(model, self.x[i : i + size], self.y[i : i + size])) for i in range(0, len(self.y), size)])
-        found = {"validation_clean": float(1 - wrong.mean())}
+
+        def accuracy(x: Any) -> float:
+            parts = [_wrong(model, x[i : i + size], self.y[i : i + size]) for i in range(0, len(self.y), size)]
+            return float(1 - np.concatenate([np.asarray(part) for part in parts]).mean())
+
+        found = {"validation_clean": accuracy(self.x)}
+        if self.noise is not None:  # the same noise in every epoch
+            found["validation_noisy"] = accuracy(self.x + np.float32(self.noise) * np.asarray(jax.random.normal(self.key, self.x.shape)))
         if self.threat is None:
             return found
         result = attack(
@@ -76,4 +83,5 @@ def validation_of(rows: Any, recipe: Recipe, method: Method | None, key: jax.Arr
     threat = recipe.threats[0] if recipe.threats else None
     if threat is not None:
         threat.check(x)
-    return Validation(x, y.astype(np.int32), threat, PGD(steps=10) if method is None else method, key)
+    noise = None if recipe.noise is None else float(np.asarray(recipe.noise))
+    return Validation(x, y.astype(np.int32), threat, PGD(steps=10) if method is None else method, key, noise)

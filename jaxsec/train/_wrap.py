@@ -10,18 +10,12 @@ from ._adversarial import PGDAT
 from ._losses import cross_entropy
 from ._net import Net
 from ._recipe import Metrics, Recipe
-
-SHAPES = ("linear", "cosine", "smooth")
-
-
-def check_plain(wrapper: str, recipe: Recipe) -> None:
-    """ValueError for a recipe whose adversary moves in the very pass that trains: there is no objective apart to wrap."""
-    if type(recipe).gradient is not Recipe.gradient:
-        raise ValueError(f"{wrapper} cannot wrap {recipe.name}, whose perturbation moves in the pass that trains; wrap pgd-at or fast-at.")
+from ._schedule import SHAPES, ramp, share_of
+from ._wrapped import Wrapped, check_range
 
 
 @struct
-class AWP(Recipe):
+class AWP(Wrapped):
     """Adversarial weight perturbation: the loss is taken at weights moved, layer by layer, to where it is worse.
 
     Guarantee: each kernel's perturbation has the norm `gamma` times the kernel's; biases and scales (fewer than two axes) are not moved.
@@ -35,31 +29,17 @@ class AWP(Recipe):
     cost: ClassVar[str] = "+ 1"
     source: ClassVar[str] = "Wu et al. 2020, arXiv:2004.05884"
 
-    recipe: Any
     gamma: Any = 0.005
     start: Any = 0.0
     strength: Any = 1.0  # 0 before `start`: set by `at`
 
-    @property
-    def threats(self) -> tuple[Any, ...]:
-        return self.recipe.threats
-
-    @property
-    def replays(self) -> int:
-        return self.recipe.replays
-
     def check(self, net: Net, x: jax.Array) -> None:
-        check_plain("awp", self.recipe)
-        self.recipe.check(net, x)
+        super().check(net, x)
+        check_range(self, "gamma", least=0.0)
+        check_range(self, "start", least=0.0, most=1.0)
 
     def at(self, progress: jax.Array) -> Self:
         return self.replace(recipe=self.recipe.at(progress), strength=jnp.where(progress < self.start, 0.0, 1.0))
-
-    def scaled(self, factor: jax.Array) -> Self:
-        return self.replace(recipe=self.recipe.scaled(factor))
-
-    def prepare(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> Any:
-        return self.recipe.prepare(net, x, y, keys)
 
     def objective(self, net: Net, prepared: Any, x: jax.Array, y: jax.Array, keys: jax.Array) -> tuple[jax.Array, Metrics, Net]:
         fixed = jax.lax.stop_gradient(net)
@@ -77,7 +57,7 @@ class AWP(Recipe):
 
 
 @struct
-class Curriculum(Recipe):
+class Curriculum(Wrapped):
     """A recipe whose eps grows from `first` to 1 times its own between the shares `start` and `end` of training.
 
     Args: recipe: one with a threat. shape: "linear", "cosine" or "smooth" (a quarter of the ramp as a fourth power, then a line, as
@@ -91,57 +71,36 @@ class Curriculum(Recipe):
     cost: ClassVar[str] = "+ 0"
     source: ClassVar[str] = "Cai et al. 2018, arXiv:1805.04807"
 
-    recipe: Any
     start: Any = 0.0
     end: Any = 0.5
     first: Any = 0.0
     shape: str = static(default="linear")
-
-    @property
-    def threats(self) -> tuple[Any, ...]:
-        return self.recipe.threats
-
-    @property
-    def replays(self) -> int:
-        return self.recipe.replays
 
     def check(self, net: Net, x: jax.Array) -> None:
         if self.shape not in SHAPES:
             raise ValueError(f"curriculum got shape={self.shape!r}; allowed: {', '.join(SHAPES)}.")
         if not 0 <= self.start < self.end <= 1:
             raise ValueError(f"curriculum got start={self.start}, end={self.end}; needed: 0 <= start < end <= 1, shares of training.")
+        check_range(self, "first", least=0.0, most=1.0)
+        if not self.recipe.grows:
+            has = "grows eps by itself" if self.recipe.threats else "has no threat whose eps could grow"
+            raise ValueError(f"curriculum cannot wrap {self.recipe.name}, which {has}; leave it out.")
         self.recipe.check(net, x)
 
+    @property
+    def grows(self) -> bool:
+        return False
+
+    @property
+    def shares_pass(self) -> bool:
+        return self.recipe.shares_pass
+
     def at(self, progress: jax.Array) -> Any:
-        t = jnp.clip((progress - self.start) / (self.end - self.start), 0.0, 1.0)
-        factor = self.first + (1 - self.first) * ramp(t, self.shape)
+        factor = self.first + (1 - self.first) * ramp(share_of(progress, self.start, self.end - self.start), self.shape)
         return self.recipe.at(progress).scaled(factor)
-
-    def scaled(self, factor: jax.Array) -> Self:
-        return self.replace(recipe=self.recipe.scaled(factor))
-
-    def begin(self, net: Net, x: jax.Array) -> Any:
-        return self.recipe.begin(net, x)
-
-    def prepare(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> Any:
-        return self.recipe.prepare(net, x, y, keys)
-
-    def objective(self, net: Net, prepared: Any, x: jax.Array, y: jax.Array, keys: jax.Array) -> tuple[jax.Array, Metrics, Net]:
-        return self.recipe.objective(net, prepared, x, y, keys)
 
     def gradient(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array, carry: Any) -> Any:
         return self.recipe.gradient(net, x, y, keys, carry)
-
-
-def ramp(t: jax.Array, shape: str) -> jax.Array:
-    """0 to 1 as t in [0, 1] goes from 0 to 1."""
-    if shape == "cosine":
-        return 0.5 - 0.5 * jnp.cos(jnp.pi * t)
-    if shape == "smooth":  # c t^4 up to a quarter, then the tangent there, scaled to end at 1
-        bend = 0.25
-        end = bend**4 + 4 * bend**3 * (1 - bend)
-        return jnp.where(t < bend, t**4, bend**4 + 4 * bend**3 * (t - bend)) / end
-    return t
 
 
 @struct
@@ -198,7 +157,7 @@ class MultiNorm(Recipe):
         found = jnp.stack([craft(recipe) for recipe in self.recipes])
         if self.combine == "avg":
             return found
-        losses = jnp.stack([cross_entropy(net(v), y) for v in found])
+        losses = jnp.stack([cross_entropy(net.evaluated(v, keys), y) for v in found])
         worst = jnp.argmax(losses, axis=0)
         return jnp.take_along_axis(found, worst.reshape(1, -1, *(1,) * (x.ndim - 1)), axis=0)[0]
 

@@ -12,17 +12,9 @@ import jaxsec
 from jaxsec.bound import CROWNIBP, IBP, bound
 from jaxsec.core import row_keys
 from jaxsec.train import net_of
-from jaxsec.train._certified import (
-    CROWNIBPTraining,
-    IBPTraining,
-    fused_loss,
-    ibp_init,
-    lower_margins,
-    mixed_loss,
-    ramped,
-    smoothed,
-    worst_loss,
-)
+from jaxsec.train._certified import CROWNIBPTraining, IBPTraining, ibp_init
+from jaxsec.train._schedule import ramp, share_of
+from jaxsec.train._worst_case import fused_loss, lower_margins, mixed_loss, worst_loss
 
 X, Y = (jnp.asarray(v) for v in blobs(6))
 KEY = jax.random.key(3)
@@ -217,12 +209,12 @@ def test_numbers_are_traced_and_statistics_move_with_clean_rows():
 
 def test_schedules():
     t = np.linspace(0, 1, 2001)
-    eps = np.asarray(smoothed(jnp.asarray(t, jnp.float32)))
+    eps = np.asarray(ramp(jnp.asarray(t, jnp.float32), "smooth"))
     assert eps[0] == 0 and eps[-1] == 1 and (np.diff(eps) >= 0).all()
     slopes = np.diff(eps) * 2000
     assert np.abs(np.diff(slopes)).max() < 0.05  # no corner where the two pieces meet
-    np.testing.assert_allclose(ramped(jnp.asarray([0.0, 0.1, 0.35, 0.6, 0.9]), 0.1, 0.5), [0, 0, 0.5, 1, 1], atol=1e-6)
-    np.testing.assert_allclose(ramped(jnp.asarray([0.0, 0.1, 0.2]), 0.1, 0.0), [0, 1, 1])
+    np.testing.assert_allclose(share_of(jnp.asarray([0.0, 0.1, 0.35, 0.6, 0.9]), 0.1, 0.5), [0, 0, 0.5, 1, 1], atol=1e-6)
+    np.testing.assert_allclose(share_of(jnp.asarray([0.0, 0.1, 0.2]), 0.1, 0.0), [0, 1, 1])
     recipe = CROWNIBPTraining(threat=LINF, kappa=0.4, beta=0.2)
     early, late = recipe.at(jnp.float32(0.05)), recipe.at(jnp.float32(0.7))
     assert [float(early.threat.eps), float(early.kappa), float(early.beta)] == [0, 1, 1]

@@ -26,7 +26,7 @@ def test_robust_accuracy(name, store, smoke):
     seeds = [0] if smoke else [int(s) for s in os.environ.get("JAXSEC_SEEDS", "0,1,2").split(",")]
     rows = []
     for seed in seeds:
-        model, seconds = training.ours(name, EPS, seed, epochs, data, SHIFT)
+        model, seconds = training.ours(training.recipe_of(name, EPS), seed, epochs, data, SHIFT)
         weights, theirs = training.plain_torch(name, EPS, seed, epochs, data, SHIFT)
         clean, aa = training.robust(model, test, EPS)
         torch_clean, torch_aa = training.robust(jaxsec.bind(nets.wong, [jnp.asarray(w) for w in weights]), test, EPS)

@@ -52,8 +52,8 @@ def models(data, epochs):
     found["Jacobian"] = made(train.JacobianPenalty(recipe=train.Standard(), weight=0.1))
     found["input gradient"] = made(train.InputGradientPenalty(recipe=train.Standard(), weight=10.0))
     teacher = made(train.TemperatureTraining(temperature=TEMPERATURE))
-    distilled = made(train.DefensiveDistillation(teacher=teacher, temperature=TEMPERATURE))
-    found["distillation"] = train.Defence(model=distilled, surrogates=(train.at_temperature(distilled, TEMPERATURE),))
+    distillation = train.DefensiveDistillation(teacher=teacher, temperature=TEMPERATURE)
+    found["distillation"] = distillation.defence(made(distillation))
     for name, (transform, draws) in TRANSFORMS.items():
         found[name] = train.defended(plain, transform, draws=draws)
     for name, transform in TRAINED.items():

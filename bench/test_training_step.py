@@ -112,3 +112,16 @@ def test_cost_factors(store, smoke):
     print(factors, {k: round(float(np.median(v)) * 1e3, 2) for k, v in seconds.items()})
     if not smoke:
         assert factors["fast-at"] <= 1.15 and factors["free-at"] <= 1.15
+
+
+@pytest.mark.parametrize("name", ["wong", "four"])
+def test_ibp_step_against_a_standard_step(name, store, smoke):
+    """At most 3 times a standard step: clean pass, intervals (centre and radius), their gradients."""
+    x, y, net, _ = batch(smoke, name)
+    runs = {"ibp": stepper(train.IBPTraining(threat=THREAT), net, x, y), "standard": stepper(train.Standard(), net, x, y)}
+    seconds = interleaved(runs, 1 if smoke else 40)
+    middle, low, high = ratio(seconds, "ibp", "standard")
+    store(ratio=middle, interval=[low, high], seconds={k: float(np.median(v)) for k, v in seconds.items()})
+    print(f"{name}: IBP / standard {middle:.2f} [{low:.2f}, {high:.2f}]")
+    if not smoke and name == "wong":
+        assert middle <= 3

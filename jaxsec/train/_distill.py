@@ -7,11 +7,13 @@ import jax.numpy as jnp
 
 from ..core import Model, static, struct, tuned
 from ._adversarial import both_passes, check_statistics, check_steps
+from ._defence import Defence
 from ._inner import worst_of
 from ._losses import accuracy, cross_entropy, divergence
 from ._mixup import classes_of
 from ._net import Net
 from ._recipe import Metrics, Recipe
+from ._temperature import tempered
 from ._wrapped import check_range
 
 
@@ -60,6 +62,9 @@ class DefensiveDistillation(Taught):
 
     def prepare(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> jax.Array:
         return jax.nn.softmax(self.answers(x, keys) / self.temperature)
+
+    def defence(self, model: Model) -> Defence:
+        return tempered(model, self.temperature)
 
     def objective(self, net: Net, prepared: Any, x: jax.Array, y: jax.Array, keys: jax.Array) -> tuple[jax.Array, Metrics, Net]:
         logits, net = net.training(x, keys)

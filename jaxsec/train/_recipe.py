@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ..core import Model, Struct, as_key, row_keys, struct
+from ._defence import Defence, defence_of
 from ._net import Net, net_of
 
 Metrics = dict[str, jax.Array]
@@ -112,6 +113,10 @@ class Recipe(Struct, abc.ABC):
 
         (loss, (metrics, state)), gradient = jax.value_and_grad(total, has_aux=True)(net.params)
         return Gradient(loss=loss, gradient=gradient, metrics=metrics, net=net.replace(state=state), carry=carry)
+
+    def defence(self, model: Model) -> Defence:
+        """A model that this recipe made, with what an adversary who knows the recipe attacks in its place: what `evaluate` takes."""
+        return defence_of(model)
 
     @final
     def loss(self, model: Model | Net, x: jax.Array, y: jax.Array, key: jax.Array) -> tuple[jax.Array, dict[str, Any]]:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from ..core import Model, struct
 from ..core._rewrite import untuned
+from ._defence import Defence
 from ._losses import accuracy, cross_entropy
 from ._net import Net
 from ._recipe import Metrics, Recipe
@@ -53,6 +54,11 @@ class _AtTemperature:
         return logits / params["temperature"].astype(logits.dtype)
 
 
+def tempered(model: Model, temperature: Any) -> Defence:
+    """A model that was trained at a temperature, with the attack that goes through `at_temperature`."""
+    return Defence(model=model, surrogates=(at_temperature(model, temperature),), note="attacked through its logits at the temperature too")
+
+
 @struct
 class TemperatureTraining(Recipe):
     """Cross-entropy of the softmax at a temperature: what the teacher of `DefensiveDistillation` is trained by.
@@ -72,6 +78,9 @@ class TemperatureTraining(Recipe):
     def check(self, net: Net, x: jax.Array) -> None:
         super().check(net, x)
         check_range(self, "temperature", least=1e-6)
+
+    def defence(self, model: Model) -> Defence:
+        return tempered(model, self.temperature)
 
     def objective(self, net: Net, prepared: Any, x: jax.Array, y: jax.Array, keys: jax.Array) -> tuple[jax.Array, Metrics, Net]:
         logits, net = net.training(x, keys)

@@ -6,7 +6,8 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from ..core import struct
+from ..core import Model, struct
+from ._defence import Defence
 from ._net import Net
 from ._recipe import Metrics, Recipe
 
@@ -69,3 +70,6 @@ class Wrapped(Recipe):
 
     def objective(self, net: Net, prepared: Any, x: jax.Array, y: jax.Array, keys: jax.Array) -> tuple[jax.Array, Metrics, Net]:
         return self.recipe.objective(net, prepared, x, y, keys)
+
+    def defence(self, model: Model) -> Defence:
+        return self.recipe.defence(model)

@@ -124,6 +124,14 @@ def test_wrappers_hand_on_what_the_loop_asks():
         train.AWP(recipe=free.at(0.5)).check(train.net_of(mlp, weights()), jnp.asarray(X))
 
 
+def test_recipes_know_the_adaptive_attack():
+    model = jaxsec.bind(mlp, weights(3))
+    assert named("trades").defence(model).surrogates == ()
+    for recipe in (named("defensive-distillation", temperature="20"), named("defensive-distillation+l2", temperature="20")):
+        (surrogate,) = recipe.defence(model).surrogates
+        np.testing.assert_allclose(20 * np.asarray(surrogate(X)), model(X), rtol=1e-5)
+
+
 def test_adversarial_training_with_a_patch():
     """The same recipe, another threat: what it learns from differs from the row in one square only."""
     x = jnp.asarray(np.random.default_rng(0).uniform(size=(6, 8, 8, 1)), jnp.float32)

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,9 +92,15 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
     validation = _part(asked.validation, "--validation", 0.1)
     writable(out, "a folder for the model")
     keep_programs()
-    with interruptible(out / "checkpoints"), _warnings_as_lines():
-        rows, initial = _prepared(asked, Source(**words), start)
+    with interruptible(out / "checkpoints"), _warnings_as_lines(), tempfile.TemporaryDirectory() as made_here:
+        rows, initial = _prepared(asked, Source(**words), start, Path(made_here))
         train_rows, test_rows = _split(rows, held, start)
+        if validation and not 1 <= round(len(train_rows) * validation) < len(train_rows):
+            raise ValueError(f"--validation is a share of {validation:g} of {len(train_rows)} rows; give more data, or --validation 0.")
+        if patience is not None and not validation:
+            raise ValueError(
+                f"--patience is {patience}, and --validation 0 leaves no rows to tell epochs apart by; leave one of them out."
+            )
         recipe, ball = _recipe(asked, rows)
         model = load(initial)
         about = {
@@ -133,6 +140,8 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
             )
         except FloatingPointError as error:
             raise UserError(f"{error} Here that is --learning-rate.") from None
+        except ValueError as error:
+            raise ValueError(str(error).replace("resume=False", "--fresh")) from None
         # only now, so that a call that cannot go on with what the folder holds leaves it as it is
         save(made.model, initial, out / MODEL)
         if test_rows is not None:
@@ -186,8 +195,8 @@ class _Optimizer:
         return default_optimizer(total, self.rate, self.decay)
 
 
-def _prepared(asked: Asked, source: Any, seed: int) -> tuple[Any, Path]:
-    """(the rows, the .onnx file that training starts from)."""
+def _prepared(asked: Asked, source: Any, seed: int, folder: Path) -> tuple[Any, Path]:
+    """(the rows, the .onnx file that training starts from; one that is made here goes to `folder`)."""
     from ..core import Model, ModelInfo
     from ..io import NETWORKS, load, new_network
     from ._inputs import data_of
@@ -202,7 +211,7 @@ def _prepared(asked: Asked, source: Any, seed: int) -> tuple[Any, Path]:
     shape = rows.x.shape[1:]
     if net is None:
         net = "cnn" if rows.layout in ("NCHW", "NHWC") and min(shape[1:] if rows.layout == "NCHW" else shape[:2]) >= 8 else "mlp"
-    path = asked.out / "initial.onnx"
+    path = folder / "initial.onnx"
     new_network(net, shape, max(rows.n_classes, 2), path, seed=seed, layout=rows.layout)
     return rows, path
 
@@ -235,6 +244,8 @@ def _recipe(asked: Asked, rows: Any) -> tuple[Any, Any]:
         name, equals, value = word.partition("=")
         if not equals:
             raise ValueError(f"--set is {word!r}; a setting and its value are needed, such as --set beta=3.")
+        if name.strip() in settings:
+            raise ValueError(f"--set gives {name.strip()} twice, {settings[name.strip()]} and {value.strip()}; give it once.")
         settings[name.strip()] = value.strip()
     name, teacher = str(asked.recipe), None
     if takes(name, "teacher") and asked.teacher is None:
@@ -256,7 +267,10 @@ def _recipe(asked: Asked, rows: Any) -> tuple[Any, Any]:
         raise ValueError(f"--teacher was given, and the recipe {name} has none; leave it out, or choose ard or rslad.")
     recipe = recipe_named(name, threat=ball, teacher=teacher, settings=settings)
     warm = _part(asked.warm_up, "--warm-up", 0.3)
-    if ball is not None and warm and recipe.grows and not takes(name, "shape"):
+    scheduled = ball is not None and recipe.grows and not takes(name, "shape")
+    if asked.warm_up is not None and not scheduled:
+        raise ValueError(f"--warm-up was given, and the recipe {name} has no eps that grows with it; leave it out, or see --list.")
+    if scheduled and warm:
         recipe = Curriculum(recipe=recipe, end=warm)
     return recipe, ball
 

@@ -10,6 +10,7 @@ from ._inner import worst_of
 from ._losses import accuracy, cross_entropy, distribution, divergence
 from ._net import Net
 from ._recipe import Metrics, Recipe
+from ._wrapped import check_range
 
 _STARTS = ("uniform", "gaussian", "clean")
 
@@ -20,6 +21,17 @@ def check_steps(recipe: Any, net: Net, x: jax.Array, least: int = 1) -> None:
         raise ValueError(f"{recipe.name} got steps={recipe.steps}; it must be at least {least}.")
     if getattr(recipe, "start", "clean") not in _STARTS:
         raise ValueError(f"{recipe.name} got start={recipe.start!r}; allowed: {', '.join(_STARTS)}.")
+    check_numbers(recipe)
+
+
+def check_numbers(recipe: Any) -> None:
+    """ValueError where a step, a weight or a share among the recipe's fields is out of range."""
+    if getattr(recipe, "step_size", None) is not None:
+        check_range(recipe, "step_size", least=0.0)
+    if hasattr(recipe, "beta"):
+        check_range(recipe, "beta", least=0.0)
+    if hasattr(recipe, "label_smoothing"):
+        check_range(recipe, "label_smoothing", least=0.0, most=1.0)
 
 
 @struct
@@ -32,6 +44,10 @@ class Standard(Recipe):
     source: ClassVar[str] = "-"
 
     label_smoothing: Any = 0.0
+
+    def check(self, net: Net, x: jax.Array) -> None:
+        super().check(net, x)
+        check_numbers(self)
 
     def objective(self, net: Net, prepared: Any, x: jax.Array, y: jax.Array, keys: jax.Array) -> tuple[jax.Array, Metrics, Net]:
         logits, net = net.training(x, keys)

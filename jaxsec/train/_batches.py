@@ -18,12 +18,46 @@ class Batches:
     """Batches by number: `epoch(e, first)` yields those of epoch e from number `first` on, always the same ones.
 
     Attributes: steps: batches in an epoch. example: one batch, for shapes. identity: what a resumed run must find again.
+      whole: all rows, where they are arrays in memory; None for a sequence or a stream, whose batches are seen one by one.
     """
 
     steps: int
     example: Batch
     identity: dict[str, Any]
     epoch: Callable[[int, int], Iterator[Batch]]
+    whole: Batch | None = None
+
+
+class Reader:
+    """Batches by epoch and number, from one stream per epoch as long as numbers do not fall; each batch of a stream is checked.
+
+    A batch of another shape than the first one is refused: it would be another program, and what a recipe carries from step to step would
+    not fit it.
+    """
+
+    def __init__(self, batches: Batches, check: Callable[[Any, Any, str], None]):
+        self._batches, self._check = batches, check
+        self._epoch, self._at, self._stream, self._batch = -1, -1, iter(()), batches.example
+        self._shapes = [np.shape(a) for a in batches.example]
+
+    def __call__(self, epoch: int, number: int) -> Batch:
+        if epoch != self._epoch or number < self._at:
+            self._epoch, self._at, self._stream = epoch, number - 1, self._batches.epoch(epoch, number)
+        while self._at < number:
+            self._batch, self._at = next(self._stream), self._at + 1
+            if self._batches.whole is None:
+                self._looked_at(f"batch {self._at} of epoch {epoch}")
+        return self._batch
+
+    def _looked_at(self, what: str) -> None:
+        shapes = [np.shape(a) for a in self._batch]
+        if shapes != self._shapes:
+            raise ValueError(
+                f"{what} has the shapes {shapes[0]} and {shapes[1]}, the first one {self._shapes[0]} and {self._shapes[1]}; all must be "
+                "alike: drop the remainder (drop_remainder=True in Grain)."
+            )
+        x, y = self._batch
+        self._check(None if isinstance(x, jax.Array) else x, y, what)  # not off the device and back for every batch
 
 
 def batches_of(data: Any, batch_size: int, key: jax.Array, steps_per_epoch: int | None) -> Batches:
@@ -31,8 +65,7 @@ def batches_of(data: Any, batch_size: int, key: jax.Array, steps_per_epoch: int 
 
     Raises: TypeError, ValueError: no rows, fewer rows than a batch, rows without labels, a stream without `steps_per_epoch`.
     """
-    if hasattr(data, "x") and hasattr(data, "y"):
-        data = (data.x, data.y)
+    data = arrays_of(data)
     if isinstance(data, tuple) and len(data) == 2 and all(hasattr(a, "shape") for a in data):
         if steps_per_epoch is not None:
             raise ValueError(f"steps_per_epoch is {steps_per_epoch}; arrays have as many as they fill: leave it out.")
@@ -42,11 +75,25 @@ def batches_of(data: Any, batch_size: int, key: jax.Array, steps_per_epoch: int 
     if callable(data) or hasattr(data, "__iter__"):
         if steps_per_epoch is None:
             raise ValueError("data is a stream, whose length is not known; pass steps_per_epoch, the batches in an epoch.")
+        if not callable(data) and iter(data) is data:
+            raise ValueError(
+                "data is an iterator, which no later epoch and no resumed run can begin again; pass a function of the epoch, or "
+                "an iterable."
+            )
         return _of_stream(data if callable(data) else lambda _: iter(data), steps_per_epoch)
     raise TypeError(
         f"data is {type(data).__name__}; allowed: (x, y) arrays, a sequence of batches (x, y) such as a batched Grain MapDataset, an "
         "iterable of batches, or a function of the epoch that gives one."
     )
+
+
+def arrays_of(data: Any) -> Any:
+    """(x, y) of what holds both by name; anything else as it is."""
+    if hasattr(data, "x") and hasattr(data, "y"):
+        return data.x, data.y
+    if isinstance(data, dict) and set(data) >= {"x", "y"}:
+        return data["x"], data["y"]
+    return data
 
 
 def _of_arrays(x: Any, y: Any, batch_size: int, key: jax.Array) -> Batches:
@@ -57,7 +104,7 @@ def _of_arrays(x: Any, y: Any, batch_size: int, key: jax.Array) -> Batches:
         raise ValueError(f"batch_size is {batch_size} and the data has {len(x)} rows; allowed: 1 to {len(x)}.")
     if x.dtype == np.float64 and not jax.config.read("jax_enable_x64"):
         x = np.asarray(x, np.float32)
-    if y.ndim == 1:
+    if y.ndim == 1 and np.issubdtype(y.dtype, np.integer):
         y = y.astype(np.int32)
     steps = len(x) // batch_size
 
@@ -65,13 +112,13 @@ def _of_arrays(x: Any, y: Any, batch_size: int, key: jax.Array) -> Batches:
         order = np.asarray(jax.random.permutation(jax.random.fold_in(key, e), len(x)))
         for i in range(first, steps):
             rows = order[i * batch_size : (i + 1) * batch_size]
-            yield _taken(x, rows), _taken(y, rows)
+            yield taken(x, rows), taken(y, rows)
 
-    found = {"rows": len(x), "batch_size": batch_size, "data": _checksum(x, y)}
-    return Batches(steps, (x[:batch_size], y[:batch_size]), found, epoch)
+    found = {"rows": len(x), "batch_size": batch_size, "data": checksum(x, y)}
+    return Batches(steps, (x[:batch_size], y[:batch_size]), found, epoch, whole=(x, y))
 
 
-def _taken(a: Any, rows: np.ndarray) -> Any:
+def taken(a: Any, rows: np.ndarray) -> Any:
     """Rows of an array, sharded as the array is."""
     if not isinstance(a, jax.Array):
         return a[rows]
@@ -83,8 +130,8 @@ def _gather(sharding: Any) -> Callable[[jax.Array, np.ndarray], jax.Array]:
     return jax.jit(lambda a, rows: jnp.take(a, rows, axis=0), out_shardings=sharding)
 
 
-def _checksum(x: Any, y: Any) -> int:
-    """Of the host's rows; what other hosts hold is theirs to check."""
+def checksum(x: Any, y: Any) -> int:
+    """Of this host's rows; 0 where it does not hold them all."""
     if any(isinstance(a, jax.Array) and not a.is_fully_addressable for a in (x, y)):
         return 0
     return zlib.crc32(np.asarray(y).tobytes(), zlib.crc32(np.asarray(x).tobytes()))
@@ -111,7 +158,8 @@ def _of_sequence(data: Any, steps_per_epoch: int | None) -> Batches:
         for i in range(first, steps):
             yield _pair(data[(e * steps + i) % len(data)])
 
-    return Batches(steps, _pair(data[0]), {"batches": len(data), "steps": steps}, epoch)
+    first = _pair(data[0])
+    return Batches(steps, first, {"batches": len(data), "steps": steps, "first batch": checksum(*first)}, epoch)
 
 
 def _of_stream(start: Callable[[int], Any], steps: int) -> Batches:
@@ -125,4 +173,5 @@ def _of_stream(start: Callable[[int], Any], steps: int) -> Batches:
             if i >= first:
                 yield _pair(batch)
 
-    return Batches(steps, next(epoch(0, 0)), {"steps": steps}, epoch)
+    first = next(epoch(0, 0))
+    return Batches(steps, first, {"steps": steps, "first batch": checksum(*first)}, epoch)

@@ -1,6 +1,7 @@
 """Every recipe by name: what `jaxsec train --list` prints, and how a recipe is made of words."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -147,6 +148,9 @@ def _value(part: str, field: str, text: str, of: Any, *, whole: bool) -> Any:
         return text
     kind = int if whole and isinstance(default, int) else float
     try:
-        return kind(text)
+        value = kind(text)
     except ValueError:
-        raise ValueError(f"{part} got {field}={text!r}; {'a whole number' if kind is int else 'a number'} is needed.") from None
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{part} got {field}={text!r}; {'a whole number' if kind is int else 'a number'} is needed.")
+    return value

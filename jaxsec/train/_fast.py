@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ..core import static, struct
 from ..core._keys import fold
 from ..threat._ball import Ball
+from ._adversarial import check_numbers
 from ._inner import ascend
 from ._losses import accuracy, cross_entropy
 from ._net import Net
@@ -42,6 +43,7 @@ class FastAT(Recipe):
 
     def check(self, net: Net, x: jax.Array) -> None:
         super().check(net, x)
+        check_numbers(self)
         if not self.align >= 0:
             raise ValueError(f"fast-at got align={self.align}; a weight of at least 0 is needed, such as 0.2.")
 
@@ -80,6 +82,7 @@ class _Shared(Recipe):
 
     def check(self, net: Net, x: jax.Array) -> None:
         super().check(net, x)
+        check_numbers(self)
         if not isinstance(self.threat, Ball):
             raise ValueError(f"{self.name} got the threat {type(self.threat).__name__}; it needs a ball: LInf, L2 or L1.")
 

@@ -1,8 +1,6 @@
 """`fit`: the verb. It trains a net by a recipe, keeps what was best on held-out rows, and survives being killed."""
 
-import dataclasses
 import functools
-import math
 import os
 import pathlib
 from collections.abc import Callable
@@ -15,14 +13,16 @@ import optax
 
 from ..attack._method import Method
 from ..core import as_key
-from ._batches import Batches, batches_of
+from ._batches import Reader, arrays_of, batches_of, taken
 from ._checkpoint import Checkpoints
+from ._identity import identity_of
 from ._log import Log, Report
 from ._loop import Fit, Loop
-from ._net import net_of
+from ._net import Net, net_of
 from ._recipe import Recipe
+from ._rows import Rows
 from ._step import Augment, Setting, first_state
-from ._validate import Validation, validation_of
+from ._validate import validation_of
 
 
 def fit(
@@ -56,13 +56,15 @@ def fit(
     """Trains a net by a recipe and returns the weights that were most robust on the validation rows (without any, the last ones).
 
     Guarantee: the result depends on the net, the data, the recipe, the optimizer, the batch size and the key; not on how often the run was
-      killed and resumed, and up to rounding not on the mesh or on `accumulate`. After the first step nothing retraces.
+      killed and resumed, and up to rounding not on the mesh. Up to rounding it does not depend on `accumulate` either, but where a batch is
+      seen as a whole: BatchNorm's statistics, dropout, and the recipes mixup, spectral, clean-logit-pairing and multi-norm "extreme".
+      After the first step nothing retraces: eps, weights, seeds and schedules are traced (another optimizer is another program).
     Args:
       net, variables: whatever `net_of` takes; a Linen module without variables is initialised from `key`. A `Model` is trained further.
-      data: (x, y) in memory, x [N, ...] floating or uint8 (which counts in 1/255), y [N] classes or [N, K] shares, shuffled every epoch;
-        a sequence of batches (a batched Grain MapDataset, its shuffled copies one after the other if it is repeated); or a stream of
-        batches, or a function of the epoch that gives one, with `steps_per_epoch`. Batches on a mesh train on that mesh: parameters that
-        are not on it yet are replicated.
+      data: (x, y) in memory, or what has both by name, x [N, ...] floating or uint8 (which counts in 1/255), y [N] classes or [N, K]
+        shares, shuffled every epoch; a sequence of batches (a batched Grain MapDataset, its shuffled copies one after the other if it is
+        repeated); or an iterable of batches, or a function of the epoch that gives one, with `steps_per_epoch`. Batches on a mesh train on
+        that mesh: parameters that are not on it yet are replicated.
       recipe: `train.TRADES(threat=...)`, ...; wrapped ones too.
       optimizer: an optax transformation, or a function of the number of updates that gives one (for schedules); None: AdamW, 0.002, with
         a warm-up over the first twentieth and a cosine to 0, gradients clipped to length 10.
@@ -97,9 +99,12 @@ def fit(
     if not isinstance(recipe, Recipe):
         shown = f"the class {recipe.__name__}; write {recipe.__name__}()" if isinstance(recipe, type) else type(recipe).__name__
         raise TypeError(f"recipe is {shown}; a recipe such as jaxsec.train.PGDAT(threat=...) is needed.")
-    for name, value in (("epochs", epochs), ("validate_every", validate_every), ("accumulate", accumulate)):
-        if value < 1:
+    counts = {"epochs": epochs, "validate_every": validate_every, "accumulate": accumulate, "save_every": save_every, "patience": patience}
+    for name, value in counts.items():
+        if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1.")
+    if patience is not None and validation is None:
+        raise ValueError(f"patience is {patience}, and there are no rows to validate on; pass validation=0.1, or rows (x, y).")
     if average is not None and not 0 <= average < 1:
         raise ValueError(f"average is {average}; a decay in [0, 1) is needed, such as 0.999.")
     order_key, run_key, init_key, hold_key, judge_key = jax.random.split(as_key(key), 5)
@@ -109,9 +114,10 @@ def fit(
     if accumulate > 1 and len(x) % accumulate:
         raise ValueError(f"accumulate is {accumulate} and a batch has {len(x)} rows; it must divide them.")
     trained = net_of(net, variables, x=x, key=init_key, dtype=dtype, train_kwargs=train_kwargs, eval_kwargs=eval_kwargs)
-    _check_labels(trained, x, batches)
     recipe = jax.tree.map(_strong, recipe)
     recipe.check(trained, x)
+    rows = Rows(_classes(trained, x), recipe.threats)
+    rows.check(*(batches.example if batches.whole is None else batches.whole), "data")
     trained = recipe.constrained(trained, x)
     total = epochs * batches.steps * recipe.replays
     setting = Setting(
@@ -127,12 +133,20 @@ def fit(
         raise ValueError(
             f"{recipe.name} carries a perturbation from batch to batch, which accumulate={accumulate} would split; leave it 1."
         )
-    judge = validation_of(held, recipe, validation_attack, judge_key)
+    judge = validation_of(held, recipe, validation_attack, judge_key, rows, x.shape[1:])
     folder = None if out is None else pathlib.Path(out)
     kept = None
     if folder is not None:
+        if folder.exists() and not folder.is_dir():
+            raise ValueError(f"out is {folder}, which is a file; a folder is needed.")
         folder.mkdir(parents=True, exist_ok=True)
-        identity = _identity(recipe, batches, key, state, setting, epochs, average, judge, validate_every, patience)
+        identity = identity_of(recipe, batches, key, state, setting, x) | {
+            "epochs": epochs,
+            "average": average,
+            "validation": None if judge is None else judge.identity,
+            "validate_every": validate_every,
+            "patience": patience,
+        }
         kept = Checkpoints(folder / "checkpoints", identity)
         if not resume:
             kept.clear()
@@ -140,6 +154,7 @@ def fit(
     loop = Loop(
         recipe=recipe,
         batches=batches,
+        read=Reader(batches, rows.check),
         setting=setting,
         key=run_key,
         epochs=epochs,
@@ -202,29 +217,25 @@ def _held_out(data: Any, validation: Any, key: jax.Array) -> tuple[Any, Any]:
     """(the data to train on, the rows to validate on or None)."""
     if validation is None or not isinstance(validation, int | float):
         return data, validation
-    if hasattr(data, "x") and hasattr(data, "y"):
-        data = (data.x, data.y)
+    data = arrays_of(data)
     if not (isinstance(data, tuple) and len(data) == 2 and all(hasattr(a, "shape") for a in data)):
         raise ValueError(f"validation is {validation}, a share, which only arrays in memory can be split by; pass (x, y) rows.")
     n = len(data[0])
     count = round(n * validation)
     if not 0 < validation < 1 or not 1 <= count < n:
         raise ValueError(f"validation is {validation} of {n} rows; a share in (0, 1) that leaves rows on both sides is needed.")
+    # rows that stay on their mesh must fill it
+    count += (n - count) % max(len(a.sharding.device_set) if isinstance(a, jax.Array) else 1 for a in data)
     order = np.asarray(jax.random.permutation(key, n))
-    return tuple(np.asarray(a)[order[count:]] for a in data), tuple(np.asarray(a)[order[:count]] for a in data)
+    return tuple(taken(a, order[count:]) for a in data), tuple(np.asarray(a)[order[:count]] for a in data)
 
 
-def _check_labels(net: Any, x: jax.Array, batches: Batches) -> None:
-    logits = jax.eval_shape(net, x) if not net.draws else None
-    if logits is not None and (logits.ndim != 2 or logits.shape[0] != len(x) or logits.shape[1] < 2):
+def _classes(net: Any, x: jax.Array) -> int | None:
+    """How many the net tells apart; ValueError where its answer is no [B, K]."""
+    logits = jax.eval_shape(Net.evaluated, net, x, jax.random.split(jax.random.key(0), len(x)))
+    if logits.ndim != 2 or logits.shape[0] != len(x) or logits.shape[1] < 2:
         raise ValueError(f"the net turns {x.shape} into {logits.shape}; logits of shape [B, K] with K >= 2 are needed.")
-    y = np.asarray(batches.example[1]) if not isinstance(batches.example[1], jax.Array) else batches.example[1]
-    if y.ndim == 1 and logits is not None and y.size and getattr(y, "is_fully_addressable", True):
-        low, high = int(y.min()), int(y.max())
-        if low < 0 or high >= logits.shape[1]:
-            raise ValueError(
-                f"labels go from {low} to {high}; the net has {logits.shape[1]} classes, so 0 to {logits.shape[1] - 1} are allowed."
-            )
+    return logits.shape[1]
 
 
 def _beside(state: Any, x: Any) -> Any:
@@ -238,35 +249,3 @@ def _beside(state: Any, x: Any) -> Any:
         return v if len(v.sharding.device_set) > 1 or id(v) in like_rows else jax.device_put(v, everywhere)
 
     return jax.tree.map(place, state)
-
-
-def _identity(
-    recipe: Recipe, batches: Batches, key: Any, state: Any, setting: Setting, epochs: int, average: Any, judge: Validation | None,
-    validate_every: int, patience: int | None,
-) -> dict[str, Any]:  # fmt: skip
-    """What a resumed run must find again; of the optimizer only the shape of its state can be told."""
-    fields = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}  # pyright: ignore[reportArgumentType]
-    said = {name: _said(value) for name, value in fields.items()}
-    return {
-        "recipe": recipe.name,
-        **{f"recipe's {name}": value for name, value in said.items()},
-        "net": str(jax.tree.map(lambda v: (v.shape, str(v.dtype)), (state.params, state.state))),
-        "optimizer": str(jax.tree.map(lambda v: (v.shape, str(v.dtype)), state.optimizer)),
-        "key": np.asarray(jax.random.key_data(as_key(key))).tolist(),
-        "epochs": epochs,
-        "average": average,
-        "accumulate": setting.accumulate,
-        "dtype": str(setting.dtype),
-        "augment": repr(setting.augment),
-        "validation": None if judge is None else judge.identity,
-        "validate_every": validate_every,
-        "patience": patience,
-        **batches.identity,
-    }
-
-
-def _said(value: Any) -> Any:
-    """A field as JSON: numbers as they are, trees of arrays by their sums."""
-    leaves = [leaf for leaf in jax.tree.leaves(value) if isinstance(leaf, int | float | np.ndarray | jax.Array)]
-    numbers = [np.asarray(leaf, np.float64).sum() for leaf in leaves]
-    return [type(value).__name__, [float(n) if math.isfinite(n) else str(n) for n in numbers], str(jax.tree.structure(value))[:2000]]

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..core import Model
-from ._batches import Batches
+from ._batches import Batches, Reader
 from ._checkpoint import Checkpoints
 from ._log import Log
 from ._net import Net
@@ -48,6 +48,7 @@ class Loop:
 
     recipe: Recipe
     batches: Batches
+    read: Reader
     setting: Setting
     key: jax.Array
     epochs: int
@@ -102,10 +103,9 @@ class Loop:
     ) -> tuple[TrainState, list[dict[str, Any]]]:
         """Updates number `at` to `until`, all of one epoch; stops early after one that is not finite."""
         first, replays = epoch * self.batches.steps * self.recipe.replays, self.recipe.replays
-        stream = self.batches.epoch(epoch, (at - first) // replays)
         seen: list[dict[str, Any]] = []
         while at < until:
-            x, y = next(stream)
+            x, y = self.read(epoch, (at - first) // replays)
             for _ in range((at - first) % replays, replays):
                 state, metrics = train_step(state, self.recipe, x, y, self.key, total, decay, self.setting)
                 seen.append(metrics)
@@ -159,15 +159,17 @@ class Loop:
         state, record = good
         attempt = int(state.attempt) + 1
         lost = len(seen)
-        found = {name: float(value) for name, value in seen[-1].items()} if seen else {}
+        rows = [{name: float(value) for name, value in row.items()} for row in jax.device_get(seen)]
+        found = next((row for row in rows if not all(map(np.isfinite, row.values()))), rows[-1] if rows else {})
         if attempt > self.max_rollbacks:
             raise FloatingPointError(
-                f"the loss or its gradient was not finite again after {self.max_rollbacks} rollbacks (last metrics: {found}); use a "
+                f"the loss or its gradient was not finite again after {self.max_rollbacks} rollbacks (metrics: {found}); use a "
                 "smaller learning rate, clip gradients (optax.clip_by_global_norm), and look for infinite values in the data."
             )
         warnings.warn(
-            f"a step was not finite (loss {found.get('loss')}, gradient norm {found.get('gradient_norm')}); training goes back to update "
-            f"{int(state.step)}, {lost} updates are lost, and updates are halved from here on.",
+            f"a step was not finite (loss {found.get('loss')}, gradient norm {found.get('gradient_norm')}; if these are, its weights or "
+            f"statistics were not); training goes back to update {int(state.step)}, {lost} updates are lost, and updates are halved from "
+            "here on.",
             RuntimeWarning,
             stacklevel=4,
         )

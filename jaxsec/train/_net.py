@@ -80,20 +80,38 @@ def _logits(z: jax.Array) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class _Bound:
-    """Any `Model`: one mode, no statistics."""
+    """Any `Model`: one mode, no statistics; arrays that are not floating are state, and stay."""
 
     apply: Any
     info: ModelInfo
     stochastic: bool
 
     def evaluate(self, params: Any, state: Any, x: jax.Array, *keys: jax.Array) -> jax.Array:
-        return self.apply(params, x, *keys)
+        return self.apply(_whole(params, state), x, *keys)
 
     def train(self, params: Any, state: Any, x: jax.Array, keys: jax.Array) -> tuple[jax.Array, Any]:
-        return self.apply(params, x, *((keys,) if self.stochastic else ())), state
+        return self.evaluate(params, state, x, *((keys,) if self.stochastic else ())), state
 
     def model(self, params: Any, state: Any) -> Model:
-        return Model(params=params, apply=self.apply, info=self.info, stochastic=self.stochastic)
+        return Model(params=_whole(params, state), apply=self.apply, info=self.info, stochastic=self.stochastic)
+
+
+def _whole(params: Any, state: Any) -> Any:
+    """One tree of both; where one has an array the other has None."""
+    if not jax.tree.leaves(state):
+        return params
+    return jax.tree.map(lambda p, s: s if p is None else p, params, state, is_leaf=lambda v: v is None)
+
+
+def _bound(model: Model, dtype: Any) -> Net:
+    def floating(v: Any) -> bool:
+        return jnp.issubdtype(jnp.result_type(v), jnp.floating)
+
+    params, state = model.params, ()
+    if not all(map(floating, jax.tree.leaves(params))):
+        params = jax.tree.map(lambda v: v if floating(v) else None, model.params)
+        state = jax.tree.map(lambda v: None if floating(v) else v, model.params)
+    return Net(params=params, state=state, program=_Bound(model.apply, model.info, model.stochastic), dtype=dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -213,7 +231,16 @@ def net_of(
     model = untuned(bind(net, variables))
     if isinstance(model.apply, Program):
         return _onnx(model, dtype)
-    return Net(params=model.params, program=_Bound(model.apply, model.info, model.stochastic), dtype=dtype)
+    if isinstance(model.apply, _Linen):  # a bound Flax module has its training mode still
+        evaluation = eval_kwargs or dict(model.apply.kwargs) or None
+        if evaluation and train_kwargs is None:
+            train_kwargs = {name: _MODES.get(name, value) for name, value in evaluation.items()}
+        return _linen(model.apply.net, model.params, None, None, dtype, train_kwargs, evaluation)
+    if isinstance(model.apply, _NNX):
+        from flax import nnx
+
+        return _nnx(nnx.merge(model.apply.graphdef, model.params), dtype)
+    return _bound(model, dtype)
 
 
 def _nnx(net: Any, dtype: Any) -> Net:

@@ -59,7 +59,8 @@ class Setting(Struct):
 
 def first_state(net: Net, setting: Setting, recipe: Recipe, x: jax.Array) -> TrainState:
     """The state before the first step; x: a batch as the recipe will see it."""
-    copy = functools.partial(jax.tree.map, jnp.copy)  # the caller's arrays are not ours to move
+    # the caller's arrays are not ours to move, and a weak type would compile the step twice
+    copy = functools.partial(jax.tree.map, lambda v: jax.lax.convert_element_type(jnp.copy(v), jnp.asarray(v).dtype))
     params, state = copy(net.params), copy(net.state)
     return TrainState(
         params=params,
@@ -92,18 +93,24 @@ def train_step(
     keys = row_keys(jax.random.fold_in(run_key, state.step), ids)
     found = _gradient(setting.net(state), recipe, x, y, keys, state.carry, setting.accumulate)
     length = jnp.sqrt(sum(jnp.sum(jnp.square(g.astype(jnp.float32))) for g in jax.tree.leaves(found.gradient)))
-    good = jnp.isfinite(found.loss) & jnp.isfinite(length) & ~state.bad
     updates, optimizer = setting.optimizer.update(found.gradient, state.optimizer, state.params)
     updates = jax.tree.map(lambda u: u * state.scale.astype(u.dtype), updates)
     params = optax.apply_updates(state.params, updates)
     params = recipe.constrained(found.net.replace(params=params), x).params
     average = _averaged(state, params, found.net.state, decay) if setting.averaged else ()
     new = state.replace(params=params, state=found.net.state, optimizer=optimizer, average=average, carry=found.carry, step=state.step + 1)
+    good = jnp.isfinite(found.loss) & jnp.isfinite(length) & ~state.bad & _finite(new)
     new = jax.tree.map(lambda n, o: jnp.where(good, n, o), new, state)
     metrics = {"loss": found.loss, "gradient_norm": length, **found.metrics}
     if recipe.threats and hasattr(recipe.threats[0], "eps"):
         metrics["eps"] = jnp.mean(recipe.threats[0].eps)
     return new.replace(bad=~good), metrics
+
+
+def _finite(tree: Any) -> jax.Array:
+    """[] whether every floating leaf is: statistics and the optimizer's own may overflow where loss and gradient do not."""
+    leaves = [v for v in jax.tree.leaves(tree) if jnp.issubdtype(v.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(v)) for v in leaves]))
 
 
 def _averaged(state: TrainState, params: Any, statistics: Any, decay: jax.Array) -> Any:

@@ -12,7 +12,9 @@ from ..attack import PGD, attack
 from ..attack._method import Method
 from ..core import Model
 from ..threat import Threat
+from ._batches import arrays_of
 from ._recipe import Recipe
+from ._rows import Rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,14 +67,16 @@ def _wrong(model: Model, x: jax.Array, y: jax.Array) -> jax.Array:
     return model(x).argmax(axis=1) != y
 
 
-def validation_of(rows: Any, recipe: Recipe, method: Method | None, key: jax.Array) -> Validation | None:
+def validation_of(
+    rows: Any, recipe: Recipe, method: Method | None, key: jax.Array, allowed: Rows, shape: tuple[int, ...]
+) -> Validation | None:
     """The validation of a run; None without rows.
 
     Raises: TypeError, ValueError: rows that are no (x, y) arrays of classes.
     """
     if rows is None:
         return None
-    x, y = (rows.x, rows.y) if hasattr(rows, "x") else rows
+    x, y = arrays_of(rows)
     x, y = np.asarray(x), np.asarray(y)
     if x.dtype == np.uint8:
         x = as_float(x)
@@ -80,8 +84,9 @@ def validation_of(rows: Any, recipe: Recipe, method: Method | None, key: jax.Arr
         x = x.astype(np.float32)
     if x.ndim < 2 or y.shape != x.shape[:1] or not np.issubdtype(y.dtype, np.integer) or not len(y):
         raise ValueError(f"validation has x of shape {x.shape} and y of shape {y.shape}, {y.dtype}; needed: x [N, ...] and classes y [N].")
+    if x.shape[1:] != shape:
+        raise ValueError(f"validation has rows of shape {x.shape[1:]}, and those to train on have {shape}; they must be alike.")
+    allowed.check(x, y, "validation")
     threat = recipe.threats[0] if recipe.threats else None
-    if threat is not None:
-        threat.check(x)
     noise = None if recipe.noise is None else float(np.asarray(recipe.noise))
     return Validation(x, y.astype(np.int32), threat, PGD(steps=10) if method is None else method, key, noise)

@@ -168,5 +168,5 @@ class MultiNorm(Recipe):
         for i, recipe in enumerate(self.recipes):
             loss, found, net = recipe.objective(net, prepared[i], x, y, keys)
             total = total + loss / len(self.recipes)
-            metrics.update({f"{name}_{recipe.threat.norm}": value for name, value in found.items()})
+            metrics.update({f"{name}_{i + 1}_{recipe.threat.norm}": value for name, value in found.items()})
         return total, metrics, net

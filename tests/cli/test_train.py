@@ -55,7 +55,11 @@ def test_a_finished_run_is_not_done_again_and_another_is_refused(trained, data, 
     assert main(["train", *args, "--eps", "0.05"]) == 0
     assert (trained / "model.onnx").read_bytes() == before
     assert main(["train", *args, "--eps", "0.1"]) == 2
-    assert "differs in recipe's recipe" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "differs in recipe's recipe" in err and "--fresh" in err
+    for changed in (["--learning-rate", "0.5"], ["--net", "mlp"], ["--seed", "3"]):
+        assert main(["train", *args, "--eps", "0.05", *changed]) == 2
+    assert not (trained / "initial.onnx").exists()
     assert (trained / "model.onnx").read_bytes() == before and json.loads((trained / "train.json").read_text())["eps"] == 0.05
 
 
@@ -67,12 +71,18 @@ def test_an_onnx_model_is_trained_further(trained, data, tmp_path):
     assert main(["audit", str(tmp_path), "--out", str(tmp_path / "report")]) == 2
 
 
+def test_a_wrapper_follows_its_recipe(data, tmp_path):
+    args = ["train", "--recipe", "pgd-at+awp+l2", "--eps", "0.05", "--data", str(data), "--net", "mlp", *SHORT, "--epochs", "1"]
+    assert main([*args, "--set", "steps=1", "--set", "weight=0.001", "--set", "awp.gamma=0.01", "--out", str(tmp_path)]) == 0
+    assert json.loads((tmp_path / "train.json").read_text())["recipe"] == "pgd-at+awp+l2"
+
+
 def test_list_names_every_recipe(capsys):
-    from jaxsec.train import RECIPES
+    from jaxsec.train import RECIPES, WRAPPERS
 
     assert main(["train", "--list"]) == 0
     said = capsys.readouterr().out
-    assert all(name in said for name in RECIPES) and "arXiv:1901.08573" in said and "beta=6.0" in said
+    assert all(name in said for name in [*RECIPES, *WRAPPERS]) and "arXiv:1901.08573" in said and "beta=6.0" in said
 
 
 @pytest.mark.parametrize(
@@ -91,6 +101,15 @@ def test_list_names_every_recipe(capsys):
         (["--recipe", "trades", "--hold-out", "1"], "--hold-out is '1'"),
         (["--recipe", "trades", "--hold-out", "0.999"], "--hold-out leaves"),
         (["--recipe", "trades", "--teacher", "nothing.onnx"], "nothing.onnx"),
+        (["--recipe", "ard"], "--teacher is missing"),
+        (["--recipe", "gaussian"], "needs a value for sigma"),
+        (["--recipe", "trades", "--set", "beta=1", "--set", "beta=2"], "gives beta twice"),
+        (["--recipe", "trades", "--set", "beta=-3"], "beta=-3"),
+        (["--recipe", "trades", "--set", "beta=nan"], "beta='nan'"),
+        (["--recipe", "standard", "--warm-up", "0.5"], "--warm-up was given"),
+        (["--recipe", "trades", "--patience", "1", "--validation", "0"], "--patience is 1"),
+        (["--recipe", "trades", "--limit", "5"], "--validation is a share of 0.1 of 4 rows"),
+        (["--recipe", "lipschitz"], "normalise=true"),
     ],
 )
 def test_mistakes_end_in_one_line(args, said, data, tmp_path, capsys):

@@ -1,6 +1,9 @@
 """`fit`: what it learns, that nothing depends on how it was run, and how it survives kills and numbers that are not finite."""
 
 import json
+import pathlib
+import subprocess
+import sys
 import warnings
 
 import jax
@@ -12,6 +15,7 @@ from train_kit import LINF, blobs, mlp, trees_equal, weights
 
 import jaxsec
 from jaxsec import train
+from jaxsec.core import static, struct
 from jaxsec.train._step import train_step
 
 X, Y = blobs(96)
@@ -102,9 +106,54 @@ def test_a_finished_run_is_returned_and_another_is_refused(whole):
         ({"recipe": RECIPE.replace(threat=jaxsec.LInf(eps=0.2, lo=0.0, hi=1.0))}, "recipe's threat"),
         ({"key": jax.random.key(9)}, "key"),
         ({"data": (X + 0.001 * (X < 0.5), Y)}, "data"),
+        ({"variables": weights(4, scale=0.3)}, "net"),
+        ({"optimizer": optax.adam(0.05)}, "optimizer"),
+        ({"average": 0.8}, "average"),
+        ({"validate_every": 2}, "validate_every"),
+        ({"patience": 4}, "patience"),
     ):
         with pytest.raises(ValueError, match=said):
             run(out=out, **{**FULL, **changed})
+
+
+def test_nets_and_boxes_that_differ_in_order_only_are_others(tmp_path):
+    teacher, other = (jaxsec.bind(mlp, jax.tree.map(lambda v, s=s: v[::s], weights(3))) for s in (1, -1))
+    kept = {"epochs": 1, "out": tmp_path}
+    run(train.ARD(teacher=teacher, threat=LINF, steps=1), **kept)
+    with pytest.raises(ValueError, match="recipe's teacher"):
+        run(train.ARD(teacher=other, threat=LINF, steps=1), **kept)
+    with pytest.raises(ValueError, match="differs in net"):
+        train.fit(
+            lambda_free, (X, Y), recipe=train.ARD(teacher=teacher, threat=LINF, steps=1), key=KEY, batch_size=16,
+            variables=weights(scale=0.3), optimizer=ADAM, **kept,
+        )  # fmt: skip
+
+
+def lambda_free(params, x):
+    return jax.nn.relu(x @ params["a"]) @ params["b"] + params["c"][None]
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+import jax, jaxsec
+from jaxsec import train
+from train_kit import LINF, blobs, mlp, weights
+
+def noise(keys, x):
+    return x
+
+recipe = train.ARD(teacher=jaxsec.bind(mlp, weights(3)), threat=LINF, steps=1)
+train.fit(mlp, blobs(32), recipe=recipe, key=jax.random.key(0), variables=weights(), batch_size=16, epochs=1, out={out!r},
+          augment=train.Chain((noise,)), progress=False)
+"""
+
+
+def test_a_new_process_finds_the_run_again(tmp_path):
+    """Functions among the arguments have other addresses there."""
+    script = SCRIPT.format(tests=str(pathlib.Path(__file__).parent), out=str(tmp_path))
+    for _ in range(2):
+        subprocess.run([sys.executable, "-c", script], check=True, timeout=300)
 
 
 def test_parts_of_a_batch_add_up_to_the_batch():
@@ -146,11 +195,27 @@ def test_a_step_that_is_not_finite_is_taken_back():
             run(data=(bad, Y), optimizer=ticking, save_every=4, max_rollbacks=2, epochs=6)
 
 
+@pytest.mark.parametrize("where", ["params", "optimizer"])
+def test_weights_and_moments_that_are_not_finite_count_as_well(where):
+    """A loss and a gradient may be finite while the update is not; nothing of it is kept."""
+
+    def broken(updates, state, params=None):
+        strike = jnp.where(state == 9, jnp.nan, 0.0)
+        sent = jax.tree.map(lambda u: -0.1 * u + (strike if where == "params" else 0.0), updates)
+        return sent, state + 1 + (strike if where == "optimizer" else 0.0)
+
+    rule = optax.GradientTransformation(lambda params: jnp.zeros(()), broken)
+    with pytest.warns(RuntimeWarning, match="goes back to update 8"), pytest.raises(FloatingPointError, match="after 2 rollbacks"):
+        run(optimizer=rule, save_every=4, max_rollbacks=2)
+
+
 def test_after_a_rollback_training_goes_on_with_half_the_step(monkeypatch):
-    struck = []
+    struck, before = [], []
 
     def step(state, *rest):
         new, metrics = train_step(state, *rest)
+        if int(state.step) == 8:
+            before.append((state, new))
         if int(new.step) == 10 and not struck:
             struck.append(1)
             return new.replace(bad=jnp.asarray(True)), {**metrics, "loss": jnp.float32(jnp.nan)}
@@ -158,8 +223,88 @@ def test_after_a_rollback_training_goes_on_with_half_the_step(monkeypatch):
 
     monkeypatch.setattr(train._loop, "train_step", step)
     with pytest.warns(RuntimeWarning, match="goes back to update 8"):
-        fit = run(save_every=4, epochs=4)
+        fit = run(save_every=4, epochs=4, recipe=train.Standard(), optimizer=optax.sgd(0.1), augment=shaken)
+    (old, first), (again, second) = before
+    assert trees_equal(old.params, again.params) and (int(second.attempt), float(second.scale)) == (1, 0.5)
+    # other draws, and half the step: what the same batch does to the weights is no longer the same, and about half as long
+    changes = [jax.tree.map(jnp.subtract, new.params, old.params) for new in (first, second)]
+    moved = [jnp.concatenate([v.ravel() for v in jax.tree.leaves(change)]) for change in changes]
+    half = float(jnp.linalg.norm(moved[1]) / jnp.linalg.norm(moved[0]))
+    assert 0.4 < half < 0.6 and not np.allclose(moved[1], 0.5 * moved[0], rtol=1e-3)
     assert fit.rollbacks == 1 and fit.history[-1]["step"] == 24 and all(np.isfinite(row["loss"]) for row in fit.history)
+
+
+def shaken(keys, x):
+    return jnp.clip(x + 0.05 * jax.vmap(lambda key: jax.random.normal(key, x.shape[1:]))(keys), 0, 1)
+
+
+def test_a_batch_that_is_replayed_is_the_same_batch_also_after_a_kill(tmp_path, monkeypatch):
+    free = {"recipe": train.FreeAT(threat=LINF, repeat=3), "augment": shaken, "epochs": 2, "save_every": 4}
+    seen = []
+
+    def step(state, recipe, x, y, key, *rest):
+        new, metrics = train_step(state, recipe, x, y, key, *rest)
+        seen.append(np.asarray(x))
+        if len(seen) == 7:
+            raise Killed
+        return new, metrics
+
+    monkeypatch.setattr(train._loop, "train_step", step)
+    with pytest.raises(Killed):
+        run(out=tmp_path, **free)
+    fit = run(out=tmp_path, **free)
+    monkeypatch.setattr(train._loop, "train_step", train_step)
+    assert trees_equal(fit.net.params, run(**free).net.params)
+    order = [0, 0, 0, 1, 1, 1, 2, *[1, 1, 2, 2, 2, 3]]  # killed in update 6, gone on from the checkpoint at 4, in the middle of batch 1
+    assert all(np.array_equal(seen[i], seen[order.index(b)]) for i, b in enumerate(order))
+    augmented = [np.asarray(_augmented(step, free["recipe"].replays)) for step in range(6)]
+    assert all(np.array_equal(augmented[0], augmented[i]) for i in (1, 2)) and not np.array_equal(augmented[0], augmented[3])
+
+
+def _augmented(step, replays):
+    """The rows that a step sees: what it augments with depends on the batch's number, not on the update's."""
+    state = train._step.first_state(train.net_of(mlp, weights()), setting(), train.Standard(), jnp.asarray(X[:4]))
+    recipe = _Watched(repeat=replays)
+    _, metrics = train_step(state.replace(step=jnp.int32(step)), recipe, X[:4], Y[:4], KEY, jnp.float32(9), jnp.float32(0), setting())
+    return metrics["first"]
+
+
+def setting():
+    return train._step.Setting(program=train.net_of(mlp, weights()).program, optimizer=ADAM, augment=shaken)
+
+
+@struct
+class _Watched(train.Standard):
+    repeat: int = static(default=1)
+
+    @property
+    def replays(self):
+        return self.repeat
+
+    def objective(self, net, prepared, x, y, keys):
+        loss, metrics, net = train.Standard.objective(self, net, prepared, x, y, keys)
+        return loss, {**metrics, "first": jnp.sum(x[0])}, net
+
+
+def test_only_one_step_adversaries_end_in_a_catastrophe(monkeypatch):
+    scores = iter([0.8, 0.1, 0.1])
+    told = {"validation_clean": 1.0}
+    monkeypatch.setattr(train._validate.Validation, "__call__", lambda self, model: {**told, "validation_robust": next(scores)})
+    assert run(validation=(X[:24], Y[:24]), epochs=3).stopped == "done"
+
+
+def test_rows_held_out_leave_the_others_on_their_mesh(devices):
+    mesh = jax.sharding.Mesh(np.asarray(devices), ("batch",))
+    placed = [jax.device_put(a, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))) for a in (X, Y)]
+    fit = run(data=tuple(placed), validation=0.2, epochs=1)
+    assert all(len(v.sharding.device_set) == 8 for v in jax.tree.leaves(fit.net.params))
+
+
+def test_weak_types_compile_nothing_more():
+    before = train_step._cache_size()
+    run(epochs=1, variables=jax.tree.map(lambda v: v * 1.0, {**weights(), "c": jnp.zeros(3) + jnp.asarray(1.0)}))
+    run(epochs=1, variables={**weights(), "scale": jnp.asarray(1.0)})
+    assert train_step._cache_size() == before + 1
 
 
 def test_patience_and_the_best_weights():
@@ -220,7 +365,7 @@ def test_tensorboard_files(tmp_path):
         ({"batch_size": 200}, ValueError, "batch_size is 200"),
         ({"average": 1.0}, ValueError, "average is 1.0"),
         ({"validation": 1.5}, ValueError, "validation is 1.5"),
-        ({"data": (X, Y + 1)}, ValueError, "labels go from 1 to 3"),
+        ({"data": (X, Y + 1)}, ValueError, "labels from 1 to 3"),
         ({"data": (X, Y[:5])}, ValueError, "shape"),
         ({"data": (X.astype(int), Y)}, TypeError, "dtype int"),
         ({"data": 3}, TypeError, "data is int"),

@@ -163,3 +163,53 @@ def test_new_networks_load(tmp_path, kind, shape, layout):
         jaxsec.io.new_network("cnn", (5,), 4, path, seed=0)
     with pytest.raises(ValueError, match="allowed: linear"):
         jaxsec.io.new_network("vgg", (5,), 4, path, seed=0)
+
+
+@pytest.mark.parametrize("make", [linen_net, nnx_net], ids=["linen", "nnx"])
+def test_a_trained_flax_model_is_trained_further_with_both_its_modes(make):
+    """A `Model` of a Flax module keeps its training mode: statistics stay statistics, and the optimiser does not move them."""
+    first = make()
+    again = train.net_of(first.model())
+    assert jax.tree.map(jnp.shape, again.params) == jax.tree.map(jnp.shape, first.params)
+    logits, after = again.training(X, KEYS)
+    expected, kept = first.training(X, KEYS)
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    for a, b in zip(means(after.state), means(kept.state), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    np.testing.assert_allclose(again(X), first(X), atol=1e-6)
+
+
+def test_whole_numbers_among_parameters_stay_what_they_are():
+    def shuffled(params, x):
+        return mlp(params["net"], x[:, params["order"]])
+
+    params = {"net": weights(), "order": jnp.asarray([3, 1, 2, 0, 5, 4])}
+    made = train.fit(shuffled, (X, Y), variables=params, recipe=train.Standard(), epochs=1, batch_size=16, key=jax.random.key(0))
+    assert np.array_equal(made.model.params["order"], params["order"])
+    assert not np.allclose(made.model.params["net"]["a"], params["net"]["a"])
+    np.testing.assert_allclose(made.model(X), shuffled(made.model.params, X), atol=1e-6)
+
+
+def test_the_adversary_asks_in_evaluation_mode_unless_it_is_told_otherwise():
+    """There a row's worst point does not depend on its company; with the batch's statistics it does."""
+    net, y = linen_net(), jnp.asarray(Y)
+    for mode, alone in ((False, True), (True, False)):
+        recipe = train.PGDAT(threat=LINF, steps=2, train_mode=mode)
+        some, every = (recipe.prepare(net, X[:n], y[:n], KEYS[:n]) for n in (8, 32))
+        assert bool(jnp.allclose(some, every[:8], atol=1e-6)) == alone
+
+
+def test_statistics_are_averaged_with_the_weights(monkeypatch):
+    seen = []
+
+    def remember(state, *rest):
+        new = train._step.train_step(state, *rest)
+        seen.append([means(s) for s in (state.average[1], new[0].state, new[0].average[1])])
+        return new
+
+    monkeypatch.setattr(train._loop, "train_step", remember)
+    train.fit(linen_net(), (X, Y), recipe=train.Standard(), epochs=1, batch_size=16, average=0.9, key=jax.random.key(0))
+    for i, (before, statistics, after) in enumerate(seen):
+        d = min(0.9, (1 + i) / (10 + i))
+        for b, s, a in zip(before, statistics, after, strict=True):
+            np.testing.assert_allclose(a, b + (1 - d) * (s - b), atol=1e-5)

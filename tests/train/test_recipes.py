@@ -142,6 +142,31 @@ def test_free_at_moves_both_by_one_backward_pass():
     np.testing.assert_allclose(step.carry, jnp.clip(carry + 0.05 * jnp.sign(g_x), -0.1, 0.1), atol=1e-6)
 
 
+def test_the_adversary_of_trades_raises_the_divergence_from_the_clean_answer():
+    """KL(p(x) || p(x')), as in algorithm 1; the other way round the steps differ."""
+    threat, net = jaxsec.LInf(eps=0.5, lo=0.0, hi=1.0), train.net_of(mlp, weights(scale=4.0))
+    recipe = train.TRADES(threat=threat, steps=1, step_size=0.06, start="uniform")
+    near = threat.sample(jax.vmap(lambda key: jax.random.fold_in(key, 0))(KEYS), X)
+
+    def stepped(of):
+        def total(v):
+            p, q = jax.nn.log_softmax(net(X)), jax.nn.log_softmax(net(v))
+            return jnp.sum(jnp.exp(p) * (p - q)) if of == "clean" else jnp.sum(jnp.exp(q) * (q - p))
+
+        return threat.project(X, near + 0.03 * jnp.sign(jax.grad(total)(near)))
+
+    worst = recipe.prepare(net, X, Y, KEYS)
+    np.testing.assert_allclose(worst, stepped("clean"), atol=1e-6)
+    assert float(jnp.abs(worst - stepped("worst")).max()) > 1e-3
+
+
+def test_a_universal_step_follows_the_mean_gradient():
+    recipe = train.UniversalAT(threat=LINF, step_size=0.2)
+    g = jax.grad(lambda v: jnp.sum(train._losses.cross_entropy(NET(X + v), Y)))(jnp.zeros((1, 6)))
+    carry = recipe.gradient(NET, X, Y, KEYS, recipe.begin(NET, X)).carry
+    np.testing.assert_allclose(carry, 0.02 * jnp.sign(g), atol=1e-7)
+
+
 def test_universal_perturbation_is_one_for_all_and_climbs():
     recipe = train.UniversalAT(threat=LINF)
     carry = recipe.begin(NET, X)
@@ -202,6 +227,12 @@ def test_multi_norm_takes_the_worst_the_mean_or_one():
         (train.PGDAT(threat=LINF, start="middle"), "start='middle'"),
         (train.TRADES(threat=LINF, statistics="none"), "statistics='none'"),
         (train.FastAT(threat=LINF, align=-1.0), "align=-1.0"),
+        (train.TRADES(threat=LINF, beta=-3.0), "beta=-3.0"),
+        (train.TRADES(threat=LINF, beta=float("nan")), "beta=nan"),
+        (train.PGDAT(threat=LINF, step_size=-1.0), "step_size=-1.0"),
+        (train.PGDAT(threat=LINF, label_smoothing=3.0), "label_smoothing=3.0"),
+        (train.Standard(label_smoothing=-0.1), "label_smoothing=-0.1"),
+        (train.FreeAT(threat=LINF, step_size=-1.0), "step_size=-1.0"),
         (train.FreeAT(threat=LINF, repeat=0), "repeat=0"),
         (train.FreeAT(threat=jaxsec.Box(lower=0.0, upper=1.0)), "Box"),
         (train.AWP(recipe=train.FreeAT(threat=LINF)), "free-at"),

@@ -211,7 +211,10 @@ class OwnGradient(Counting):
 @pytest.mark.parametrize(
     ("recipe", "message"),
     [
-        (L2Penalty(weight=0.1, recipe=L1Penalty(weight=0.1, recipe=OwnGradient(threat=LINF))), "makes its own gradient"),
+        (
+            L2Penalty(weight=0.1, recipe=L1Penalty(weight=0.1, recipe=OwnGradient(threat=LINF))),
+            "whose perturbation moves in the pass",
+        ),
         (L2Penalty(weight=-0.1, recipe=Standard()), "weight=-0.1; it must be at least 0"),
         (SpectralPenalty(weight=0.1, recipe=Standard(), iterations=0), "iterations=0"),
         (SpectralPenalty(weight=0.1, recipe=Standard(), output_axis=1), "output_axis=1"),

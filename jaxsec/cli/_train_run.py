@@ -45,26 +45,30 @@ class Asked:
 
 
 def show_list() -> None:
-    """The tables of recipes, and of what goes around them."""
+    """A line for each recipe and for what goes around one, and its settings below."""
     import dataclasses
 
     from rich.console import Console
-    from rich.table import Table
 
     from ..train import RECIPES, WRAPPERS, settings_of
 
-    console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
+    console = Console(highlight=False)
+    width = max(map(len, [*RECIPES, *WRAPPERS])) + 2
 
     def shown(name: str, value: Any) -> str:
         return f"{name}=?" if value is dataclasses.MISSING else f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
 
-    for first, entries in (("recipe", RECIPES), ("around a recipe", WRAPPERS)):
-        table = Table(first, "what it does", "backward passes an update", "source", "settings (? must be given)", box=None, pad_edge=False)
+    def line(text: str, style: str = "") -> None:
+        console.print(text, style=style, soft_wrap=True, markup=False)
+
+    for title, entries in (("Recipes", RECIPES), ("Around a recipe, after a +", WRAPPERS)):
+        line(f"{title}: what it does; backward passes an update; source", "bold")
         for name, cls in entries.items():
-            table.add_row(name, cls.summary, cls.cost, cls.source, " ".join(shown(*pair) for pair in settings_of(name).items()))
-        console.print(table)
-        console.print()
-    console.print("A wrapper follows its recipe after a +, as in: --recipe trades+awp --set beta=3 --set awp.gamma=0.01")
+            line(f"{name:{width}}{cls.summary}; {cls.cost}; {cls.source}")
+            if settings := " ".join(shown(*pair) for pair in settings_of(name).items()):
+                line(" " * width + settings, "dim")
+        line("")
+    line("Settings are given by --set, those with ? must be: --recipe trades+awp --set beta=3 --set awp.gamma=0.01")
 
 
 def run(asked: Asked, words: dict[str, Any]) -> None:
@@ -98,9 +102,7 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
         if validation and not 1 <= round(len(train_rows) * validation) < len(train_rows):
             raise ValueError(f"--validation is a share of {validation:g} of {len(train_rows)} rows; give more data, or --validation 0.")
         if patience is not None and not validation:
-            raise ValueError(
-                f"--patience is {patience}, and --validation 0 leaves no rows to tell epochs apart by; leave one of them out."
-            )
+            raise ValueError(f"--patience is {patience}, and --validation 0 leaves no rows to tell epochs apart by; leave one of them out.")
         recipe, ball = _recipe(asked, rows)
         model = load(initial)
         about = {

@@ -111,11 +111,12 @@ def _conv(eqn: Any, values: list[Any], native: bool) -> Any:
 
 def _scalar_zero(atom: Any, value: Any) -> bool:
     if isinstance(atom, jex.Literal):
-        return jnp.ndim(atom.val) == 0 and float(atom.val) == 0
+        # under an outer trace a literal's number may be a tracer
+        return jnp.ndim(atom.val) == 0 and not isinstance(atom.val, Tracer) and float(atom.val) == 0
     value = value.array if isinstance(value, Laid) else value
     if isinstance(value, Pending | Flat | Tracer) or value.size != 1:
         return False
-    return float(jnp.ravel(value)[0]) == 0
+    return float(np.asarray(value).reshape(-1)[0]) == 0  # numpy: under an outer trace JAX's own operations would give a tracer
 
 
 def _max(eqn: Any, values: list[Any]) -> Any:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from ..bound._backward import negative, planes, positive
 from ..bound._forward_pass import range_of
-from ..bound._graph import Graph
+from ..bound._graph import Graph, scalar
 from ..bound._nodes import Affine, Contract, Curve, Input, Kink, Lines, Move, Node, Product, Range, Scale
 from ..bound._run import of_model, output
 from ..threat import Box, LInf, Threat
@@ -71,7 +71,7 @@ def _spread(node: Node, ranges: _Ranges) -> Range | None:
     if node.hint is not None or len(node.inputs) != 1:
         return None
     (i,) = node.inputs
-    if isinstance(node, Kink) and (node.neg, node.pos) == (0.0, 1.0):
+    if isinstance(node, Kink) and scalar(node.neg) == 0 and scalar(node.pos) == 1:  # a slope may be traced
         lo, hi = (jax.nn.relu(v) for v in ranges[i])
         return 0.5 * (lo + hi), 0.5 * (hi - lo)
     if isinstance(node, Contract) or (isinstance(node, Scale | Move) and i in ranges.spreads):

@@ -8,13 +8,12 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from ..bound import UnsupportedPrimitive
-from ..core import static, struct
-from ._batch_bounds import graph_of
+from ..core import row_keys, static, struct
 from ._losses import accuracy, cross_entropy
 from ._net import Net
 from ._recipe import Metrics, Recipe
 from ._schedule import ramp, share_of
-from ._worst_case import certified, fused_loss, lower_margins, mixed_loss, wide, worst_loss
+from ._worst_case import certified, fused_loss, lower_margins, mixed_loss, worst_loss
 
 
 @struct
@@ -138,14 +137,28 @@ def ibp_init(net: Net, key: jax.Array, *, out_axis: int = -1) -> Net:
 
 
 def check_bounds(recipe: Any, net: Net, x: jax.Array) -> None:
-    """ValueError where the net cannot be bounded, or the schedule is none."""
+    """ValueError where the net cannot be bounded as training will do it, or the schedule is none."""
     if net.draws:
         raise ValueError(f"{recipe.name} bounds the net, which draws random numbers in evaluation mode; train it with another recipe.")
     schedule = {k: getattr(recipe, k) for k in ("warmup", "ramp", "kappa", "beta", "alpha", "share") if hasattr(recipe, k)}
     for key, value in schedule.items():
         if not isinstance(value, Tracer) and not bool(jnp.all((0 <= jnp.asarray(value)) & (jnp.asarray(value) <= 1))):
             raise ValueError(f"{recipe.name} got {key}={value}; it is a share, from 0 to 1.")
+    whole = recipe.warmup + recipe.ramp
+    if not isinstance(whole, Tracer) and not bool(jnp.all(jnp.asarray(whole) <= 1 + 1e-6)):
+        raise ValueError(
+            f"{recipe.name} got warmup={recipe.warmup} and ramp={recipe.ramp}: shares of training one after the other, so their sum is at "
+            "most 1; eps would not reach its end."
+        )
+    # one step's gradient with everything traced, as under jit; the adversary's part, `prepare`, only asks the net itself
+
+    def step(params: Any, net: Net, x: jax.Array) -> jax.Array:
+        keys = row_keys(jax.random.key(0), jnp.arange(len(x), dtype=jnp.uint32))
+        return recipe.objective(net.replace(params=params), x, x, jnp.zeros(len(x), jnp.int32), keys)[0]
+
     try:
-        jax.eval_shape(lambda net, x: jnp.zeros(graph_of(net, x, False)[1]), net, jax.ShapeDtypeStruct((1, *x.shape[1:]), wide(x)))
+        jax.eval_shape(jax.grad(step), net.params, net, x)
     except UnsupportedPrimitive as e:
         raise ValueError(f"{recipe.name} cannot bound this net: {e}") from e
+    except jax.errors.JAXTypeError as e:
+        raise ValueError(f"{recipe.name} cannot bound this net while it is traced: {str(e).splitlines()[0]}") from e

@@ -1,7 +1,7 @@
-"""Lipschitz nets: a bound on the net's Lipschitz constant in L2, the radius that margins then certify, and a loss that asks for margins.
+"""Training of Lipschitz nets: a loss that asks for margins, and weights brought back to norm 1.
 
-The constant is the product of those of the operations, read off the traced program; products with weights get a rigorous bound of their
-true operator norm, padding and stride included. `_lipschitz_layers` has layers whose constant is at most 1 whatever their weights.
+`_lipschitz_radius` has the constant and the radius that margins then certify; `_lipschitz_layers` layers whose constant is at most 1
+whatever their weights.
 """
 
 import math
@@ -14,29 +14,32 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from ..core import Model, static, struct
+from ..core import static, struct
 from ..core._walk import rebound
 from ..threat import L2
-from ._lipschitz_walk import Depends, Known, walked
+from ._lipschitz_radius import lipschitz_certify as lipschitz_certify
+from ._lipschitz_radius import lipschitz_constant as lipschitz_constant
+from ._lipschitz_walk import Known, walked
 from ._losses import accuracy, cross_entropy, distribution
-from ._net import Net, net_of
-from ._operator_norms import SLACK, conv_norm, dense_norm
+from ._net import Net
 from ._recipe import Metrics, Recipe
 
-# Of the logits' and the input's size: float32 rounding of a margin.
-_ROUNDING = 4e-6
+# Sizes of the weights for which a net's constant must hold, tiny ones for nets that divide by them.
+_SIZES = (1e-3, 1e3)
 
 
 @struct
 class LipschitzMargin(Recipe):
     """Cross-entropy with an offset on the label's logit, or a hinge on the margin: a net of constant 1 is certified by its margins.
 
-    Guarantee: refuses a net whose constant may exceed 1 for some weights, because margins of such a net can be had by scaling it up.
+    Guarantee: `check` refuses a net whose constant exceeds 1 with its own weights or with random ones of size 1e-3 or 1e3, because
+      margins of such a net can be had by scaling it up. With `normalise`: one whose constant still grows with weights, as by elementwise
+      scales.
     Args:
       offset: how much the label's logit must lead by before it counts; `sqrt(2)` times the radius that matters.
       temperature: of the cross-entropy, above 0; small means that margins beyond the offset add nothing.
       normalise: after every update, divide each layer's weights by their norm where that is above 1 (`spectral_normalised`, 2% off at
-        most), so that any net of known operations may be trained; without, a net of layers whose constant is 1 anyway (static).
+        most), so that nets of dense layers and convolutions may be trained; without, a net of layers whose constant is 1 anyway (static).
       kind: "cross-entropy" or "hinge", `max(0, offset - margin)` (static).
       threat: what validation attacks, an `L2`; the loss does not use it.
     Cost: 1 forward and gradient in the parameters; to normalise, 20 forwards and transposes of one row.
@@ -78,13 +81,21 @@ class LipschitzMargin(Recipe):
             raise ValueError(f"{self.name} got the threat {type(self.threat).__name__}; margins of such nets certify L2 radii: take L2.")
         constant = lipschitz_constant(net, x)
         if self.normalise:
+            normal = jax.jit(lambda net: spectral_normalised(net, x))
+            once = lipschitz_constant(normal(_random(net, 1e3)), x)
+            if max(lipschitz_constant(normal(_random(net, size)), x) for size in (1e-3, 1e6)) > 1.01 * once:
+                raise ValueError(
+                    f"{self.name} with normalise=true divides weights of products, and this net's constant grows with other weights as "
+                    "well (scales by elements, BatchNorm, divisions); leave these out."
+                )
             return
         # a constant that holds for these weights only would not survive the first update
-        larger = lipschitz_constant(net.replace(params=jax.tree.map(lambda w: 3 * w, net.params)), x)
-        if max(constant, larger) > 1.001:
+        largest = max(constant, *(lipschitz_constant(_random(net, size), x) for size in _SIZES))
+        if largest > 1.001:
             raise ValueError(
-                f"{self.name} needs a net whose Lipschitz constant is at most 1 whatever its weights, and of this one it is only known to "
-                f"be at most {constant:.4g} now; build it from AOLDense, AOLConv and MaxMin, or take normalise=true."
+                f"{self.name} needs a net whose Lipschitz constant is at most 1 whatever its weights; of this one it is only known to "
+                f"be at most {constant:.4g} now, and {largest:.4g} with weights of another size; build it from AOLDense, AOLConv and "
+                "MaxMin, or take normalise=true."
             )
 
     def constrained(self, net: Net, x: jax.Array) -> Net:
@@ -102,59 +113,12 @@ class LipschitzMargin(Recipe):
         return loss, {"clean_accuracy": accuracy(logits, y)}, net
 
 
-def lipschitz_certify(model: Model | Net, x: jax.Array, y: Any, *, constant: float | None = None) -> np.ndarray:
-    """[B] float32: the L2 radius around each row within which its class is proved not to change; 0 for a wrong row.
-
-    Guarantee: `margin / (sqrt(2) L)`, in exact arithmetic at least that, since 4e-6 of the sizes of logits and input are taken off the
-      margin for float32 rounding, and the result is rounded down. Holds with or without a box of valid inputs.
-    Args: x [B, ...]; y [B] classes. constant: L, if it has been computed before by `lipschitz_constant`.
-    Raises: ValueError: as `lipschitz_constant`. Cost: 1 forward, and the constant.
-    Source: Tsuzuku et al. 2018, proposition 1 and section 4; Li et al. 2019.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxsec
-      >>> from jaxsec.train import lipschitz_certify
-      >>> def linear(params, x):
-      ...     return x @ params
-      >>> lipschitz_certify(jaxsec.bind(linear, jnp.eye(2)), jnp.array([[2.0, 0.0]]), jnp.array([0])).round(3).tolist()
-      [1.4140000343322754]
-    """
-    net = net_of(model)
-    constant = lipschitz_constant(net, x) if constant is None else constant
-    z = np.asarray(_logits(net.replace(dtype=None), jnp.asarray(x)), np.float64)
-    y = np.asarray(y)
-    own = np.arange(z.shape[1])[None] == y[:, None]
-    margin = z[own] - np.max(np.where(own, -np.inf, z), axis=1)
-    size = np.max(np.abs(z), axis=1) + constant * np.linalg.norm(np.asarray(x, np.float64).reshape(len(y), -1), axis=1)
-    exact = np.maximum(margin - _ROUNDING * size, 0) / (math.sqrt(2) * constant * SLACK) if constant else np.where(margin > 0, np.inf, 0.0)
-    radius = exact.astype(np.float32)
-    return np.where(radius > exact, np.nextafter(radius, np.float32(0)), radius)
-
-
-@jax.jit
-def _logits(net: Net, x: jax.Array) -> jax.Array:
-    return net(x)
-
-
-def lipschitz_constant(model: Model | Net, x: Any) -> float:
-    """An upper bound of the Lipschitz constant of the logits in L2, of the net in evaluation mode.
-
-    Guarantee: rigorous for the weights as they are, with 1e-6 for their rounding. Of a dense layer, and of a convolution with at most 1,024
-      inputs or outputs, the exact norm; of a larger one the smaller of two bounds of its norm on an endless picture (`conv_norm`).
-    Args: x [B, ...]: rows whose shape counts.
-    Raises: ValueError: an operation whose constant is not known, by its name; it can be added to the net's constant by hand.
-    Edge cases: residual sums add; a product of two values that both depend on the input has no constant.
-    """
-    net = net_of(model)
-
-    def norm(eqn: Any, w: Known, position: int) -> float:
-        if isinstance(w.value, Tracer):
-            raise TypeError("lipschitz_constant needs the weights' numbers, and was called under a trace; call it outside of jit.")
-        value = np.asarray(w.value)
-        return dense_norm(eqn, value, position) if eqn.primitive.name == "dot_general" else conv_norm(eqn, value)
-
-    out = walked(net, x, norm)
-    return out.constant if isinstance(out, Depends) else 0.0
+def _random(net: Net, size: float) -> Net:
+    """The net with normal weights of that deviation: its own ones may be small, or zero before training."""
+    leaves, tree = jax.tree.flatten(net.params)
+    r = np.random.default_rng(0)
+    drawn = [jnp.asarray(r.normal(size=w.shape) * size, w.dtype) if jnp.issubdtype(w.dtype, jnp.floating) else w for w in leaves]
+    return net.replace(params=jax.tree.unflatten(tree, drawn))
 
 
 def spectral_normalised(net: Net, x: Any, *, most: Any = 1.0, steps: int = 20) -> Net:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from ._lipschitz_walk import maxmin
+from ._maxmin import maxmin
 from ._operator_norms import polyphase, row_sums
 
 

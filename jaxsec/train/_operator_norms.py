@@ -29,9 +29,27 @@ def dense_norm(eqn: Any, w: np.ndarray, position: int) -> float:
     contracting, (bx, by) = eqn.params["dimension_numbers"]
     if bx or by:
         raise UnknownConstant("dot_general with batch axes")
-    w, contracted = w.astype(np.float64), contracting[position]
+    w, contracted = _finite(w), contracting[position]
     rest = [a for a in range(w.ndim) if a not in contracted]
     return matrix_norm(w.transpose([*contracted, *rest]).reshape(math.prod(w.shape[a] for a in contracted), -1))
+
+
+def _finite(w: np.ndarray) -> np.ndarray:
+    """In float64; ValueError where a weight is no number, with which every bound would be void."""
+    w = w.astype(np.float64)
+    if not np.isfinite(w).all():
+        raise ValueError(f"weights of shape {w.shape} have {int((~np.isfinite(w)).sum())} NaN or infinite values: no constant bounds them.")
+    return w
+
+
+def magnitude_norm(eqn: Any, w: np.ndarray, position: int) -> float:
+    """A bound of the norm of the product with the weights' absolute values: what the sums of the terms' sizes are bounded by.
+
+    Of a convolution that of the taps' sum: without negative weights an endless picture's spectrum is largest at frequency 0.
+    """
+    if eqn.primitive.name == "dot_general":
+        return dense_norm(eqn, np.abs(w), position)
+    return max(matrix_norm(phases.sum(axis=tuple(range(phases.ndim - 2)))) for phases in _phases(eqn, np.abs(w)))
 
 
 def conv_norm(eqn: Any, w: np.ndarray) -> float:
@@ -40,24 +58,28 @@ def conv_norm(eqn: Any, w: np.ndarray) -> float:
     Both are of the convolution over an endless picture, of which any padding, cropping and subsampling picks rows and columns; the stride
     is taken care of by `polyphase`. One is `spectrum_bound`, the other `row_sum_bound`.
     """
-    p, x, out = eqn.params, eqn.invars[0].aval, eqn.outvars[0].aval
+    p, x, out, w = eqn.params, eqn.invars[0].aval, eqn.outvars[0].aval, _finite(w)
     if p["batch_group_count"] != 1 or set(p["lhs_dilation"]) != {1}:
         raise UnknownConstant("conv_general_dilated with batch groups or a dilated input")
     inputs, outputs = math.prod(x.shape), math.prod(out.shape)
     if min(inputs, outputs) <= _MATRIX and inputs * outputs <= 1 << 24:
         eye = jnp.eye(inputs, dtype=x.dtype).reshape(inputs, *x.shape)
         full = dict(p, precision=lax.Precision.HIGHEST)
-        columns = jax.vmap(lambda v: eqn.primitive.bind(v, jnp.asarray(w), **full))(eye)  # products with 1 and 0: exact
+        columns = jax.vmap(lambda v: eqn.primitive.bind(v, jnp.asarray(w, x.dtype), **full))(eye)  # products with 1 and 0: exact
         return matrix_norm(np.asarray(columns, np.float64).reshape(inputs, outputs))
+    return max(min(spectrum_bound(phases), row_sum_bound(phases)) for phases in _phases(eqn, w))
+
+
+def _phases(eqn: Any, w: np.ndarray) -> list[np.ndarray]:
+    """Each group's kernel as one of stride 1, `polyphase`, without gaps between its taps."""
+    p = eqn.params
     o, i, *spatial = p["dimension_numbers"].rhs_spec
-    groups = np.split(w.astype(np.float64).transpose(*spatial, i, o), p["feature_group_count"], axis=-1)
     found = []
-    for kernel in groups:
+    for kernel in np.split(w.astype(np.float64).transpose(*spatial, i, o), p["feature_group_count"], axis=-1):
         for axis, d in enumerate(p["rhs_dilation"]):
             kernel = _dilated(kernel, axis, d)
-        phases = np.asarray(polyphase(kernel, tuple(p["window_strides"])))
-        found.append(min(spectrum_bound(phases), row_sum_bound(phases)))
-    return max(found)
+        found.append(np.asarray(polyphase(kernel, tuple(p["window_strides"]))))
+    return found
 
 
 def _dilated(kernel: np.ndarray, axis: int, d: int) -> np.ndarray:
@@ -99,9 +121,9 @@ def spectrum_bound(kernel: np.ndarray) -> float:
         spectrum = spectrum.reshape(-1, *kernel.shape[n_axes:])
         turned = spectrum.conj().swapaxes(1, 2)
         gram = spectrum @ turned if kernel.shape[-2] <= kernel.shape[-1] else turned @ spectrum
-        best = max(best, float(np.linalg.eigvalsh(gram)[:, -1].max()))
+        best = float(np.maximum(best, np.linalg.eigvalsh(gram)[:, -1].max()))  # NaN stays NaN
     between = math.prod(math.cos(math.pi * (k - 1) / n) for k, n in zip(kernel.shape[:n_axes], sizes, strict=True))
-    return math.sqrt(max(best, 0.0) / between) * SLACK
+    return math.sqrt(best / between) * SLACK
 
 
 def row_sum_bound(kernel: np.ndarray) -> float:
@@ -114,7 +136,7 @@ def row_sum_bound(kernel: np.ndarray) -> float:
         v = np.ones(len(g))
         for _ in range(100):
             w = g @ v
-            best = min(best, float(np.max(w / v)))
+            best = float(np.minimum(best, np.max(w / v)))
             v = np.maximum(w / max(w.max(), 1e-300), 1e-9)
     return math.sqrt(best) * SLACK
 

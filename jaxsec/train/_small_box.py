@@ -15,6 +15,7 @@ from ._net import Net
 from ._recipe import Metrics, Recipe
 from ._schedule import ramp, share_of
 from ._worst_case import certified, lower_margins, worst_loss
+from ._wrapped import check_range
 
 
 @struct
@@ -114,6 +115,7 @@ class MTLIBP(Recipe):
     def check(self, net: Net, x: jax.Array) -> None:
         super().check(net, x)
         check_steps(self, net, x)
+        check_range(self, "attack_scale", least=0.0)
         check_bounds(self, net, x)
 
     def at(self, progress: jax.Array) -> Self:

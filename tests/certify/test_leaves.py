@@ -91,10 +91,10 @@ def test_leaves_finish_what_multipliers_leave_open(monkeypatch: pytest.MonkeyPat
         return leaf
 
     monkeypatch.setattr(neurons, "decided", counted)
-    assert verify(model, asked, timeout=120).verdict == "unsat"
+    assert verify(model, asked, timeout=900).verdict == "unsat"
     assert closed and all(closed)
     monkeypatch.setattr(neurons, "decided", lambda *args, **how: leaves.Leaf(False, None))
-    assert verify(model, asked, timeout=120).verdict == "unknown"
+    assert verify(model, asked, timeout=900).verdict == "unknown"
 
 
 def test_rows_that_cancel_prove_nothing_by_their_rounding(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,7 +82,7 @@ def test_list_names_every_recipe(capsys):
 
     assert main(["train", "--list"]) == 0
     said = capsys.readouterr().out
-    assert all(name in said for name in [*RECIPES, *WRAPPERS]) and "arXiv:1901.08573" in said and "beta=6.0" in said
+    assert all(name in said for name in [*RECIPES, *WRAPPERS]) and "arXiv:1901.08573" in said and "beta=6 steps=10" in said
 
 
 @pytest.mark.parametrize(

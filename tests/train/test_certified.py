@@ -45,13 +45,13 @@ IMAGES, LABELS = jax.random.uniform(jax.random.key(1), (4, 8, 8, 2)), jnp.array(
 CONV = net_of(Conv(), x=IMAGES, key=jax.random.key(0))
 
 
-def by_hand(params, x, eps, p, lo=0.0, hi=1.0):
+def by_hand(params, x, eps, p, lo=0.0, hi=1.0, act=lambda v: np.maximum(v, 0)):
     """Gowal et al. 2018, eq. 6 and 7, in float64: lower bounds of (p - e_k) . z, the last layer merged; a label distribution p."""
     a, b, c = (np.asarray(params[k], np.float64) for k in "abc")
     x, p = np.asarray(x, np.float64), np.asarray(p, np.float64)
     low, high = np.clip(x - eps, lo, hi), np.clip(x + eps, lo, hi)
     centre, radius = (low + high) / 2 @ a, (high - low) / 2 @ np.abs(a)
-    low, high = np.maximum(centre - radius, 0), np.maximum(centre + radius, 0)
+    low, high = act(centre - radius), act(centre + radius)
     out = np.empty(p.shape)
     for k in range(p.shape[1]):
         d = p - np.eye(p.shape[1])[k]
@@ -230,7 +230,39 @@ def test_initialisation_keeps_intervals_at_their_size():
     assert float(jnp.std(ibp_init(net, KEY, out_axis=0).params["o"])) == pytest.approx(np.sqrt(2 * np.pi) / 300, rel=0.1)
 
 
+ACTS = {
+    "leaky": (jax.nn.leaky_relu, lambda v: np.where(v > 0, v, 0.01 * v)),
+    "clip": (lambda v: jnp.clip(v, -0.3, 0.4), lambda v: np.clip(v, -0.3, 0.4)),
+}
+
+
+@pytest.mark.parametrize("name", ACTS)
+def test_activations_with_constants_train_under_jit(name):
+    """Their slopes and ends are traced there, so nothing may ask what numbers they are."""
+    act, exact = ACTS[name]
+    net = net_of(lambda params, x: act(x @ params["a"]) @ params["b"] + params["c"][None], weights())
+    recipe = IBPTraining(threat=LINF, kappa=0.0)
+    recipe.check(net, X)
+
+    jax.eval_shape(lambda net: recipe.gradient(net, X, Y, KEYS, ()), net)
+    loss = jax.jit(lambda net: recipe.loss(net, X, Y, KEY)[0])(net)
+    margins = by_hand(net.params, X, 0.1, one_hot(Y), act=exact)
+    assert float(loss) == pytest.approx(np.log(np.exp(-margins).sum(1)).mean(), rel=1e-5)
+    # which is what it says, by brute force
+    points = np.clip(np.asarray(X)[:, None] + np.random.default_rng(1).choice([-0.1, 0.1], (len(X), 200, X.shape[1])), 0, 1)
+    a, b, c = (np.asarray(net.params[k], np.float64) for k in "abc")
+    z = exact(points @ a) @ b + c
+    own = np.take_along_axis(z, np.asarray(Y)[:, None, None], 2)
+    assert (margins <= (own - z).min(1) + 1e-6).all()
+
+
 def test_what_cannot_be_trained_is_refused():
+    with pytest.raises(ValueError, match=r"warmup=0\.8 and ramp=0\.8: .* sum is at most 1"):
+        IBPTraining(threat=LINF, warmup=0.8, ramp=0.8).check(NET, X)
+    with pytest.raises(ValueError, match="sum is at most 1"):
+        CROWNIBPTraining(threat=LINF, warmup=0.6).check(NET, X)
+    with pytest.raises(ValueError, match=r"ibp cannot bound this net while it is traced: .*tracer"):
+        IBPTraining(threat=LINF).check(net_of(lambda params, x: x @ params if float(params[0, 0]) > 0 else x, jnp.eye(6)), X)
     with pytest.raises(ValueError, match=r"kappa=1\.5; it is a share"):
         IBPTraining(threat=LINF, kappa=1.5).check(NET, X)
     with pytest.raises(ValueError, match="crown-ibp cannot bound this net: complex numbers"):

@@ -129,6 +129,13 @@ def test_gradient_moves_the_bound_not_the_point():
     assert slope == pytest.approx(sum(float(jnp.vdot(g, direction[k])) for k, g in gradient.items()), rel=1e-4)
 
 
+@pytest.mark.parametrize("cls", [SABR, MTLIBP])
+def test_a_slope_below_zero_trains_under_jit(cls):
+    net = net_of(lambda params, x: jax.nn.leaky_relu(x @ params["a"]) @ params["b"] + params["c"][None], weights())
+    recipe = cls(threat=LINF, steps=1)
+    jax.eval_shape(lambda net: recipe.gradient(net, X, Y, KEYS, ()), net)  # traced as under jit
+
+
 def test_what_cannot_be_trained_is_refused():
     with pytest.raises(ValueError, match="threat L2; its boxes are parts of LInf or Box"):
         SABR(threat=jaxsec.L2(eps=0.1)).check(NET, X)
@@ -136,5 +143,10 @@ def test_what_cannot_be_trained_is_refused():
         SABR(threat=LINF, steps=0).check(NET, X)
     with pytest.raises(ValueError, match=r"alpha=-0\.5; it is a share"):
         MTLIBP(threat=LINF, alpha=-0.5).check(NET, X)
+    with pytest.raises(ValueError, match=r"attack_scale=-1\.0; it must be at least 0"):
+        MTLIBP(threat=LINF, attack_scale=-1.0).check(NET, X)
+    for cls in (SABR, MTLIBP):
+        with pytest.raises(ValueError, match="sum is at most 1"):
+            cls(threat=LINF, ramp=0.95).check(NET, X)
     SABR(threat=BOX).check(NET, BOX.project(X, X))
     MTLIBP(threat=jaxsec.L2(eps=0.1)).check(NET, X)

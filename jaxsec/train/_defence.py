@@ -1,5 +1,7 @@
 """`Defence`: a deployed model, and what an adversary who knows how it is defended attacks in its place."""
 
+import jax
+
 from ..core import Model, Struct, static, struct
 from ._net import Net
 from ._transform import adaptive
@@ -23,6 +25,8 @@ class Defence(Struct):
 def defence_of(model: Model | Net | Defence) -> Defence:
     """The record of a model: a model behind input transformations with its twin, any other as its own surrogate.
 
+    Of a `Defence` the surrogates that are behind transformations themselves (without any, the model) get their twins beside them.
+
     Example:
       >>> import jax.numpy as jnp, jaxsec
       >>> from jaxsec.train import BitDepth, defended
@@ -33,10 +37,21 @@ def defence_of(model: Model | Net | Defence) -> Defence:
       (0, 1)
     """
     if isinstance(model, Defence):
-        return model
+        listed = model.surrogates
+        known = [jax.tree.structure(s) for s in listed]
+        twins = [twin for twin in map(_twin_of, listed or (model.model,)) if twin is not None]
+        more = tuple(twin for twin in twins if jax.tree.structure(twin) not in known)
+        return model.replace(surrogates=listed + more) if more else model
     if isinstance(model, Net):
         model = model.model()
     if not isinstance(model, Model):
         raise TypeError(f"a {type(model).__name__} cannot be evaluated; allowed: Model, Net or Defence. jaxsec.bind makes a Model.")
+    twin = _twin_of(model)
+    return Defence(model=model, surrogates=() if twin is None else (twin,))
+
+
+def _twin_of(model: Model) -> Model | None:
+    """The model with derivatives that see through its transformations; None where it has none, or has them already."""
     twin = adaptive(model)
-    return Defence(model=model) if twin.apply == model.apply else Defence(model=model, surrogates=(twin,))
+    # programs are part of the structure, those of models among the parameters too
+    return None if jax.tree.structure(twin) == jax.tree.structure(model) else twin

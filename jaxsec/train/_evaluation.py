@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-VERDICTS = ("broken", "falls", "holds")
+VERDICTS = ("broken", "falls", "masked", "holds")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,11 +15,12 @@ class EvaluationRow:
 
     Attributes:
       clean, naive, adaptive: accuracies: without an attack, under the naive one, under both.
-      verdict: "broken": the naive attack is enough; "falls": much of what it left does not stand the adaptive one; "holds": neither, which
-        is no proof.
+      verdict: "broken": the naive attack is enough; "falls": much of what it left does not stand the adaptive one; "masked": much
+        stands, but the gradients that attacked it were of no use; "holds": none of these, which is no proof.
       correct, naive_robust, adaptive_robust: [B] bool behind them. x: [B, ...] an input that the deployed model gets wrong, or the
-        clean row. judged: model draws per judgement, 1 for a deterministic model. surrogates: how many models the adaptive
-        adversary attacked. flags: warnings and errors of the naive attack by name. notes: sentences to read before the numbers.
+        clean row. judged: model draws in each of the two judgements, 1 for a deterministic model. surrogates: how many models the adaptive
+        adversary attacked. flags: warnings and errors of the naive attack by name. notes: sentences to read before the numbers. The
+        table prints both below itself.
     """
 
     name: str
@@ -49,9 +50,12 @@ class Evaluation:
     draws: int
 
     def table(self, *, markdown: bool = False) -> str:
-        """The table as aligned text, or as Markdown."""
+        """The table as aligned text, or as Markdown; below it the flags and notes of each verdict that has a number."""
         head = ("defence", "clean", "naive", "adaptive", "verdict")
-        cells = [(r.name, *(f"{100 * v:.1f} %" for v in (r.clean, r.naive, r.adaptive)), r.verdict) for r in self.rows]
+        remarked = [row for row in self.rows if row.flags or row.notes]
+        marks = {row.name: f" [{i}]" for i, row in enumerate(remarked, 1)}
+        numbers = [[f"{100 * v:.1f} %" for v in (r.clean, r.naive, r.adaptive)] for r in self.rows]
+        cells = [(r.name, *n, r.verdict + marks.get(r.name, "")) for r, n in zip(self.rows, numbers, strict=True)]
         widths = [max(len(row[i]) for row in (head, *cells)) for i in range(len(head))]
 
         def line(row: Sequence[str]) -> str:
@@ -59,7 +63,10 @@ class Evaluation:
             return f"| {' | '.join(aligned)} |" if markdown else "  ".join(aligned).rstrip()
 
         rule = [("-" * (w - 1) + ":" if 0 < i < 4 else "-" * w) if markdown else "-" * w for i, w in enumerate(widths)]
-        return "\n".join([line(head), line(rule), *map(line, cells)])
+        below = [f"{marks[r.name][1:]} {r.name}: {'; '.join([*r.flags, *r.notes])}" for r in remarked]
+        if markdown:
+            below = [line for remark in below for line in ("", remark)]
+        return "\n".join([line(head), line(rule), *map(line, cells), *below])
 
     def to_dict(self) -> dict[str, Any]:
         """Everything but the arrays, as JSON takes it."""

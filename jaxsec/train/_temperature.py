@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ..core import Model, struct
 from ..core._rewrite import untuned
-from ._defence import Defence
+from ._defence import Defence, defence_of
 from ._losses import accuracy, cross_entropy
 from ._net import Net
 from ._recipe import Metrics, Recipe
@@ -55,8 +55,13 @@ class _AtTemperature:
 
 
 def tempered(model: Model, temperature: Any) -> Defence:
-    """A model that was trained at a temperature, with the attack that goes through `at_temperature`."""
-    return Defence(model=model, surrogates=(at_temperature(model, temperature),), note="attacked through its logits at the temperature too")
+    """A model that was trained at a temperature, with the attack that goes through `at_temperature`, and through its transformations."""
+    seen = defence_of(model).surrogates or (model,)
+    return Defence(
+        model=model,
+        surrogates=tuple(at_temperature(s, temperature) for s in seen),
+        note="attacked through its logits at the temperature too",
+    )
 
 
 @struct

@@ -111,13 +111,19 @@ def defended(
 def adaptive(model: Model, backward: str = "surrogate") -> Model:
     """The twin that an adaptive adversary differentiates: the same values as `defended` says, derivatives that see through transformations.
 
-    Every transformation in front of the model is met, through other wrappers too; a model without any is returned equal to itself.
+    Every transformation in front of the model is met, through other wrappers too, and of models among the parameters; a model without any
+    is returned equal to itself.
     Args: backward: "surrogate" or "identity" (straight through), or "true" for the deployed model back.
     Edge cases: "identity" raises a ValueError while tracing where a transformation changes the rows' shape.
     """
     if backward not in BACKWARD:
         raise ValueError(f"backward is {backward!r}; allowed: {', '.join(BACKWARD)}.")
-    return model.replace(apply=_twin(model.apply, backward))
+
+    def inside(leaf: Any) -> Any:
+        return adaptive(leaf, backward) if isinstance(leaf, Model) else leaf
+
+    params = jax.tree.map(inside, model.params, is_leaf=lambda v: isinstance(v, Model))
+    return model.replace(params=params, apply=_twin(model.apply, backward))
 
 
 def _twin(apply: Any, backward: str) -> Any:

@@ -135,13 +135,16 @@ class TotalVariation(Transform):
     """The image z that minimises `weight * TV(z) + 1/2 sum_kept (z - x)^2`: flat areas, with few and sharp edges.
 
     TV is isotropic: the sum over pixels of the length of the forward difference's vector, channel by channel.
-    Guarantee: `iterations` steps of the primal-dual algorithm from z = x, whatever x: no stopping rule hides a gradient.
+    Guarantee: `iterations` steps of the primal-dual algorithm, whatever x: no stopping rule hides a gradient. They start from z = x, of
+      elements that are not kept from the mean of those around them that are: their own values do not reach the output.
     Args:
-      weight: lambda, in units of x. iterations: steps; 50 come within about a percent of the least objective (static).
+      weight: lambda, in units of x. iterations: steps (static). 50 come within a percent of the least objective for weights up to 0.2,
+        with half of the elements kept from 0.02 to 0.2 (64 x 64 pixels with values in [0, 1]). Above, objectives fall more slowly: by 3 and
+        14 % too large at the weights 0.5 and 1, 10 and 29 % with half kept; so they do below with elements to fill in: 6 % at 0.003.
       keep: None, or the probability in (0, 1] with which each element is held to x; others are filled in by the regulariser alone. A row
         draws its own elements, and the transformation is then stochastic. layout: as everywhere (static).
     Cost: `iterations` sweeps over the image, forwards; the deployed gradient runs back through all of them and keeps as many images.
-    Edge cases: weight 0 gives x back. The surrogate passes straight through.
+    Edge cases: weight 0 gives x back, where it is kept. The surrogate passes straight through.
     Source: the defence: Guo et al. 2018, section 3.2; the algorithm: Chambolle and Pock 2011, algorithm 1 (theta = 1), section 6.2.1 (ROF).
       We differ from Guo in the data term (squared, as in ROF, so that weight is comparable between images) and in the norm: theirs takes
       whole rows of differences together, ours the gradient at each pixel, as the algorithm's literature does.
@@ -167,10 +170,15 @@ class TotalVariation(Transform):
 
     def apply(self, x: jax.Array, keys: jax.Array | None = None) -> jax.Array:
         v, back = planes(x, self.layout, self.name)
-        mask = jnp.ones((), v.dtype)
+        mask, start = jnp.ones((), v.dtype), v
         if self.keep is not None:
             keys = needed(keys, self.name)
-            mask = jax.vmap(lambda key: jax.random.bernoulli(key, self.keep, v.shape[1:]))(keys).astype(v.dtype)
+            kept = jax.vmap(lambda key: jax.random.bernoulli(key, self.keep, v.shape[1:]))(keys)
+            mask = kept.astype(v.dtype)
+            # what was dropped starts from the mean of what was kept around it: its own values must not reach the output
+            near, count = jnp.sum(shifted(mask * v, 1, 1), axis=0), jnp.sum(shifted(mask, 1, 1), axis=0)
+            mean = jnp.sum(mask * v, axis=(2, 3), keepdims=True) / jnp.maximum(jnp.sum(mask, axis=(2, 3), keepdims=True), 1)
+            start = jnp.where(kept, v, jnp.where(count > 0, near / jnp.maximum(count, 1), mean))
         # tau * sigma * 8 <= 1, 8 bounding the squared norm of the difference operator
         tau, sigma = 0.25, 0.5
 
@@ -186,7 +194,7 @@ class TotalVariation(Transform):
             return new, 2 * new - z, down, right
 
         nothing = marked_like(jnp.zeros_like(v), v)
-        z, *_ = jax.lax.fori_loop(0, self.iterations, step, (v, v, nothing, nothing))
+        z, *_ = jax.lax.fori_loop(0, self.iterations, step, (start, start, nothing, nothing))
         return back(z)
 
 

@@ -10,10 +10,11 @@ import pytest
 from sklearn.datasets import load_digits
 
 import jaxsec
-from jaxsec.train import _evaluate as module
+from jaxsec.train import _evaluate_trial as module
 from jaxsec.train import net_of
 from jaxsec.train._evaluate import Defence, Evaluation, defence_of, evaluate
-from jaxsec.train._temperature import at_temperature
+from jaxsec.train._evaluate_trial import Trial
+from jaxsec.train._temperature import at_temperature, tempered
 from jaxsec.train._transform import adaptive, defended
 from jaxsec.train._transform_code import BitDepth, Thermometer
 from jaxsec.train._transform_jpeg import JPEG
@@ -110,9 +111,14 @@ def test_every_number_can_be_recomputed_from_the_returned_inputs(found, digits):
 def test_tables(found):
     table = found[1]
     lines = str(table).splitlines()
-    assert lines[0].split() == ["defence", "clean", "naive", "adaptive", "verdict"] and len(lines) == 6
-    assert lines[3].startswith("2 bits") and lines[3].endswith("falls")
+    assert lines[0].split() == ["defence", "clean", "naive", "adaptive", "verdict"] and lines[2].endswith("holds")
+    assert lines[3].startswith("2 bits") and lines[3].endswith("falls [1]") and lines[5].endswith("falls [3]")
+    # flags and notes stand below, where nobody can miss them
+    assert lines[6] == "[1] 2 bits: flat-operations; zero-gradients" and lines[8].startswith("[3] distilled: ") and len(lines) == 9
+    assert lines[8].endswith("; logits times 1e5")
     markdown = table.table(markdown=True).splitlines()
+    assert markdown[6:8] == ["", lines[6]]
+    markdown = markdown[:6]
     assert all(line.startswith("| ") and line.count("|") == 6 for line in markdown) and markdown[1].split("|")[2].strip().endswith("-:")
     read = json.loads(json.dumps(table.to_dict()))
     assert [row["name"] for row in read["rows"]] == list(found[0]) and "x" not in read["rows"][0]
@@ -153,58 +159,158 @@ def hidden(params, x, key):
     return jnp.where(flip, -z, z)
 
 
+PGD10 = jaxsec.PGD(steps=10)
+# the same numbers everywhere, so that all evaluations of `hidden` run the same programs
+COIN = {"key": KEY, "method": PGD10, "adaptive_method": PGD10, "draws": 10, "judged": 61, **ROWS}
+
+
+def coin(rate):
+    return jaxsec.bind(hidden, {"rate": jnp.float32(rate)}, stochastic=True)
+
+
+def around(eps):
+    return jaxsec.LInf(eps=np.full(64, eps, np.float32), lo=0.0, hi=1.0)
+
+
 def test_a_random_model_is_judged_by_the_mean_of_fresh_draws():
-    x, y = jnp.linspace(0.1, 0.9, 9)[:, None] * jnp.ones((1, 2)), jnp.array([1] * 5 + [0] * 4).at[4].set(0)
-    coin = jaxsec.bind(hidden, {"rate": jnp.float32(0.3)}, stochastic=True)
-    threat = jaxsec.LInf(eps=0.15, lo=0.0, hi=1.0)
-    how = {
-        "threat": threat,
-        "key": KEY,
-        "min_rows": 16,
-        "max_rows": 16,
-        "method": jaxsec.PGD(steps=4),
-        "adaptive_method": jaxsec.PGD(steps=4),
-        "draws": 1,
-        "judged": 60,
-    }
-    row = evaluate(coin, x, y, **how).rows[0]
+    x, y = np.linspace(0.1, 0.9, 9, dtype=np.float32)[:, None] * np.ones((1, 2), np.float32), np.array([1] * 4 + [0] * 5)
+    row = evaluate(coin(0.3), x, y, threat=around(0.15).replace(eps=np.full(9, 0.15, np.float32)), **COIN).rows[0]
     # the middle row is at the boundary; single draws would call 30 % of all wrong
     off = np.arange(9) != 4
     assert np.all(row.correct[off])
     assert np.array_equal(row.adaptive_robust[off], [True, True, True, False, False, True, True, True])
-    assert row.judged == 60 and row.naive >= row.adaptive
-    # a coin that lands as often right as wrong: rows are judged apart, each by its own keys
-    even = coin.replace(params={"rate": jnp.float32(0.5)})
-    x, y = jnp.full((16, 2), 0.9), jnp.zeros(16, jnp.int32)
-    whole = evaluate(even, x, y, **how).rows[0]
-    part = evaluate(even, x[5:9], y[5:9], **how, row_ids=np.arange(5, 9)).rows[0]
-    assert 0 < whole.clean < 1
-    assert np.array_equal(part.correct, whole.correct[5:9]) and np.array_equal(part.adaptive_robust, whole.adaptive_robust[5:9])
+    assert row.judged == 61 and row.naive >= row.adaptive
+
+
+def test_a_random_model_that_is_worth_nothing_does_not_hold():
+    # every row can be moved to 0.4, where the model is wrong on seven draws in ten; the draws that are wrong near 0.9 mislead
+    row = evaluate(coin(0.3), *EVEN, threat=around(0.5), **COIN).rows[0]
+    assert row.clean == 1.0 and row.adaptive == 0.0 and row.verdict in ("falls", "broken")
+    assert np.all(np.asarray(row.x)[:, 0] < 0.5)
+
+
+EVEN = np.full((64, 2), 0.9, np.float32), np.zeros(64, np.int32)
+
+
+def test_chance_is_not_charged_to_the_defence_twice():
+    # a coin that lands as often right as wrong, and no input near 0.9 that changes that
+    fixed, near = (evaluate(coin(0.5), *EVEN, threat=around(eps), **COIN).rows[0] for eps in (0.0, 0.1))
+    assert 0.3 < fixed.clean < 0.7
+    for row in (fixed, near):
+        assert row.naive == row.clean == row.adaptive == fixed.clean and row.verdict == "holds"
+    # rows are judged apart, each by its own keys
+    x, y = EVEN
+    part = evaluate(coin(0.5), x[5:9], y[5:9], threat=around(0.1).replace(eps=np.full(4, 0.1, np.float32)), **COIN, row_ids=np.arange(5, 9))
+    assert np.array_equal(part.rows[0].correct, near.correct[5:9])
+
+
+def test_a_fall_takes_two_judgements():
+    trial = Trial(coin(0.5), *EVEN, np.arange(64), around(1.0), KEY, n_classes=2, judged=61, max_rows=64, min_rows=64)
+    once, again = (trial.judge(at, np.arange(64)) for at in (EVEN[0], EVEN[0] - 0.1))
+    assert np.array_equal(once.wrong, again.wrong)  # the same draws at every input, and no ties of an odd number
+    # half of the rows are right by both judgements together, a quarter is wrong by each of them
+    assert 0.3 < once.right.mean() < 0.7 and 0.1 < once.wrong.mean() < 0.4 and not np.any(once.right & once.wrong)
+
+
+def coarse(params, x):
+    return jnp.round(x * 4) / 4 @ params["w"]
+
+
+def test_gradients_that_are_masked_inside_the_model_do_not_hold():
+    r = np.random.default_rng(0)
+    plain = jaxsec.bind(coarse, {"w": jnp.asarray(r.normal(size=(64, 3)), jnp.float32)})
+    x = r.uniform(size=(2000, 64)).astype(np.float32)
+    z = np.sort(plain(x), axis=1)
+    x = x[np.flatnonzero(z[:, -1] - z[:, -2] > 2.5)[:32]]
+    how = {"threat": THREAT, "key": KEY, "method": PGD10, "adaptive_method": PGD10, "min_rows": 32, "max_rows": 32}
+    y = np.argmax(plain(x), axis=1)
+    table = evaluate(plain, x, y, **how)
+    row = table.rows[0]
+    assert row.naive > 0.9 and row.adaptive > 0.9 and row.verdict == "masked"
+    assert "masked [1]" in str(table) and "[1] model: flat-operations; zero-gradients; no gradient attack" in str(table)
+
+
+def test_a_defended_model_among_the_parameters_of_a_function_has_a_twin():
+    outer = jaxsec.bind(outside, {"model": defended(jaxsec.bind(linear, jnp.eye(2)), BitDepth(bits=2))})
+    (twin,) = defence_of(outer).surrogates
+    x = jnp.array([[0.7, 0.3]])
+    assert np.array_equal(twin(x), outer(x)) and not np.any(jax.grad(lambda v: outer(v)[0, 0])(x))
+    assert np.array_equal(jax.grad(lambda v: twin(v)[0, 0])(x), [[1.0, 0.0]])
+
+
+def linear(w, x):
+    return x @ w
+
+
+def outside(params, x):
+    return params["model"](x)
+
+
+def rounding(params, x):
+    return mlp(params, jnp.round(x * 8) / 8)
+
+
+def test_an_attack_without_gradients_is_among_the_default_ones(digits, model):
+    masked = jaxsec.bind(rounding, model.params)
+    x, y = digits[2:]
+    table = evaluate(masked, x, y, threat=THREAT, key=KEY, method=jaxsec.BIM(steps=2), **ROWS)
+    row = table.rows[0]
+    assert any("square, which sees no gradient, broke" in note for note in row.notes) and row.adaptive < row.naive - 0.1
+    assert row.verdict == "falls" and "square" in table.adaptive_methods
+
+
+def test_an_input_outside_the_set_does_not_count(monkeypatch):
+    def outside_the_set(target, x, y, **rest):
+        return done(jnp.asarray(x)[:, ::-1], True)
+
+    monkeypatch.setattr(module, "attack", outside_the_set)
+    plain = jaxsec.bind(linear, jnp.eye(2))
+    x, y = jnp.array([[0.9, 0.1]]), jnp.array([0])
+    how = {"key": KEY, "method": jaxsec.BIM(steps=1), "adaptive_method": jaxsec.BIM(steps=1)}
+    near, far = (evaluate(plain, x, y, threat=jaxsec.LInf(eps=eps, lo=0.0, hi=1.0), **how).rows[0] for eps in (0.1, 0.9))
+    assert near.adaptive == 1.0 and np.array_equal(near.x, x) and far.naive == 0.0
+
+
+def done(x, success):
+    """What an attack says that does nothing more."""
+    zero = jnp.zeros(len(x), jnp.int32)
+    fields = dict.fromkeys(("queries", "gradients", "first_step", "stage", "status", "zero_gradients", "bad_gradients"), zero)
+    flat = jnp.zeros(len(x), jnp.float32)
+    return jaxsec.core.AttackResult(x=x, success=jnp.full(len(x), success), loss=flat, distance=flat, rising=zero > 0, **fields)
 
 
 def test_draws_and_versions_that_the_attacks_get(monkeypatch):
     asked = []
 
     def nothing(target, x, y, *, threat, method, key, draws, **rest):
-        asked.append((target.stochastic, method, draws, len(y)))
-        zero = jnp.zeros(len(y), jnp.int32)
-        fields = dict.fromkeys(("queries", "gradients", "first_step", "stage", "status", "zero_gradients", "bad_gradients"), zero)
-        flat = jnp.zeros(len(y), jnp.float32)
-        return jaxsec.core.AttackResult(x=x, success=zero > 0, loss=flat, distance=flat, rising=zero > 0, **fields)
+        asked.append((target.stochastic, method, draws, len(y), False))
+        return done(x, False)
+
+    def drawn(trial, target, parts, draws, rows, number, mean):
+        asked.append((target.stochastic, parts, draws, len(rows), mean))
+        return [], frozenset()
 
     monkeypatch.setattr(module, "attack", nothing)
-    coin = jaxsec.bind(hidden, {"rate": jnp.float32(0.0)}, stochastic=True)
-    plain = jaxsec.bind(lambda w, x: x @ w, jnp.eye(2))
+    monkeypatch.setattr(Trial, "unstopped", drawn)
+    plain = jaxsec.bind(linear, jnp.eye(2))
     x, y = jnp.array([[0.9, 0.1], [0.1, 0.9]]), jnp.array([0, 0])
     auto = jaxsec.AutoAttack()
-    pair = Defence(model=coin, surrogates=(coin, plain))
+    pair = Defence(model=coin(0.0), surrogates=(coin(0.0), plain))
     table = evaluate({"a": pair, "b": plain}, x, y, threat=THREAT, key=KEY, method=auto, draws=7, judged=20)
-    margin = "margin"
-    versions = [(drawn, getattr(m, "version", margin), draws) for drawn, m, draws, _ in asked]
-    assert versions[:5] == [(True, "standard", 1), (True, "rand", 7), (True, margin, 7), (False, "standard", 1), (False, margin, 1)]
-    assert versions[5:] == [(False, "standard", 1), (False, "standard", 1), (False, margin, 1)]
+
+    def kinds(method):
+        if isinstance(method, list):
+            return [f"{m.name} {getattr(m, 'loss', '')}" for m in method]
+        return method.version if isinstance(method, jaxsec.AutoAttack) else method.name
+
+    versions = [(drawn, kinds(m), draws, mean) for drawn, m, draws, _, mean in asked]
+    standard, rand, margin = ["apgd ce", "apgd dlr"], ["apgd ce", "apgd margin"], ["pgd margin"]
+    assert versions[0][::2] == (True, 1) and standard[0] in versions[0][1] and not any("fab" in m for m in versions[0][1])
+    assert versions[1:4] == [(True, rand, 7, False), (True, margin, 7, False), (True, margin, 7, True)]
+    assert versions[4][::2] == (False, 1) and versions[5:6] == [(False, margin, 1, False)]
+    assert versions[6:] == [(False, kind, 1, False) for kind in ("standard", "standard", "pgd", "square")]
     # wrong rows are not attacked
-    assert {rows for *_, rows in asked} == {1} and [row.clean for row in table.rows] == [0.5, 0.5] and table["a"].surrogates == 2
+    assert {rows for *_, rows, _ in asked} == {1} and [row.clean for row in table.rows] == [0.5, 0.5] and table["a"].surrogates == 2
 
 
 def test_a_net_trained_on_the_thermometer_code_falls(digits):
@@ -229,14 +335,37 @@ def test_defences():
         defence_of({"a": 1})  # pyright: ignore[reportArgumentType]
 
 
-def test_a_surrogate_that_is_no_use_is_reported():
-    plain = jaxsec.bind(lambda w, x: x @ w, jnp.eye(2))
+def test_twins_of_what_a_defence_lists():
+    bits = defended(jaxsec.bind(linear, 50 * jnp.eye(2)), BitDepth(bits=1))
+    x = jnp.array([[0.7, 0.3]])
+    found = tempered(bits, 50.0)
+    (through,) = found.surrogates
+    assert np.allclose(jax.grad(lambda v: through(v)[0, 0])(x), [[1.0, 0.0]]) and np.allclose(through(x), bits(x) / 50)
+    assert defence_of(found) is found
+    listed = Defence(model=bits, surrogates=(at_temperature(bits, 50.0),))
+    assert [bool(np.any(jax.grad(lambda v, s=s: s(v)[0, 0])(x))) for s in defence_of(listed).surrogates] == [False, True]
+    (twin,) = defence_of(Defence(model=bits)).surrogates
+    assert jax.tree.structure(twin) == jax.tree.structure(adaptive(bits))
+    both = defence_of(listed)
+    assert defence_of(both) is both
+
+
+def test_a_surrogate_that_is_wrong_from_the_start_is_followed_all_the_same():
+    plain = jaxsec.bind(linear, jnp.eye(2))
     swapped = plain.replace(params=jnp.eye(2)[::-1])
     x, y = jnp.array([[0.9, 0.1], [0.8, 0.2]]), jnp.array([0, 0])
-    how = {"threat": jaxsec.LInf(eps=0.1, lo=0.0, hi=1.0), "key": KEY, "method": jaxsec.FGSM(), "adaptive_method": jaxsec.FGSM()}
+    how = {"threat": jaxsec.LInf(eps=0.1, lo=0.0, hi=1.0), "key": KEY, "method": jaxsec.BIM(), "adaptive_method": jaxsec.BIM()}
     table = evaluate(Defence(model=plain, surrogates=(swapped,)), x, y, **how)
     assert isinstance(table, Evaluation) and "surrogate 1 got 2 of 2 clean rows wrong" in table.rows[0].notes[0]
     assert table.rows[0].adaptive == 1.0 and table.rows[0].verdict == "holds"
+    # its label is the wrong one everywhere, its gradient the right one
+    bits, tilted = defended(plain, BitDepth(bits=1)), jaxsec.bind(shifted, jnp.array([-5.0, 5.0]))
+    row = evaluate(Defence(model=bits, surrogates=(tilted,)), x, y, **{**how, "threat": THREAT.replace(eps=0.45)}).rows[0]
+    assert "surrogate 1 got 2 of 2 clean rows wrong" in row.notes[0] and row.naive == 1.0 and row.adaptive == 0.0
+
+
+def shifted(b, x):
+    return x + b[None]
 
 
 def test_what_cannot_be_evaluated():

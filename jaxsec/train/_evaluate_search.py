@@ -1,0 +1,99 @@
+"""The adversary of `evaluate`: one search after another on the rows that stand, and what is remembered of them."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from ..attack import PGD, AutoAttack, Method, Square
+from ..attack._square import NoImage
+from ..core import Model, Status
+from ._evaluate_trial import Trial
+
+# Signs that the gradients of an attack said nothing. Of a surrogate only what its gradients did: that it has steps is why it was given.
+DEAD = frozenset({"zero-gradients", "nonfinite-gradients"})
+MASKING = DEAD | {"flat-operations", "host-callback"}
+
+
+def methods_for(
+    known: Sequence[Method | AutoAttack], deployed: Model, surrogate: Model
+) -> Iterator[tuple[Method | AutoAttack, bool]]:  # fmt: skip
+    """(method, whether it climbs the margin of the mean over the draws) of each attack that an adaptive adversary makes."""
+    for method in known:
+        if surrogate.stochastic and isinstance(method, AutoAttack):
+            method = dataclasses.replace(method, version="rand")
+        yield method, False
+    if deployed.stochastic or surrogate.stochastic:
+        pgds = [m for m in known if isinstance(m, PGD)]
+        margin = PGD(steps=max((m.steps for m in pgds), default=40), loss="margin")
+        if all(m.loss != "margin" for m in pgds):
+            yield margin, False
+        if surrogate.stochastic:
+            yield margin, True
+
+
+class Search:
+    """What is left of a defence's rows.
+
+    Attributes:
+      correct: [B] bool, right without an attack. standing: [B] bool, right and not fallen yet. x: [B, ...] the input that a row fell
+        to, or the clean row. notes: sentences on the way.
+    """
+
+    def __init__(self, trial: Trial, notes: list[str]):
+        self.trial, self.notes, self.x, self.number = trial, notes, trial.x.copy(), 0
+        self.correct = trial.judge(trial.x, np.arange(len(trial.y))).right
+        self.standing = self.correct.copy()
+
+    def put(self, target: Model, method: Method | AutoAttack, draws: int, who: str, mean: bool = False) -> frozenset[str] | None:
+        """Attacks the standing rows through `target`; warnings and errors by name, None where no row stands."""
+        rows, trial = np.flatnonzero(self.standing), self.trial
+        self.number += 1
+        if not len(rows):
+            return None
+        if trial.model.stochastic or target.stochastic:
+            if parts := trial.stages(method):
+                inputs, flags = trial.unstopped(target, parts, draws, rows, self.number, mean)
+                self._accept(inputs, rows)
+                return flags
+        result = trial.attack(target, method, draws, rows, self.number)
+        self._accept([np.asarray(result.x)], rows)
+        # the search ended where the target was wrong, and the deployed model is not
+        over = np.asarray(result.success) & self.standing[rows]
+        if over.any():
+            parts = trial.stages(method if isinstance(method, PGD) else PGD(steps=40, loss="margin"))
+            inputs, _ = trial.unstopped(target, parts, draws, rows[over], self.number, mean)
+            self._accept(inputs, rows[over])
+        if before := int(np.sum(np.asarray(result.status) == Status.WRONG_BEFORE)):
+            self.notes.append(f"{who} got {before} of {len(rows)} clean rows wrong that the model gets right; PGD attacked it there")
+        return frozenset(f.name for f in result.flags if f.severity != "info")
+
+    def blind(self, method: Square) -> bool:
+        """Attacks the standing rows of a deterministic model without gradients; whether that broke more than honest gradients leave."""
+        rows, model = np.flatnonzero(self.standing), self.trial.model
+        if model.stochastic or not len(rows) or self.trial.threat.norm not in method.norms:
+            return False
+        try:
+            self.put(model, method, 1, "the model")
+        except NoImage:
+            return False
+        broke = int(np.sum(~self.standing[rows]))
+        if broke <= max(2, 0.05 * len(rows)):
+            return False
+        self.notes.append(
+            f"{method.name}, which sees no gradient, broke {broke} of {len(rows)} rows that the others left: gradients are masked, "
+            "or those attacks had too few steps"
+        )
+        return True
+
+    def _accept(self, inputs: list[np.ndarray], rows: np.ndarray) -> None:
+        """Rows fall where an input is inside the set, not the clean row itself, and judged wrong."""
+        for at in inputs:
+            live = self.standing[rows]
+            if not live.any():
+                return
+            here, mine = at[live], rows[live]
+            judged = self.trial.judge(here, mine)
+            moved = np.any((here != self.trial.x[mine]).reshape(len(mine), -1), axis=1)
+            fell = judged.wrong & judged.inside & moved
+            self.x[mine[fell]], self.standing[mine[fell]] = here[fell], False

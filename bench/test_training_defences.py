@@ -35,8 +35,8 @@ def thermometer_start(seed):
     return [w[0].repeat(8, axis=1) / 8, *w[1:]]
 
 
-def models(data, epochs):
-    """Every defence by name."""
+def models(data, epochs, smoke):
+    """Every defence by name; in a smoke run one of each kind."""
 
     def made(recipe, net=nets.wong, weights=None, optimizer=None):
         variables = [jnp.asarray(w) for w in (training.fresh(0) if weights is None else weights)]
@@ -47,6 +47,12 @@ def models(data, epochs):
 
     plain = made(train.Standard())
     found = {"none": plain}
+    if smoke:
+        distillation = train.DefensiveDistillation(teacher=plain, temperature=TEMPERATURE)
+        found["distillation"] = distillation.defence(made(distillation))
+        for name in ("JPEG 25", "crop ensemble"):
+            found[name] = train.defended(plain, TRANSFORMS[name][0])
+        return found
     found["L2 penalty"] = made(train.L2Penalty(recipe=train.Standard(), weight=1e-3))
     found["weight decay"] = made(train.Standard(), optimizer=decayed)
     found["Jacobian"] = made(train.JacobianPenalty(recipe=train.Standard(), weight=0.1))
@@ -72,7 +78,7 @@ def test_defences(store, smoke):
     data, (x, y) = training.split(256, 16) if smoke else training.split(8000, 500)
     threat = jaxsec.LInf(eps=EPS, lo=0.0, hi=1.0)
     how = {"method": jaxsec.PGD(steps=2), "draws": 2, "judged": 2} if smoke else {"draws": 10, "judged": 50}
-    table = train.evaluate(models(data, 1 if smoke else 10), x, y, threat=threat, key=jax.random.key(1), **how)
+    table = train.evaluate(models(data, 1 if smoke else 10, smoke), x, y, threat=threat, key=jax.random.key(1), **how)
     print(f"\nMNIST, Linf {EPS}, {len(y)} images\n{table.table(markdown=True)}")
     store(eps=EPS, **table.to_dict())
     if smoke:

@@ -28,8 +28,8 @@ def test_robust_accuracy(name, store, smoke):
     for seed in seeds:
         model, seconds = training.ours(training.recipe_of(name, EPS), seed, epochs, data, SHIFT)
         weights, theirs = training.plain_torch(name, EPS, seed, epochs, data, SHIFT)
-        clean, aa = training.robust(model, test, EPS)
-        torch_clean, torch_aa = training.robust(jaxsec.bind(nets.wong, [jnp.asarray(w) for w in weights]), test, EPS)
+        clean, aa = training.robust(model, test, EPS, smoke)
+        torch_clean, torch_aa = training.robust(jaxsec.bind(nets.wong, [jnp.asarray(w) for w in weights]), test, EPS, smoke)
         rows.append({"clean": clean, "autoattack": aa, "seconds": seconds, "torch": [torch_clean, torch_aa, theirs]})
         print(f"{name} seed {seed}: clean {clean:.1%} AutoAttack {aa:.1%} in {seconds:.0f} s")
         print(f"  torch: clean {torch_clean:.1%} AutoAttack {torch_aa:.1%} in {theirs:.0f} s")

@@ -132,10 +132,10 @@ def torch_loss(net: Any, name: str, x: Any, y: Any, eps: float) -> Any:
     return F.cross_entropy(z, y) + 6.0 * F.kl_div(F.log_softmax(net(at), 1), F.softmax(z, 1), reduction="batchmean")
 
 
-def robust(model: jaxsec.Model, data: Any, eps: float) -> tuple[float, float]:
-    """(clean, AutoAttack) accuracy."""
+def robust(model: jaxsec.Model, data: Any, eps: float, smoke: bool = False) -> tuple[float, float]:
+    """(clean, AutoAttack) accuracy; a smoke run attacks by two steps."""
     x, y = data
-    threat = jaxsec.LInf(eps=eps, lo=0.0, hi=1.0)
-    found = jaxsec.attack(model, x, y, threat=threat, method=jaxsec.AutoAttack(), key=jax.random.key(1), checks=False, progress=False)
+    threat, method = jaxsec.LInf(eps=eps, lo=0.0, hi=1.0), jaxsec.PGD(steps=2) if smoke else jaxsec.AutoAttack()
+    found = jaxsec.attack(model, x, y, threat=threat, method=method, key=jax.random.key(1), checks=False, progress=False)
     clean = float((np.asarray(model(x)).argmax(1) == y).mean())
     return clean, float(1 - np.asarray(found.success).mean())

@@ -220,7 +220,7 @@ def _prepared(asked: Asked, source: Any, seed: int, folder: Path) -> tuple[Any, 
 
 def _nothing(params: Any, x: Any) -> Any:
     """The program of a model that is not made yet."""
-    raise NotImplementedError("the network is made once the data are known")
+    raise AssertionError("the network is made once the data are known")
 
 
 def _split(rows: Any, held: float, seed: int) -> tuple[Any, Any]:

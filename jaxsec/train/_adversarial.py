@@ -21,6 +21,8 @@ def check_steps(recipe: Any, net: Net, x: jax.Array, least: int = 1) -> None:
         raise ValueError(f"{recipe.name} got steps={recipe.steps}; it must be at least {least}.")
     if getattr(recipe, "start", "clean") not in _STARTS:
         raise ValueError(f"{recipe.name} got start={recipe.start!r}; allowed: {', '.join(_STARTS)}.")
+    if getattr(recipe, "statistics", "both") not in ("both", "clean", "adversarial"):
+        raise ValueError(f"{recipe.name} got statistics={recipe.statistics!r}; allowed: both, clean, adversarial.")
     check_numbers(recipe)
 
 
@@ -123,7 +125,6 @@ class TRADES(Recipe):
     def check(self, net: Net, x: jax.Array) -> None:
         super().check(net, x)
         check_steps(self, net, x)
-        check_statistics(self)
 
     def prepare(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> jax.Array:
         clean = net.evaluated(x, keys)
@@ -159,7 +160,6 @@ class MART(Recipe):
     def check(self, net: Net, x: jax.Array) -> None:
         super().check(net, x)
         check_steps(self, net, x)
-        check_statistics(self)
 
     def prepare(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> jax.Array:
         return worst_of(self, lambda v: cross_entropy(net.evaluated(v, keys), y), x, keys)
@@ -173,12 +173,6 @@ class MART(Recipe):
         unsure = 1 - jnp.sum(own * jax.nn.softmax(clean), axis=1)
         loss = jnp.mean(boosted + self.beta * divergence(clean, worst) * unsure)
         return loss, {"clean_accuracy": accuracy(clean, y), "adversarial_accuracy": accuracy(worst, y)}, net
-
-
-def check_statistics(recipe: Any) -> None:
-    """ValueError for an unknown choice of the passes that update statistics."""
-    if recipe.statistics not in ("both", "clean", "adversarial"):
-        raise ValueError(f"{recipe.name} got statistics={recipe.statistics!r}; allowed: both, clean, adversarial.")
 
 
 def both_passes(net: Net, x: jax.Array, worst: jax.Array, keys: jax.Array, statistics: str) -> tuple[jax.Array, jax.Array, Net]:

@@ -17,7 +17,31 @@ from ._worst_case import certified, fused_loss, lower_margins, mixed_loss, worst
 
 
 @struct
-class IBPTraining(Recipe):
+class Bounded(Recipe):
+    """Base of recipes that bound the net over `threat`, whose eps grows from 0 by itself: `warmup`, then `ramp`, shares of training."""
+
+    threat: Any
+    warmup: Any = 0.1
+    ramp: Any = 0.5
+
+    @property
+    def grows(self) -> bool:
+        return False
+
+    def check(self, net: Net, x: jax.Array) -> None:
+        super().check(net, x)
+        check_bounds(self, net, x)
+
+    def share_at(self, progress: jax.Array) -> jax.Array:
+        """[] in [0, 1]: how much of the ramp is behind."""
+        return share_of(progress, self.warmup, self.ramp)
+
+    def at(self, progress: jax.Array) -> Self:
+        return self.replace(threat=self.threat.scaled(ramp(self.share_at(progress), "smooth")))
+
+
+@struct
+class IBPTraining(Bounded):
     """Cross-entropy at interval bounds of the logits, mixed with the clean one; eps and the mixture grow during training.
 
     Guarantee: the worst loss is at least the cross-entropy at every point of the set, for the net in evaluation mode (the one that will be
@@ -46,22 +70,10 @@ class IBPTraining(Recipe):
     cost: ClassVar[str] = "3"
     source: ClassVar[str] = "Gowal et al. 2018, arXiv:1810.12715"
 
-    threat: Any
     kappa: Any = 0.5
-    warmup: Any = 0.1
-    ramp: Any = 0.5
-
-    @property
-    def grows(self) -> bool:
-        return False
-
-    def check(self, net: Net, x: jax.Array) -> None:
-        super().check(net, x)
-        check_bounds(self, net, x)
 
     def at(self, progress: jax.Array) -> Self:
-        share = share_of(progress, self.warmup, self.ramp)
-        return self.replace(threat=self.threat.scaled(ramp(share, "smooth")), kappa=1 + share * (self.kappa - 1))
+        return super().at(progress).replace(kappa=1 + self.share_at(progress) * (self.kappa - 1))
 
     def objective(self, net: Net, prepared: Any, x: jax.Array, y: jax.Array, keys: jax.Array) -> tuple[jax.Array, Metrics, Net]:
         clean, new = net.training(x, keys)
@@ -71,7 +83,7 @@ class IBPTraining(Recipe):
 
 
 @struct
-class CROWNIBPTraining(Recipe):
+class CROWNIBPTraining(Bounded):
     """As `IBPTraining`, with bounds that go from CROWN-IBP to IBP while eps grows.
 
     Guarantee: as `IBPTraining`; a mixture of two bounds is a bound.
@@ -89,25 +101,13 @@ class CROWNIBPTraining(Recipe):
     cost: ClassVar[str] = "about 5"
     source: ClassVar[str] = "Zhang et al. 2020, arXiv:1906.06316; Xu et al. 2020, arXiv:2002.12920"
 
-    threat: Any
     kappa: Any = 0.5
     beta: Any = 0.0
-    warmup: Any = 0.1
-    ramp: Any = 0.5
     fused: bool = static(default=True)
 
-    @property
-    def grows(self) -> bool:
-        return False
-
-    def check(self, net: Net, x: jax.Array) -> None:
-        super().check(net, x)
-        check_bounds(self, net, x)
-
     def at(self, progress: jax.Array) -> Self:
-        share = share_of(progress, self.warmup, self.ramp)
-        eps = self.threat.scaled(ramp(share, "smooth"))
-        return self.replace(threat=eps, kappa=1 + share * (self.kappa - 1), beta=1 + share * (self.beta - 1))
+        share = self.share_at(progress)
+        return super().at(progress).replace(kappa=1 + share * (self.kappa - 1), beta=1 + share * (self.beta - 1))
 
     def objective(self, net: Net, prepared: Any, x: jax.Array, y: jax.Array, keys: jax.Array) -> tuple[jax.Array, Metrics, Net]:
         clean, new = net.training(x, keys)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ..core import Model, static, struct, tuned
-from ._adversarial import both_passes, check_statistics, check_steps
+from ._adversarial import both_passes, check_steps
 from ._defence import Defence
 from ._inner import worst_of
 from ._losses import accuracy, cross_entropy, divergence
@@ -101,7 +101,6 @@ class ARD(Taught):
     def check(self, net: Net, x: jax.Array) -> None:
         super().check(net, x)
         check_steps(self, net, x)
-        check_statistics(self)
         check_range(self, "alpha", least=0.0, most=1.0)
         check_range(self, "temperature", least=1e-6)
 
@@ -142,7 +141,6 @@ class RSLAD(Taught):
     def check(self, net: Net, x: jax.Array) -> None:
         super().check(net, x)
         check_steps(self, net, x)
-        check_statistics(self)
         check_range(self, "alpha", least=0.0, most=1.0)
 
     def prepare(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> dict[str, jax.Array]:

@@ -5,13 +5,11 @@ whatever their weights.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.core import Tracer
 
 from ..core import static, struct
@@ -22,6 +20,7 @@ from ._lipschitz_radius import lipschitz_constant as lipschitz_constant
 from ._lipschitz_walk import Known, walked
 from ._losses import accuracy, cross_entropy, distribution
 from ._net import Net
+from ._power import power_iteration
 from ._recipe import Metrics, Recipe
 
 # Sizes of the weights for which a net's constant must hold, tiny ones for nets that divide by them.
@@ -137,24 +136,12 @@ def spectral_normalised(net: Net, x: Any, *, most: Any = 1.0, steps: int = 20) -
     def norm(eqn: Any, w: Known, position: int) -> float:
         if w.leaf is not None:
             aval = eqn.invars[1 - position].aval
-            found = power_iteration(lambda v: rebound(eqn, [v, w.value] if position else [w.value, v])[0], aval.shape, aval.dtype, steps)
+            found = power_iteration(
+                lambda v: rebound(eqn, [v, w.value] if position else [w.value, v])[0], aval.shape, aval.dtype, steps, jax.random.key(0)
+            )
             sizes[w.leaf] = jnp.maximum(sizes[w.leaf], found) if w.leaf in sizes else found
         return 1.0
 
     walked(net, x, norm)
     scaled = [w / jnp.maximum(sizes[i] / most, 1).astype(w.dtype) if i in sizes else w for i, w in enumerate(leaves)]
     return net.replace(params=jax.tree.unflatten(tree, scaled))
-
-
-def power_iteration(op: Callable[[jax.Array], jax.Array], shape: tuple[int, ...], dtype: Any, steps: int) -> jax.Array:
-    """[] the largest singular value of a linear operator, from below; its derivative is that at the singular vectors found."""
-    transpose = jax.linear_transpose(op, jax.ShapeDtypeStruct(shape, dtype))
-    start = jax.random.normal(jax.random.key(0), shape, dtype)
-
-    def step(_: Any, v: jax.Array) -> jax.Array:
-        (v,) = transpose(op(v))
-        return v / jnp.maximum(jnp.linalg.norm(v.reshape(-1)), jnp.finfo(dtype).tiny)
-
-    v = lax.stop_gradient(step(0, start))
-    v = lax.stop_gradient(lax.fori_loop(0, steps, step, v))
-    return jnp.linalg.norm(op(v).reshape(-1))

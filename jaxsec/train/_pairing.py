@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ..core import static, struct
-from ._adversarial import both_passes, check_statistics, check_steps
+from ._adversarial import both_passes, check_steps
 from ._inner import worst_of
 from ._losses import accuracy, cross_entropy
 from ._net import Net
@@ -48,7 +48,6 @@ class AdversarialLogitPairing(Recipe):
     def check(self, net: Net, x: jax.Array) -> None:
         super().check(net, x)
         check_steps(self, net, x)
-        check_statistics(self)
         check_range(self, "weight", least=0.0)
 
     def prepare(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> jax.Array:

@@ -1,6 +1,6 @@
 """Small boxes around adversarial points: bounds over a part of the threat set, which cost less accuracy than bounds over all of it."""
 
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -8,18 +8,17 @@ import jax.numpy as jnp
 from ..core import static, struct
 from ..threat import Box, LInf, Threat
 from ._adversarial import check_steps
-from ._certified import check_bounds
+from ._certified import Bounded
 from ._inner import worst_of
 from ._losses import accuracy, cross_entropy
 from ._net import Net
-from ._recipe import Metrics, Recipe
-from ._schedule import ramp, share_of
+from ._recipe import Metrics
 from ._worst_case import certified, lower_margins, worst_loss
 from ._wrapped import check_range
 
 
 @struct
-class SABR(Recipe):
+class SABR(Bounded):
     """Interval bounds over a small box around the worst point that an attack finds, instead of over the whole threat set.
 
     Guarantee: the box lies in the threat set; the loss is at least the cross-entropy of every point in it, for the net in evaluation mode.
@@ -46,29 +45,18 @@ class SABR(Recipe):
     cost: ClassVar[str] = "steps + 2"
     source: ClassVar[str] = "Mueller et al. 2023, arXiv:2210.04871"
 
-    threat: Any
     share: Any = 0.4
     steps: int = static(default=8)
     step_size: Any = None
     start: str = static(default="uniform")
-    warmup: Any = 0.1
-    ramp: Any = 0.5
-
-    @property
-    def grows(self) -> bool:
-        return False
 
     def check(self, net: Net, x: jax.Array) -> None:
-        super().check(net, x)
         check_steps(self, net, x)
         if not isinstance(self.threat, LInf | Box):
             raise ValueError(
                 f"{self.name} got the threat {type(self.threat).__name__}; its boxes are parts of LInf or Box. Others: ibp, mtl-ibp."
             )
-        check_bounds(self, net, x)
-
-    def at(self, progress: jax.Array) -> Self:
-        return self.replace(threat=self.threat.scaled(ramp(share_of(progress, self.warmup, self.ramp), "smooth")))
+        super().check(net, x)
 
     def prepare(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> jax.Array:
         centres = self.threat.scaled(1 - jnp.asarray(self.share, jnp.float32))
@@ -83,7 +71,7 @@ class SABR(Recipe):
 
 
 @struct
-class MTLIBP(Recipe):
+class MTLIBP(Bounded):
     """A mixture of the adversarial loss and the loss at interval bounds over the whole set.
 
     Guarantee: between the adversarial loss (a lower bound of the worst case) at `alpha` 0 and IBP's (an upper bound) at 1.
@@ -99,27 +87,16 @@ class MTLIBP(Recipe):
     cost: ClassVar[str] = "steps + 3"
     source: ClassVar[str] = "De Palma et al. 2024, arXiv:2305.13991"
 
-    threat: Any
     alpha: Any = 0.1
     attack_scale: Any = 1.0
     steps: int = static(default=8)
     step_size: Any = None
     start: str = static(default="uniform")
-    warmup: Any = 0.1
-    ramp: Any = 0.5
-
-    @property
-    def grows(self) -> bool:
-        return False
 
     def check(self, net: Net, x: jax.Array) -> None:
-        super().check(net, x)
         check_steps(self, net, x)
         check_range(self, "attack_scale", least=0.0)
-        check_bounds(self, net, x)
-
-    def at(self, progress: jax.Array) -> Self:
-        return self.replace(threat=self.threat.scaled(ramp(share_of(progress, self.warmup, self.ramp), "smooth")))
+        super().check(net, x)
 
     def prepare(self, net: Net, x: jax.Array, y: jax.Array, keys: jax.Array) -> jax.Array:
         larger = self.threat.scaled(jnp.asarray(self.attack_scale, jnp.float32))

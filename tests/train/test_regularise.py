@@ -1,5 +1,6 @@
 """Penalties around a recipe against float64 NumPy, their second-order gradients against finite differences, and what wrapping forwards."""
 
+import os
 from typing import Any
 
 import flax.linen as nn
@@ -123,6 +124,7 @@ IMAGES = jax.random.uniform(jax.random.key(8), (3, 5, 5, 1))
 def test_second_order_gradients(module: Any, recipe: Any, native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if native:
         if not jaxsec._native.available():
+            assert "JAXSEC_REQUIRE_NATIVE" not in os.environ, "this run must have the native code"
             pytest.skip("no native code")
         monkeypatch.setattr(_rewrite, "on_one_cpu", lambda: True)
     net = net_of(module, x=IMAGES, key=jax.random.key(9))

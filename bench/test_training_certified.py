@@ -32,9 +32,10 @@ def test_certified_accuracy(name, eps, store, smoke):
     data, test = training.split(256, 16) if smoke else training.split()
     threat = jaxsec.LInf(eps=eps, lo=0.0, hi=1.0)
     seeds = [0] if smoke else [int(s) for s in os.environ.get("JAXSEC_SEEDS", "0,1,2").split(",")]
+    how = training.Setting(epochs=1 if smoke else 40, shift=1, start="ibp")
     rows = []
     for seed in seeds:
-        model, seconds = training.ours(recipe_of(name, threat), seed, 1 if smoke else 40, data, shift=1, start="ibp")
+        model, seconds = training.ours(recipe_of(name, threat), seed, data, how)
         rows.append({**sandwich(model, test, threat, seed, jaxsec.PGD(steps=2) if smoke else jaxsec.AutoAttack()), "seconds": seconds})
         print(f"{name} {eps} seed {seed}: " + ", ".join(f"{k} {v:.3f}" for k, v in rows[-1].items()))
     mean = {k: float(np.mean([row[k] for row in rows])) for k in rows[0]}

@@ -41,9 +41,8 @@ def models(data, epochs, smoke):
     def made(recipe, net=nets.wong, weights=None, optimizer=None):
         variables = [jnp.asarray(w) for w in (training.fresh(0) if weights is None else weights)]
         net = train.net_of(net, variables) if not isinstance(net, train.Net) else net
-        return train.fit(
-            net, data, recipe=recipe, epochs=epochs, batch_size=training.BATCH, key=jax.random.key(0), optimizer=optimizer, progress=False
-        ).model  # fmt: skip
+        how = {"epochs": epochs, "batch_size": training.PLAIN.batch, "optimizer": optimizer, "progress": False}
+        return train.fit(net, data, recipe=recipe, key=jax.random.key(0), **how).model
 
     plain = made(train.Standard())
     found = {"none": plain}

@@ -3,6 +3,7 @@
 About half an hour a recipe. `JAXSEC_SEEDS=0` runs one seed.
 """
 
+import dataclasses
 import os
 
 import jax.numpy as jnp
@@ -14,20 +15,21 @@ import jaxsec
 from . import nets, training
 
 pytestmark = pytest.mark.skipif(not nets.SHARED.is_dir(), reason="no ../shared/data beside the repository")
-EPS, EPOCHS, SHIFT = 0.3, 40, 2
+EPS = 0.3
 LEAST = {"standard": None, "pgd-at": 0.78, "trades": 0.78, "fast-at": 0.72}
 
 
 @pytest.mark.parametrize("name", list(LEAST))
 def test_robust_accuracy(name, store, smoke):
     pytest.importorskip("torch")
-    epochs = 1 if smoke else 10 if name == "standard" else EPOCHS
+    how = training.FAST if name == "fast-at" else training.PLAIN
+    how = dataclasses.replace(how, epochs=1 if smoke else 10 if name == "standard" else how.epochs)
     data, test = training.split(256, 16) if smoke else training.split()
     seeds = [0] if smoke else [int(s) for s in os.environ.get("JAXSEC_SEEDS", "0,1,2").split(",")]
     rows = []
     for seed in seeds:
-        model, seconds = training.ours(training.recipe_of(name, EPS), seed, epochs, data, SHIFT)
-        weights, theirs = training.plain_torch(name, EPS, seed, epochs, data, SHIFT)
+        model, seconds = training.ours(training.recipe_of(name, EPS, how), seed, data, how)
+        weights, theirs = training.plain_torch(name, EPS, seed, data, how)
         clean, aa = training.robust(model, test, EPS, smoke)
         torch_clean, torch_aa = training.robust(jaxsec.bind(nets.wong, [jnp.asarray(w) for w in weights]), test, EPS, smoke)
         rows.append({"clean": clean, "autoattack": aa, "seconds": seconds, "torch": [torch_clean, torch_aa, theirs]})

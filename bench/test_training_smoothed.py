@@ -29,7 +29,7 @@ def test_consistency_is_ahead_of_gaussian_augmentation(store, smoke):
     rows = {name: [] for name in RECIPES}
     for seed in seeds:
         for name, recipe in RECIPES.items():
-            model, seconds = training.ours(recipe, seed, 1 if smoke else 20, data, shift=0)
+            model, seconds = training.ours(recipe, seed, data, training.Setting(epochs=1 if smoke else 20, shift=0))
             how = {"threat": jaxsec.L2(eps=RADIUS), "method": method, "key": jax.random.key(seed), "progress": False}
             robust = np.asarray(jaxsec.certify(model, x, y, **how).robust)
             clean = np.asarray(model(x)).argmax(1) == y

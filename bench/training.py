@@ -24,6 +24,7 @@ class Setting:
 
     start: of the weights: "relu" (He), "torch" (torch's default), "ibp" (intervals keep their width). up: share of the updates in which
     the rate climbs to `rate`; a cosine takes it to 0. ramp: share of training in which eps grows from 0. shift: of images, in pixels.
+    decay: decoupled weight decay.
     """
 
     epochs: int = 40
@@ -33,17 +34,19 @@ class Setting:
     ramp: float = 0.3
     shift: int = 2
     start: str = "relu"
+    decay: float = 0.0
 
     def optimizer(self, total: int) -> optax.GradientTransformation:
-        return optax.chain(optax.clip_by_global_norm(10.0), optax.adamw(self.schedule(total), weight_decay=0.0))
+        return optax.chain(optax.clip_by_global_norm(10.0), optax.adamw(self.schedule(total), weight_decay=self.decay))
 
     def schedule(self, total: int) -> Any:
         return optax.warmup_cosine_decay_schedule(0.0, self.rate, max(1, int(self.up * total)), total)
 
 
 PLAIN = Setting()
-# Without a ramp and from small weights, as its authors train: with the setting above, FGSM overfits (0 % robust).
-FAST = Setting(epochs=75, batch=100, rate=5e-3, up=0.4, ramp=0.0, shift=1, start="torch")
+# No ramp and small weights, as its authors train, and weight decay: with the setting above FGSM overfits (0 % robust), without decay
+# small steps break half of what FGSM does not.
+FAST = Setting(epochs=40, batch=100, rate=5e-3, up=0.4, ramp=0.0, shift=1, start="torch", decay=0.1)
 
 
 def split(n_train: int = 8000, n_test: int = 2000) -> tuple[Any, Any]:
@@ -105,7 +108,7 @@ def plain_torch(name: str, eps: float, seed: int, data: Any, how: Setting = PLAI
     per_epoch = len(x) // how.batch
     total = how.epochs * per_epoch
     schedule = how.schedule(total)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=how.rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=how.rate, weight_decay=how.decay)
     done = 0
     for _ in range(how.epochs):
         order = torch.randperm(len(x))

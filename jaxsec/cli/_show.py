@@ -67,14 +67,16 @@ def audit_summary(report: Report, out: Path) -> None:
 def attack_summary(found: AttackResult, out: Path, about: dict[str, Any], target: int | None = None, labels: str = "") -> None:
     """What ran, how many rows fell, and what the run says about itself."""
     console = Console(highlight=False)
-    success: Any = found.success
+    nothing = np.asarray(found.status) == Status.NONFINITE
+    success: Any = np.asarray(found.success) | (nothing & (target is None))
     threat, before = about["threat"], int(np.sum(np.asarray(found.status) == Status.WRONG_BEFORE))
     what = f"{about['method']['method']}, {threat['norm']} eps {threat['eps']:.6g}, inputs in [{threat['lo']}, {threat['hi']}], "
     console.print(f"{what}seed {about['seed']}", style="dim", soft_wrap=True)
     for note in about["model"]["notes"]:
         console.print(escape(note), style="dim", soft_wrap=True)
     if target is None:
-        said = f"wrong on {int(success.sum())} of {len(success)} rows, {before} of them before any attack; robust accuracy is at most "
+        said = f"wrong on {int(success.sum())} of {len(success)} rows, {before} of them before any attack"
+        said += (f", {int(nothing.sum())} without a finite answer" if nothing.any() else "") + "; robust accuracy is at most "
         console.print(f"{said}{1 - float(success.mean()):.1%}", soft_wrap=True)
     else:
         said = f"class {target} reached on {int(success.sum())} of {len(success)} rows of other classes"

@@ -109,7 +109,9 @@ def train(
 
     Exit codes: 0 done, 2 a mistake in the call or the data, 3 a defect of jaxsec, 130 interrupted.
     """
-    from ._train_run import Asked, run, show_list
+    from ._train_asked import Asked
+    from ._train_list import show_list
+    from ._train_run import run
 
     if list_:
         show_list()

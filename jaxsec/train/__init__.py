@@ -29,7 +29,6 @@ from ._evaluation import EvaluationRow as EvaluationRow
 from ._fast import FastAT as FastAT
 from ._fast import FreeAT as FreeAT
 from ._fast import UniversalAT as UniversalAT
-from ._fit import default_optimizer as default_optimizer
 from ._fit import fit as fit
 from ._lipschitz import LipschitzMargin as LipschitzMargin
 from ._lipschitz import lipschitz_certify as lipschitz_certify
@@ -41,6 +40,7 @@ from ._mixup import LabelSmoothing as LabelSmoothing
 from ._mixup import Mixup as Mixup
 from ._net import Net as Net
 from ._net import net_of as net_of
+from ._optimizer import default_optimizer as default_optimizer
 from ._pairing import AdversarialLogitPairing as AdversarialLogitPairing
 from ._pairing import CleanLogitPairing as CleanLogitPairing
 from ._pairing import LogitSqueezing as LogitSqueezing

@@ -1,8 +1,9 @@
 """Every recipe by name: what `jaxsec train --list` prints, and how a recipe is made of words."""
 
 import dataclasses
+import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..core._struct import is_static
@@ -88,13 +89,20 @@ def parts_of(name: str) -> list[str]:
     parts = [part.strip() for part in name.split("+")]
     if parts[0] not in RECIPES:
         wraps = f"; {parts[0]} goes around another one, as in pgd-at+{parts[0]}" if parts[0] in WRAPPERS else ""
-        raise ValueError(f"the recipe is {parts[0]!r}{wraps}; allowed: {', '.join(sorted(RECIPES))}.")
+        raise ValueError(f"the recipe is {parts[0]!r}{wraps}{_near(parts[0], RECIPES)}; allowed: {', '.join(sorted(RECIPES))}.")
     for part in parts[1:]:
         if part not in WRAPPERS:
-            raise ValueError(f"the recipe {name!r} has {part!r} after a +; allowed there: {', '.join(sorted(WRAPPERS))}.")
+            raise ValueError(
+                f"the recipe {name!r} has {part!r} after a +{_near(part, WRAPPERS)}; allowed there: {', '.join(sorted(WRAPPERS))}."
+            )
     if len(set(parts)) < len(parts):
         raise ValueError(f"the recipe {name!r} names a part twice; each may be there once.")
     return parts
+
+
+def _near(name: str, names: Iterable[str]) -> str:
+    found = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {found[0]}?" if found else ""
 
 
 def class_of(part: str) -> type[Recipe]:

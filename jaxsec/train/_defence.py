@@ -25,7 +25,7 @@ class Defence(Struct):
 def defence_of(model: Model | Net | Defence) -> Defence:
     """The record of a model: a model behind input transformations with its twin, any other as its own surrogate.
 
-    Of a `Defence` the surrogates that are behind transformations themselves (without any, the model) get their twins beside them.
+    Of a `Defence` the model and those surrogates that are behind transformations themselves get their twins beside them.
 
     Example:
       >>> import jax.numpy as jnp, jaxsec
@@ -37,17 +37,23 @@ def defence_of(model: Model | Net | Defence) -> Defence:
       (0, 1)
     """
     if isinstance(model, Defence):
-        listed = model.surrogates
-        known = [jax.tree.structure(s) for s in listed]
-        twins = [twin for twin in map(_twin_of, listed or (model.model,)) if twin is not None]
-        more = tuple(twin for twin in twins if jax.tree.structure(twin) not in known)
-        return model.replace(surrogates=listed + more) if more else model
+        listed = list(model.surrogates)
+        for twin in map(_twin_of, (*model.surrogates, model.model)):
+            if twin is not None and not any(_same(twin, s) for s in listed):
+                listed.append(twin)
+        return model.replace(surrogates=tuple(listed)) if len(listed) > len(model.surrogates) else model
     if isinstance(model, Net):
         model = model.model()
     if not isinstance(model, Model):
         raise TypeError(f"a {type(model).__name__} cannot be evaluated; allowed: Model, Net or Defence. jaxsec.bind makes a Model.")
     twin = _twin_of(model)
     return Defence(model=model, surrogates=() if twin is None else (twin,))
+
+
+def _same(a: Model, b: Model) -> bool:
+    return jax.tree.structure(a) == jax.tree.structure(b) and all(
+        v is w for v, w in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
 
 
 def _twin_of(model: Model) -> Model | None:

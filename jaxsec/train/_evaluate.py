@@ -38,8 +38,8 @@ def evaluate(
     """Clean accuracy, and robust accuracy against a naive and an adaptive adversary, of one or several defences.
 
     Guarantee: adaptive <= naive <= clean, row by row. An input counts only where it is inside the threat set and the deployed model, asked
-      again here, gets it wrong, whatever proposed it. A row's outcome depends on its own id and the key, not on its neighbours. No row
-      stands for want of an attack: every method searched around it, but where it cannot (`Square` where rows are no images).
+      again here, gets it wrong, whatever proposed it. A row's outcome depends on its own id and the key, not on its neighbours. Every
+      method searched around a row that stands, but `Square` where rows are no images.
     What counts: a deterministic model is right where all logits are finite and the largest is the label's. A stochastic one is judged
       twice, each time by the mean of its softmax over `judged` draws: a clean row is right where the mean of both is largest at the
       label; an attacked one has fallen where each of them says another class. The draws are a row's own, at its clean input as at every
@@ -48,23 +48,23 @@ def evaluate(
       (`defence_of` says which) with `draws` draws per step, by each method in turn, on the rows that still stand; a row falls if any of the
       inputs of either adversary is judged wrong. Where the model draws, no search stops at a wrong answer, which may be luck: all steps
       are run, and of each restart the iterate of the largest margin over its draws and the last one are judged.
-    Verdicts: "broken" and "falls" as `falls` says below; "masked": more than `falls` of the rows stand, but either no gradient that the
-      attacks had was of use (their flags, of every attack) or an attack without gradients broke more than 5 % of what the others left:
-      give a `Defence` with a surrogate. "holds" is none of these, and no proof.
+    Verdicts: "broken" and "falls" as `falls` says below; "masked": more than `falls` of the rows stand, but no gradient that the attacks
+      had was of use (their flags, of every attack), or a search without gradients, which is always made last, broke more than 5 % of what
+      the others left, lowered the margin of most rows further than they did, or did as well as surrogates of a model whose own gradients
+      say nothing: give a `Defence` with a (better) surrogate. "holds" is none of these, and no proof.
     Args:
       models: a `Model`, `Net` or `Defence`, or several by name. x [B, ...], y [B] integer labels, B at least 1.
       threat: any set that the methods attack. key: consumed.
       method: of the naive adversary, by default `PGD(steps=40)`, and then of the adaptive one as well (of AutoAttack on a stochastic model
         the version "rand"). adaptive_method: one or several; by default that of the naive one, `PGD(steps=40, loss="margin")`, whose
-        gradient no confidence switches off, and, on a deterministic deployed model of images, 500 queries of `Square`, which needs no
-        gradient. On stochastic models PGD on the margin, per draw and of the mean over the draws, is always among them. Of AutoAttack
-        there FAB is left out.
-      draws, judged: of stochastic models only. falls: a loss of robust accuracy from naive to adaptive above this is the verdict "falls";
-        a naive robust accuracy of at most this is "broken".
+        gradient no confidence switches off, and, on a deterministic deployed model of images, 500 queries of `Square`. On stochastic
+        models PGD on the margin, per draw and of the mean over the draws, is always among them. Of AutoAttack there FAB is left out.
+      draws, judged: of stochastic models only. falls: in [0, 1]; a naive robust accuracy of at most this is "broken"; an adaptive one of at
+        most this, or further than this below the naive one, "falls".
       row_ids, max_rows, min_rows: as in `attack`.
     Raises: ValueError, TypeError: as `attack`; no rows.
     Cost: per defence `1 + surrogates * methods` attacks, each on the rows that stand before it; of stochastic ones all steps of each, and
-      `4 * judged` forwards per restart.
+      `4 * judged` forwards per restart; and 980 queries of each row that is left, `draws` forwards each.
     Edge cases: an attack on a deterministic surrogate ends at the first input that the surrogate gets wrong; where the deployed model
       gets that one right (or the surrogate got the clean row wrong, which a note says), PGD goes on from there through all its steps.
     Source: Athalye et al. 2018, sections 4 and 6; Tramer et al. 2020; expectation over transformation: Athalye et al. 2018b.
@@ -98,6 +98,8 @@ def evaluate(
     for name, value in (("draws", draws), ("judged", judged)):
         if value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1.")
+    if not 0 <= falls <= 1:
+        raise ValueError(f"falls is {falls}; it is a share of the rows, from 0 to 1.")
     asked = _Asked(x, y, threat, as_key(key), naive, known, blind, draws, judged, row_ids, max_rows, min_rows)
     rows = tuple(_row(name, defence_of(model), asked, falls) for name, model in named.items())
     shown = tuple(_shown(m) for m in (*known, *([blind] if blind else [])))
@@ -144,15 +146,16 @@ def _row(name: str, defence: Defence, asked: _Asked, falls: float) -> Evaluation
             raised = search.put(surrogate, method, asked.draws if surrogate.stochastic else 1, f"surrogate {s + 1}", mean)
             if raised is not None and (isinstance(method, AutoAttack) or method.needs_gradient):
                 signs.append(raised & (DEAD if given else MASKING))
-    blinded = asked.blind is not None and search.blind(asked.blind)
+    hidden = given and bool((flags or frozenset()) & MASKING)
+    masked = search.blind(asked.blind, asked.draws if model.stochastic else 1, hidden)
     dead = frozenset.intersection(*signs) if signs else frozenset()
     clean, before, after = (float(np.mean(v)) for v in (search.correct, robust, search.standing))
     verdict = "holds"
     if before <= falls:
         verdict = "broken"
-    elif before - after > falls:
+    elif before - after > falls or after <= falls:
         verdict = "falls"
-    elif (dead or blinded) and after > falls:
+    elif dead or masked:
         verdict = "masked"
     if dead and after > falls:
         search.notes.append("no gradient attack saw through the model, so the rows left say little: give a Defence with a surrogate")

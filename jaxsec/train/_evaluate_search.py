@@ -1,5 +1,6 @@
 """The adversary of `evaluate`: one search after another on the rows that stand, and what is remembered of them."""
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 
@@ -37,13 +38,15 @@ class Search:
 
     Attributes:
       correct: [B] bool, right without an attack. standing: [B] bool, right and not fallen yet. x: [B, ...] the input that a row fell
-        to, or the clean row. notes: sentences on the way.
+        to, or the clean row. lowest: [B] the smallest margin that an attack has brought a row to, at first the clean one.
+      notes: sentences on the way.
     """
 
     def __init__(self, trial: Trial, notes: list[str]):
         self.trial, self.notes, self.x, self.number = trial, notes, trial.x.copy(), 0
-        self.correct = trial.judge(trial.x, np.arange(len(trial.y))).right
-        self.standing = self.correct.copy()
+        clean = trial.judge(trial.x, np.arange(len(trial.y)))
+        self.correct, self.margin = clean.right, clean.margin
+        self.standing, self.lowest = clean.right.copy(), clean.margin.copy()
 
     def put(self, target: Model, method: Method | AutoAttack, draws: int, who: str, mean: bool = False) -> frozenset[str] | None:
         """Attacks the standing rows through `target`; warnings and errors by name, None where no row stands."""
@@ -68,22 +71,34 @@ class Search:
             self.notes.append(f"{who} got {before} of {len(rows)} clean rows wrong that the model gets right; PGD attacked it there")
         return frozenset(f.name for f in result.flags if f.severity != "info")
 
-    def blind(self, method: Square) -> bool:
-        """Attacks the standing rows of a deterministic model without gradients; whether that broke more than honest gradients leave."""
+    def blind(self, method: Square | None, draws: int, hidden: bool) -> bool:
+        """Attacks the standing rows without gradients; whether that finds more than honest gradients leave to find.
+
+        Args: method: beside the search that suits any model and set, on a deterministic one of images. hidden: the deployed model's own
+          gradients say nothing, so that those of its surrogates have to be better than none.
+        """
         rows, model = np.flatnonzero(self.standing), self.trial.model
-        if model.stochastic or not len(rows) or self.trial.threat.norm not in method.norms:
+        if not len(rows):
             return False
-        try:
-            self.put(model, method, 1, "the model")
-        except NoImage:
+        seen = self.margin[rows] - self.lowest[rows]
+        self.lowest[rows] = self.margin[rows]
+        self.number += 1
+        self._accept([self.trial.blind(rows, draws, self.number)], rows)
+        if method is not None and not model.stochastic and self.trial.threat.norm in method.norms:
+            with contextlib.suppress(NoImage):
+                self.put(model, method, 1, "the model")
+        unseen = self.margin[rows] - self.lowest[rows]
+        broke, further = int(np.sum(~self.standing[rows])), int(np.sum(unseen > 1.1 * seen))
+        no_better = int(np.sum(unseen >= seen))
+        if broke > max(2, 0.05 * len(rows)):
+            found = f"broke {broke} of {len(rows)} rows that the others left"
+        elif further > len(rows) / 2:
+            found = f"lowered the margin of {further} of {len(rows)} rows further than the others"
+        elif hidden and no_better > len(rows) / 2:
+            found = f"did as well as the surrogates on {no_better} of {len(rows)} rows, and the model's own gradients say nothing"
+        else:
             return False
-        broke = int(np.sum(~self.standing[rows]))
-        if broke <= max(2, 0.05 * len(rows)):
-            return False
-        self.notes.append(
-            f"{method.name}, which sees no gradient, broke {broke} of {len(rows)} rows that the others left: gradients are masked, "
-            "or those attacks had too few steps"
-        )
+        self.notes.append(f"a search without gradients {found}: gradients are masked, or those attacks had too few steps")
         return True
 
     def _accept(self, inputs: list[np.ndarray], rows: np.ndarray) -> None:
@@ -96,4 +111,5 @@ class Search:
             judged = self.trial.judge(here, mine)
             moved = np.any((here != self.trial.x[mine]).reshape(len(mine), -1), axis=1)
             fell = judged.wrong & judged.inside & moved
+            self.lowest[mine] = np.where(judged.inside, np.fmin(self.lowest[mine], judged.margin), self.lowest[mine])
             self.x[mine[fell]], self.standing[mine[fell]] = here[fell], False

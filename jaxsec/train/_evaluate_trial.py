@@ -12,15 +12,17 @@ from ..core import Model, row_keys
 from ..core._batch import bucket, pad_rows, take_leaves
 from ..core._keys import fold
 from ..threat import Threat
+from ._evaluate_blind import margin_of, search
 from ._evaluate_unstopped import stages, unstopped
 
 
 class Judgement(NamedTuple):
-    """[R] bool each: right by the mean of both judgements; wrong by each of them; inside the set."""
+    """[R] each: right by the mean of both judgements; wrong by each of them; inside the set; the margin (the mean over the draws)."""
 
     right: np.ndarray
     wrong: np.ndarray
     inside: np.ndarray
+    margin: np.ndarray
 
 
 class Trial:
@@ -76,12 +78,22 @@ class Trial:
         flags |= {"zero-gradients"} if flat.sum() > max(2, 0.05 * len(rows)) else set()
         return [np.concatenate(chunks) for chunks in zip(*found, strict=True)], frozenset(flags)
 
+    def blind(self, rows: np.ndarray, draws: int, number: int) -> np.ndarray:
+        """The inputs [R, ...] that a search without gradients ends at, for the named rows."""
+        keys = row_keys(jax.random.fold_in(self.key, number), jnp.asarray(self.ids))
+        found = self.x[rows].copy()
+        for part, whole in self._chunks(rows):
+            threat = take_leaves(self.threat, whole, len(self.y))
+            at = search(self.model, self.x[whole], self.y[whole], threat, keys[whole], draws=draws)
+            found[part] = np.asarray(at)[: len(part)]
+        return found
+
     def judge(self, at: np.ndarray, rows: np.ndarray) -> Judgement:
         """What the deployed model says at `at` [R, ...] of the named rows.
 
         Each row has its own draws, and the same at every input: so that clean and attacked inputs differ by the inputs alone.
         """
-        found = Judgement(*(np.zeros(len(rows), bool) for _ in range(3)))
+        found = Judgement(*(np.zeros(len(rows), kind) for kind in (bool, bool, bool, np.float32)))
         keys = row_keys(jax.random.fold_in(self.key, 0), jnp.asarray(self.ids))
         judged = self.judged if self.model.stochastic else 1
         for part, whole in self._chunks(rows):
@@ -101,23 +113,23 @@ class Trial:
 @functools.partial(jax.jit, static_argnums=6)
 def _judged(
     model: Model, threat: Threat, x0: jax.Array, x: jax.Array, y: jax.Array, keys: jax.Array, judged: int
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     inside = threat.contains(x0, x)
     if not model.stochastic:
         z = model(x).astype(jnp.float32)
         right = (jnp.argmax(z, axis=1) == y) & jnp.all(jnp.isfinite(z), axis=1)
-        return right, ~right, inside
+        return right, ~right, inside, margin_of(z, y)
 
-    def one(h: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def add(carry: tuple[jax.Array, jax.Array], d: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
+    def one(h: jax.Array) -> tuple[jax.Array, ...]:
+        def add(carry: tuple[jax.Array, ...], d: jax.Array) -> tuple[tuple[jax.Array, ...], None]:
             z = model(x, fold(own, d)).astype(jnp.float32)
-            return (carry[0] + jax.nn.softmax(z), carry[1] & jnp.all(jnp.isfinite(z), axis=1)), None
+            return (carry[0] + jax.nn.softmax(z), carry[1] & jnp.all(jnp.isfinite(z), axis=1), carry[2] + margin_of(z, y)), None
 
         own = fold(keys, h)
-        none = jnp.zeros(jax.eval_shape(model, x, own).shape, jnp.float32), jnp.ones(y.shape, bool)
+        none = jnp.zeros(jax.eval_shape(model, x, own).shape, jnp.float32), jnp.ones(y.shape, bool), jnp.zeros(y.shape, jnp.float32)
         return jax.lax.scan(add, none, jnp.arange(judged))[0]
 
-    p, finite = jax.lax.map(one, jnp.arange(2))
+    p, finite, margin = jax.lax.map(one, jnp.arange(2))
     finite = jnp.all(finite, axis=0)
     wrong = jnp.all(jnp.argmax(p, axis=2) != y[None], axis=0)
-    return (jnp.argmax(jnp.sum(p, axis=0), axis=1) == y) & finite, wrong | ~finite, inside
+    return (jnp.argmax(jnp.sum(p, axis=0), axis=1) == y) & finite, wrong | ~finite, inside, jnp.sum(margin, axis=0) / (2 * judged)

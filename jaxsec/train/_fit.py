@@ -1,24 +1,24 @@
 """`fit`: the verb. It trains a net by a recipe, keeps what was best on held-out rows, and survives being killed."""
 
-import functools
 import os
 import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import optax
 
+from ..attack._checkpoint import held
 from ..attack._method import Method
 from ..core import as_key
-from ._batches import Reader, arrays_of, batches_of, taken
+from ._batches import Reader, batches_of
 from ._checkpoint import Checkpoints
+from ._given import check_counts, check_recipe, classes_of, floating, held_out, strong
 from ._identity import identity_of
 from ._log import Log, Report
 from ._loop import Fit, Loop
-from ._net import Net, net_of
+from ._net import net_of
+from ._optimizer import optimizer_of
 from ._recipe import Recipe
 from ._rows import Rows
 from ._step import Augment, Setting, first_state
@@ -57,7 +57,7 @@ def fit(
 
     Guarantee: the result depends on the net, the data, the recipe, the optimizer, the batch size and the key; not on how often the run was
       killed and resumed, and up to rounding not on the mesh. Up to rounding it does not depend on `accumulate` either, but where a batch is
-      seen as a whole: BatchNorm's statistics, dropout, and the recipes mixup, spectral, clean-logit-pairing and multi-norm "extreme".
+      seen as a whole: BatchNorm's statistics, dropout, and the recipes awp, mixup, spectral, clean-logit-pairing and multi-norm "extreme".
       After the first step nothing retraces: eps, weights, seeds and schedules are traced (another optimizer is another program).
     Args:
       net, variables: whatever `net_of` takes; a Linen module without variables is initialised from `key`. A `Model` is trained further.
@@ -96,34 +96,31 @@ def fit(
       >>> fit.model(x[:2]).argmax(1).tolist(), len(fit.history)
       ([0, 1], 3)
     """
-    if not isinstance(recipe, Recipe):
-        shown = f"the class {recipe.__name__}; write {recipe.__name__}()" if isinstance(recipe, type) else type(recipe).__name__
-        raise TypeError(f"recipe is {shown}; a recipe such as jaxsec.train.PGDAT(threat=...) is needed.")
-    counts = {"epochs": epochs, "validate_every": validate_every, "accumulate": accumulate, "save_every": save_every, "patience": patience}
-    for name, value in counts.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1.")
+    check_recipe(recipe)
+    check_counts({"epochs": epochs, "batch_size": batch_size, "validate_every": validate_every, "accumulate": accumulate})
+    check_counts({"save_every": save_every, "patience": patience, "steps_per_epoch": steps_per_epoch})
+    check_counts({"max_rollbacks": max_rollbacks}, least=0)
     if patience is not None and validation is None:
         raise ValueError(f"patience is {patience}, and there are no rows to validate on; pass validation=0.1, or rows (x, y).")
     if average is not None and not 0 <= average < 1:
         raise ValueError(f"average is {average}; a decay in [0, 1) is needed, such as 0.999.")
     order_key, run_key, init_key, hold_key, judge_key = jax.random.split(as_key(key), 5)
-    data, held = _held_out(data, validation, hold_key)
+    data, apart = held_out(data, validation, hold_key)
     batches = batches_of(data, batch_size, order_key, steps_per_epoch)
-    x = _floating(batches.example[0])
+    x = floating(batches.example[0])
     if accumulate > 1 and len(x) % accumulate:
         raise ValueError(f"accumulate is {accumulate} and a batch has {len(x)} rows; it must divide them.")
     trained = net_of(net, variables, x=x, key=init_key, dtype=dtype, train_kwargs=train_kwargs, eval_kwargs=eval_kwargs)
-    recipe = jax.tree.map(_strong, recipe)
+    recipe = jax.tree.map(strong, recipe)
     recipe.check(trained, x)
-    rows = Rows(_classes(trained, x), recipe.threats)
+    rows = Rows(classes_of(trained, x), recipe.threats)
     rows.check(*(batches.example if batches.whole is None else batches.whole), "data")
     trained = recipe.constrained(trained, x)
     total = epochs * batches.steps * recipe.replays
     setting = Setting(
         program=trained.program,
         dtype=trained.dtype,
-        optimizer=_optimizer(optimizer, total),
+        optimizer=optimizer_of(optimizer, total),
         accumulate=accumulate,
         averaged=average is not None,
         augment=augment,
@@ -133,109 +130,46 @@ def fit(
         raise ValueError(
             f"{recipe.name} carries a perturbation from batch to batch, which accumulate={accumulate} would split; leave it 1."
         )
-    judge = validation_of(held, recipe, validation_attack, judge_key, rows, x.shape[1:])
+    judge = validation_of(apart, recipe, validation_attack, judge_key, rows, x.shape[1:])
     folder = None if out is None else pathlib.Path(out)
-    kept = None
-    if folder is not None:
-        if folder.exists() and not folder.is_dir():
-            raise ValueError(f"out is {folder}, which is a file; a folder is needed.")
-        folder.mkdir(parents=True, exist_ok=True)
-        identity = identity_of(recipe, batches, key, state, setting, x) | {
-            "epochs": epochs,
-            "average": average,
-            "validation": None if judge is None else judge.identity,
-            "validate_every": validate_every,
-            "patience": patience,
-        }
-        kept = Checkpoints(folder / "checkpoints", identity)
-        if not resume:
-            kept.clear()
-    log = Log(folder, epochs, batches.steps * recipe.replays, tensorboard=tensorboard, progress=progress)
-    loop = Loop(
-        recipe=recipe,
-        batches=batches,
-        read=Reader(batches, rows.check),
-        setting=setting,
-        key=run_key,
-        epochs=epochs,
-        decay=0.0 if average is None else average,
-        judge=judge,
-        validate_every=validate_every,
-        patience=patience,
-        kept=kept,
-        save_every=save_every or batches.steps * recipe.replays,
-        max_rollbacks=max_rollbacks,
-        log=log,
-    )
-    try:
-        return loop.run(state)
-    finally:
-        log.close()
-        if kept is not None:
-            kept.close()
-
-
-def default_optimizer(total: int, learning_rate: float = 2e-3, weight_decay: float = 0.0) -> optax.GradientTransformation:
-    """AdamW with a warm-up over the first twentieth of `total` updates, a cosine to 0, and gradients clipped to length 10."""
-    warm = max(1, total // 20)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, learning_rate, warm, max(total, warm + 1))
-    return optax.chain(optax.clip_by_global_norm(10.0), optax.adamw(schedule, weight_decay=weight_decay))
-
-
-def _optimizer(asked: Any, total: int) -> Any:
-    if asked is None:
-        asked = default_optimizer
-    if callable(asked) and not hasattr(asked, "update"):
-        asked = _made(asked, total)
-    if not (hasattr(asked, "init") and hasattr(asked, "update")):
-        raise TypeError(f"optimizer is {type(asked).__name__}; an optax transformation is needed, or a function of the number of updates.")
-    return asked
-
-
-@functools.lru_cache(maxsize=32)
-def _made(make: Callable[[int], Any], total: int) -> Any:
-    """The same functions for the same run, so that a second seed compiles nothing."""
-    return make(total)
-
-
-def _strong(v: Any) -> jax.Array:
-    """One dtype, so that 0.1, np.float32(0.1) and jnp.asarray(0.1) share a program; whole numbers and keys stay what they are."""
-    v = jnp.asarray(v)
-    return v.astype(jnp.float32) if jnp.issubdtype(v.dtype, jnp.floating) and v.dtype != jnp.float64 else v
-
-
-def _floating(x: Any) -> jax.Array:
-    x = jnp.asarray(x)
-    if x.dtype == jnp.uint8:
-        return x.astype(jnp.float32) / 255
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"data has x of dtype {x.dtype}; floating values are needed, or uint8, which counts in 1/255.")
-    return x
-
-
-def _held_out(data: Any, validation: Any, key: jax.Array) -> tuple[Any, Any]:
-    """(the data to train on, the rows to validate on or None)."""
-    if validation is None or not isinstance(validation, int | float):
-        return data, validation
-    data = arrays_of(data)
-    if not (isinstance(data, tuple) and len(data) == 2 and all(hasattr(a, "shape") for a in data)):
-        raise ValueError(f"validation is {validation}, a share, which only arrays in memory can be split by; pass (x, y) rows.")
-    n = len(data[0])
-    count = round(n * validation)
-    if not 0 < validation < 1 or not 1 <= count < n:
-        raise ValueError(f"validation is {validation} of {n} rows; a share in (0, 1) that leaves rows on both sides is needed.")
-    # rows that stay on their mesh must fill it
-    count += (n - count) % max(len(a.sharding.device_set) if isinstance(a, jax.Array) else 1 for a in data)
-    order = np.asarray(jax.random.permutation(key, n))
-    return tuple(taken(a, order[count:]) for a in data), tuple(np.asarray(a)[order[:count]] for a in data)
-
-
-def _classes(net: Any, x: jax.Array) -> int | None:
-    """How many the net tells apart; ValueError where its answer is no [B, K]."""
-    logits = jax.eval_shape(Net.evaluated, net, x, jax.random.split(jax.random.key(0), len(x)))
-    if logits.ndim != 2 or logits.shape[0] != len(x) or logits.shape[1] < 2:
-        raise ValueError(f"the net turns {x.shape} into {logits.shape}; logits of shape [B, K] with K >= 2 are needed.")
-    return logits.shape[1]
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise ValueError(f"out is {folder}, which is a file; a folder is needed.")
+    with held(folder):  # two processes would write one history
+        kept = None
+        if folder is not None:
+            identity = identity_of(recipe, batches, key, state, setting, x) | {
+                "epochs": epochs,
+                "average": average,
+                "validation": None if judge is None else judge.identity,
+                "validate_every": validate_every,
+                "patience": patience,
+            }
+            kept = Checkpoints(folder / "checkpoints", identity)
+            if not resume:
+                kept.clear()
+        log = Log(folder, epochs, batches.steps * recipe.replays, tensorboard=tensorboard, progress=progress)
+        loop = Loop(
+            recipe=recipe,
+            batches=batches,
+            read=Reader(batches, rows.check),
+            setting=setting,
+            key=run_key,
+            epochs=epochs,
+            decay=0.0 if average is None else average,
+            judge=judge,
+            validate_every=validate_every,
+            patience=patience,
+            kept=kept,
+            save_every=save_every or batches.steps * recipe.replays,
+            max_rollbacks=max_rollbacks,
+            log=log,
+        )
+        try:
+            return loop.run(state)
+        finally:
+            log.close()
+            if kept is not None:
+                kept.close()
 
 
 def _beside(state: Any, x: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core as jex
 
 from ..core import as_key
 from ._batches import Batches
@@ -20,8 +21,8 @@ _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 def identity_of(recipe: Recipe, batches: Batches, key: Any, state: TrainState, setting: Setting, x: jax.Array) -> dict[str, Any]:
     """JSON of the recipe, the data, the net with its first weights, the optimizer, the key and the step's settings.
 
-    The net and the optimizer are functions: their traced programs are compared, with the constants in them (an architecture, a learning
-    rate), and so is the JAX version, whose programs may be written otherwise.
+    The net, the optimizer and the augmentation are functions: their traced programs are compared, with the numbers and arrays in them (an
+    architecture, a learning rate, a table of them), and so is the JAX version, whose programs may be written otherwise.
     """
     fields = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(recipe)}  # pyright: ignore[reportArgumentType]
     keys = jax.random.split(jax.random.key(0), len(x))
@@ -35,7 +36,7 @@ def identity_of(recipe: Recipe, batches: Batches, key: Any, state: TrainState, s
         "key": np.asarray(jax.random.key_data(as_key(key))).tolist(),
         "accumulate": setting.accumulate,
         "dtype": str(setting.dtype),
-        "augment": _named(setting.augment),
+        "augment": "none" if setting.augment is None else _traced(setting.augment, keys, x),
         **batches.identity,
     }
 
@@ -55,7 +56,17 @@ def _said(value: Any) -> Any:
 
 
 def _traced(fn: Any, *args: Any) -> int:
-    return zlib.crc32(_named(jax.make_jaxpr(fn)(*args)).encode())
+    """The program's text, which shows scalars, and the arrays in it, which the text only names."""
+    closed = jax.make_jaxpr(fn)(*args)
+    return zlib.crc32(repr([_said(c)[1:3] for c in _constants(closed)]).encode(), zlib.crc32(_named(closed).encode()))
+
+
+def _constants(value: Any) -> list[Any]:
+    if isinstance(value, jex.ClosedJaxpr):
+        return [*value.consts, *_constants(value.jaxpr)]
+    if isinstance(value, jex.Jaxpr):
+        return [c for eqn in value.eqns for v in eqn.params.values() for c in _constants(v)]
+    return [c for v in value for c in _constants(v)] if isinstance(value, tuple | list) else []
 
 
 def _named(value: Any) -> str:

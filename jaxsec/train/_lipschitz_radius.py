@@ -26,14 +26,15 @@ _ROUNDING = 4e-6
 def lipschitz_certify(model: Model | Net, x: jax.Array, y: Any, *, constant: float | None = None, sound: bool = False) -> np.ndarray:
     """[B] float32: the L2 radius around each row within which its class is proved not to change; 0 for a wrong row.
 
-    Guarantee: `margin / (sqrt(2) L)`, rounded down, of the net with weights of less precision read as float32; without `sound`
-      of the net as a real function, short of rounding beyond 4e-6 of the sizes of input and logits (a net that adds 1e6 and takes it off
-      again rounds more). With `sound` of the net as float32 evaluates it: what rounding may do to the margin, here and anywhere in the
-      ball, is taken off. Of arithmetic it is supposed that sums of n products are off by at most `gamma(n)` of their terms' sizes,
-      elementary functions by 16 roundings, and weights that the program computes by 1e-6: not so with TF32, bfloat16 or Winograd's
-      convolutions. Holds with or without a box of valid inputs.
+    Guarantee: `margin / (sqrt(2) L)`, rounded down. Without `sound` of the net as a real function, short of rounding beyond 4e-6 of the
+      sizes of input and logits (a net that adds 1e6 and takes it off again rounds more). With `sound` of the net as float32 evaluates it:
+      what rounding may do to the margin, here and anywhere in the ball, is taken off. Of arithmetic it is supposed that sums of n products
+      are off by at most `gamma(n)` of their terms' sizes, elementary functions by 16 roundings, and weights that the program computes by
+      1e-6: not so with TF32 or Winograd's convolutions (on GPUs deploy with `jax.default_matmul_precision("highest")`, as the margin is
+      computed here). Holds with or without a box of valid inputs.
     Args: x [B, ...]; y [B] classes. constant: an L of your own, above 0, where you know a smaller one.
-    Raises: ValueError: as `lipschitz_constant`; labels or rows that the net does not have. TypeError: x not floating, y not integer.
+    Raises: ValueError: as `lipschitz_constant`; labels or rows that the net does not have. TypeError: x not floating, y not integer; rows,
+      weights or arithmetic of less than float32, whose rounding nothing here bounds.
     Cost: 1 forward, and the constant. `sound` bounds rounding by norms, layer by layer, for the worst order of sums: about `1e-7 n` of the
       input's size for n products, which takes 0.5 off the radii of a net of six layers on 32 x 32 x 3.
     Source: Tsuzuku et al. 2018, proposition 1 and section 4; Li et al. 2019; rounding: Higham 2002, lemma 3.1.
@@ -50,7 +51,7 @@ def lipschitz_certify(model: Model | Net, x: jax.Array, y: Any, *, constant: flo
         raise ValueError(f"constant is {constant}; a Lipschitz constant is above 0 and finite.")
     net = net_of(model)
     x, y, _ = check_batch(net.model(), x, y, L2(eps=0.0), 1)
-    net, x = _wide(net), _at_least_float32(x)
+    _refuse_half(net, x)
     out = _walked(net, x)  # also tells weights that no constant bounds
     most, slope, offset = out.growth if isinstance(out, Depends) else np.zeros(3)
     most = most if constant is None else constant
@@ -69,6 +70,20 @@ def lipschitz_certify(model: Model | Net, x: jax.Array, y: Any, *, constant: flo
     return np.where(radius > exact, np.nextafter(radius, np.float32(0)), radius)
 
 
+def _refuse_half(net: Net, x: Any) -> None:
+    weights = [("weights", w.dtype) for w in jax.tree.leaves((net.params, net.state))]
+    for what, dtype in [("rows", x.dtype), ("arithmetic", net.dtype or jnp.float32), *weights]:
+        if _narrow(dtype):
+            raise TypeError(
+                f"lipschitz_certify got {what} of {jnp.dtype(dtype).name}, whose rounding it does not bound; deploy and certify the net in "
+                "float32 (a Net: net.replace(dtype=None), weights and rows: .astype('float32'))."
+            )
+
+
+def _narrow(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32
+
+
 def _wide(net: Net) -> Net:
     """The net in float32, whatever its weights are stored in and it trains in."""
     params, state = jax.tree.map(_at_least_float32, (net.params, net.state))
@@ -81,7 +96,8 @@ def _at_least_float32(v: Any) -> Any:
 
 @jax.jit
 def _logits(net: Net, x: jax.Array) -> jax.Array:
-    return net(x)
+    with jax.default_matmul_precision("highest"):  # accelerators otherwise round products to 10 bits
+        return net(x)
 
 
 def lipschitz_constant(model: Model | Net, x: Any) -> float:

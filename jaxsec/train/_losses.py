@@ -15,7 +15,8 @@ def cross_entropy(logits: jax.Array, y: jax.Array, smoothing: jax.Array | float 
     log_p = jax.nn.log_softmax(logits)
     if y.ndim == 1 and isinstance(smoothing, int | float) and smoothing == 0:
         return -jnp.take_along_axis(log_p, y[:, None], axis=1)[:, 0]
-    return -jnp.sum(distribution(y, logits.shape[1], smoothing) * log_p, axis=1)
+    p = distribution(y, logits.shape[1], smoothing)
+    return -jnp.sum(p * jnp.where(p > 0, log_p, 0), axis=1)  # a class that a net excludes by -inf counts only where it is the label's
 
 
 def divergence(of: jax.Array, from_: jax.Array) -> jax.Array:

@@ -99,7 +99,7 @@ def train_step(
     params = recipe.constrained(found.net.replace(params=params), x).params
     average = _averaged(state, params, found.net.state, decay) if setting.averaged else ()
     new = state.replace(params=params, state=found.net.state, optimizer=optimizer, average=average, carry=found.carry, step=state.step + 1)
-    good = jnp.isfinite(found.loss) & jnp.isfinite(length) & ~state.bad & _finite(new)
+    good = jnp.isfinite(found.loss) & jnp.isfinite(length) & ~state.bad & _sane(new, state)
     new = jax.tree.map(lambda n, o: jnp.where(good, n, o), new, state)
     metrics = {"loss": found.loss, "gradient_norm": length, **found.metrics}
     if recipe.threats and hasattr(recipe.threats[0], "eps"):
@@ -107,10 +107,13 @@ def train_step(
     return new.replace(bad=~good), metrics
 
 
-def _finite(tree: Any) -> jax.Array:
-    """[] whether every floating leaf is: statistics and the optimizer's own may overflow where loss and gradient do not."""
-    leaves = [v for v in jax.tree.leaves(tree) if jnp.issubdtype(v.dtype, jnp.floating)]
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(v)) for v in leaves]))
+def _sane(new: Any, old: Any) -> jax.Array:
+    """[] whether all numbers are finite or as they were, such as the -inf of an attention mask.
+
+    Statistics and the optimizer's own may overflow where loss and gradient do not.
+    """
+    pairs = [(n, o) for n, o in zip(*map(jax.tree.leaves, (new, old)), strict=True) if jnp.issubdtype(n.dtype, jnp.floating)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(n) | (n == o)) for n, o in pairs]))
 
 
 def _averaged(state: TrainState, params: Any, statistics: Any, decay: jax.Array) -> Any:
@@ -119,7 +122,9 @@ def _averaged(state: TrainState, params: Any, statistics: Any, decay: jax.Array)
     d = jnp.minimum(decay, (1 + count) / (10 + count))
 
     def mix(old: jax.Array, new: jax.Array) -> jax.Array:
-        return old + (1 - d).astype(old.dtype) * (new - old) if jnp.issubdtype(old.dtype, jnp.floating) else new
+        if not jnp.issubdtype(old.dtype, jnp.floating):
+            return new
+        return jnp.where(new == old, old, old + (1 - d).astype(old.dtype) * (new - old))  # -inf stays -inf
 
     return jax.tree.map(mix, state.average, (params, statistics))
 

@@ -5,12 +5,13 @@ import zlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from .._native import as_float
 from ..attack import PGD, attack
 from ..attack._method import Method
-from ..core import Model
+from ..core import Model, Status
 from ..threat import Threat
 from ._batches import arrays_of
 from ._recipe import Recipe
@@ -59,12 +60,14 @@ class Validation:
             checks=False,
             progress=False,
         )
-        return {**found, "validation_robust": float(1 - np.asarray(result.success).mean())}
+        lost = np.asarray(result.success) | (np.asarray(result.status) == Status.NONFINITE)  # NaN is no answer
+        return {**found, "validation_robust": float(1 - lost.mean())}
 
 
 @jax.jit
 def _wrong(model: Model, x: jax.Array, y: jax.Array) -> jax.Array:
-    return model(x).argmax(axis=1) != y
+    z = model(x)
+    return (z.argmax(axis=1) != y) | ~jnp.all(jnp.isfinite(z), axis=1)
 
 
 def validation_of(

@@ -56,7 +56,7 @@ def test_a_finished_run_is_not_done_again_and_another_is_refused(trained, data, 
     assert (trained / "model.onnx").read_bytes() == before
     assert main(["train", *args, "--eps", "0.1"]) == 2
     err = capsys.readouterr().err
-    assert "differs in recipe's recipe" in err and "--fresh" in err
+    assert "--eps: 0.05 there, 0.1 now" in err and "--fresh" in err
     for changed in (["--learning-rate", "0.5"], ["--net", "mlp"], ["--seed", "3"]):
         assert main(["train", *args, "--eps", "0.05", *changed]) == 2
     assert not (trained / "initial.onnx").exists()
@@ -90,6 +90,8 @@ def test_list_names_every_recipe(capsys):
     [
         ([], "--recipe is missing"),
         (["--recipe", "magic"], "allowed: "),
+        (["--recipe", "trade"], "did you mean trades?"),
+        (["--recipe", "trades", "--weight-decay", "-1"], "--weight-decay is '-1'"),
         (["--recipe", "trades", "--eps", "x"], "--eps is 'x'"),
         (["--recipe", "trades", "--eps", "-1"], "--eps is '-1'"),
         (["--recipe", "trades", "--set", "beta"], "--set is 'beta'"),
@@ -116,6 +118,45 @@ def test_mistakes_end_in_one_line(args, said, data, tmp_path, capsys):
     assert main(["train", "--data", str(data), "--out", str(tmp_path), *args]) == 2
     err = capsys.readouterr().err.strip()
     assert said in err and err.count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (lambda y: 0 * y, "rows of class 0 only"),
+        (lambda y: np.where(np.arange(len(y)) == 7, 4_000_000, y), "label 4000000 in row 7, which makes 4000001 classes"),
+    ],
+)
+def test_labels_that_are_no_classes(labels, said, data, tmp_path, capsys):
+    found = np.load(data)
+    np.savez(tmp_path / "odd.npz", x=found["x"], y=labels(found["y"]))
+    assert main(["train", "--recipe", "standard", "--data", str(tmp_path / "odd.npz"), "--out", str(tmp_path / "run")]) == 2
+    assert said in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "test.npz", "train.json", "metrics.jsonl"])
+def test_files_of_the_user_are_not_written_over(name, data, tmp_path, capsys):
+    (tmp_path / name).write_bytes(b"mine")
+    assert main(["train", "--recipe", "standard", "--data", str(data), *SHORT, "--out", str(tmp_path)]) == 2
+    assert f"holds {name} and no run" in capsys.readouterr().err and (tmp_path / name).read_bytes() == b"mine"
+
+
+def test_a_run_does_not_write_over_what_it_reads(trained, data, capsys):
+    before = (trained / "test.npz").read_bytes()
+    for option, name in (("--data", "test.npz"), ("--net", "model.onnx")):
+        args = {"--data": str(data)} | {option: str(trained / name)}
+        words = [word for pair in args.items() for word in pair]
+        assert main(["train", "--recipe", "standard", *words, *SHORT, "--out", str(trained), "--fresh"]) == 2
+        assert f"{option} is {trained / name}, which training would write over" in capsys.readouterr().err
+    assert (trained / "test.npz").read_bytes() == before
+
+
+def test_two_processes_do_not_train_in_one_folder(trained, data, capsys):
+    from filelock import FileLock
+
+    with FileLock(trained / ".lock"):
+        assert main(["train", "--recipe", "pgd-at", "--data", str(data), *SHORT, "--eps", "0.05", "--out", str(trained)]) == 2
+    assert "is in use by another run" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_not_finite_ends_in_a_line(data, tmp_path, capsys):

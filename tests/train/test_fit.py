@@ -129,6 +129,51 @@ def test_nets_and_boxes_that_differ_in_order_only_are_others(tmp_path):
         )  # fmt: skip
 
 
+def test_tables_and_closures_that_differ_are_other_runs(tmp_path):
+    """Arrays that functions close over are in no program's text."""
+
+    def table(rate):
+        rates = jnp.full(4, rate)
+        return optax.sgd(lambda count: rates[jnp.minimum(count, 3)])
+
+    def brighter(by):
+        return lambda keys, x: jnp.clip(x + jnp.full(x.shape[1:], by)[None], 0, 1)
+
+    plain = {"recipe": train.Standard(), "epochs": 1}
+    run(out=tmp_path / "a", optimizer=table(0.1), **plain)
+    run(out=tmp_path / "a", optimizer=table(0.1), **plain)
+    with pytest.raises(ValueError, match="differs in optimizer"):
+        run(out=tmp_path / "a", optimizer=table(9.0), **plain)
+    run(out=tmp_path / "b", augment=brighter(0.0), **plain)
+    run(out=tmp_path / "b", augment=brighter(0.0), **plain)
+    with pytest.raises(ValueError, match="differs in augment"):
+        run(out=tmp_path / "b", augment=brighter(0.5), **plain)
+
+
+def test_a_mask_of_infinities_stays_and_the_net_learns():
+    def attention(params, x):
+        where = jax.nn.softmax(x @ params["q"] + jax.lax.stop_gradient(params["mask"])[None])
+        return (where * x) @ params["w"]
+
+    mask = jnp.where(jnp.arange(X.shape[1]) == 0, -jnp.inf, 0.0)
+    params = {"q": jnp.eye(X.shape[1]), "mask": mask, "w": 0.1 * jnp.ones((X.shape[1], 3))}
+    fit = train.fit(
+        attention, (X, Y), variables=params, recipe=train.Standard(), key=KEY, batch_size=16, epochs=3, optimizer=optax.adam(0.1),
+        average=0.9,
+    )  # fmt: skip
+    assert fit.rollbacks == 0 and np.array_equal(fit.net.params["mask"], mask)
+    assert np.isfinite(fit.net.params["w"]).all() and fit.history[-1]["loss"] < fit.history[0]["loss"]
+
+
+def test_a_class_that_the_net_excludes_costs_nothing():
+    def excluding(params, x):
+        z = x @ params
+        return jnp.concatenate([z, jnp.full((len(x), 1), -jnp.inf)], axis=1)
+
+    fit = train.fit(excluding, (X, Y), variables=jnp.zeros((X.shape[1], 3)), recipe=train.Standard(), key=KEY, batch_size=16, epochs=1)
+    assert fit.rollbacks == 0 and np.isfinite(fit.history[-1]["loss"])
+
+
 def lambda_free(params, x):
     return jax.nn.relu(x @ params["a"]) @ params["b"] + params["c"][None]
 
@@ -362,6 +407,12 @@ def test_tensorboard_files(tmp_path):
     [
         ({"recipe": train.PGDAT}, TypeError, "the class PGDAT"),
         ({"epochs": 0}, ValueError, "epochs is 0"),
+        ({"epochs": 1.5}, TypeError, "epochs is 1.5"),
+        ({"batch_size": 32.5}, TypeError, "batch_size is 32.5"),
+        ({"max_rollbacks": -1}, ValueError, "max_rollbacks is -1"),
+        ({"validation": "tenth"}, TypeError, "validation is str"),
+        ({"validation": (X, Y, Y)}, ValueError, "validation has 3 parts"),
+        ({"optimizer": optax.adam}, TypeError, r"optax.adam\(1e-3\)"),
         ({"batch_size": 200}, ValueError, "batch_size is 200"),
         ({"average": 1.0}, ValueError, "average is 1.0"),
         ({"validation": 1.5}, ValueError, "validation is 1.5"),
@@ -385,3 +436,17 @@ def test_no_warning_of_its_own():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         run(epochs=1)
+
+
+def test_rows_without_an_answer_are_not_robust():
+    """A model that says NaN is attacked by nobody, and certified <= robust <= clean holds all the same."""
+    from jaxsec.train._rows import Rows
+    from jaxsec.train._validate import validation_of
+
+    def half(params, x):
+        return jnp.where(x[:, :1] > 0.5, jnp.nan, x @ params)
+
+    judge = validation_of((X[:32], Y[:32]), RECIPE, None, KEY, Rows(3, RECIPE.threats), X.shape[1:])
+    assert judge is not None
+    found = judge(jaxsec.bind(half, jnp.ones((X.shape[1], 3))))
+    assert found["validation_robust"] <= found["validation_clean"] <= np.mean(X[:32, 0] <= 0.5) < 1

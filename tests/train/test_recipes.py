@@ -123,6 +123,8 @@ def test_fast_at_starts_anywhere_in_the_ball_and_ends_inside_the_domain():
     assert 0.4 < float(outside.mean()) < 0.6
     assert float(jnp.abs(near - x).max()) <= 0.1 + 1e-6
     assert float(at.min()) >= 0 and float(at.max()) <= 1
+    clipped = train.FastAT(threat=LINF, inside=True).prepare(NET, x, Y, KEYS)[1]
+    assert np.array_equal(clipped, jnp.clip(near, 0, 1))
     limited = jaxsec.Box(lower=jnp.maximum(x - 0.1, 0), upper=jnp.minimum(x + 0.1, 1))
     assert bool(limited.contains(x, train.FastAT(threat=limited).prepare(NET, x, Y, KEYS)[1]).all())
 

@@ -72,7 +72,7 @@ def test_parts_and_settings():
 @pytest.mark.parametrize(
     ("name", "settings", "said"),
     [
-        ("magic", {}, "the recipe is 'magic'; allowed: "),
+        ("magic", {}, "the recipe is 'magic'; did you mean macer?; allowed: "),
         ("awp", {}, "goes around another one, as in pgd-at+awp"),
         ("trades+magic", {}, "has 'magic' after a +"),
         ("trades+awp+awp", {}, "twice"),

@@ -1,11 +1,12 @@
-"""The words of `jaxsec train` as a recipe, an augmentation and numbers in their range."""
+"""The words of `jaxsec train` as a recipe and an augmentation."""
 
 from typing import Any
 
-from ._values import number, share, whole
+from ._train_asked import Asked
+from ._values import part, whole
 
 
-def recipe_of(asked: Any, rows: Any) -> tuple[Any, Any]:
+def recipe_of(asked: Asked, rows: Any) -> tuple[Any, Any]:
     """(the recipe, its threat or None)."""
     from ..train import Curriculum, recipe_named, takes
     from ..train._catalogue import parts_of
@@ -48,7 +49,8 @@ def recipe_of(asked: Any, rows: Any) -> tuple[Any, Any]:
     return recipe, ball
 
 
-def augment_of(asked: Any, layout: str) -> Any:
+def augment_of(asked: Asked, layout: str) -> Any:
+    """What --shift and --flip ask for, None without either."""
     from ..train import Chain, Flip, Shift
 
     pixels = whole(asked.shift, "--shift", 0) or 0
@@ -59,26 +61,3 @@ def augment_of(asked: Any, layout: str) -> Any:
     parts = [Shift(pixels, layout)] if pixels else []
     parts += [Flip(layout)] if asked.flip else []
     return Chain(tuple(parts)) if len(parts) > 1 else parts[0] if parts else None
-
-
-def positive(text: str | None, name: str, default: float) -> float:
-    value = default if text is None else number(text, name)
-    if value <= 0:
-        raise ValueError(f"{name} is {text!r}; a number above 0 is needed, such as {default}.")
-    return value
-
-
-def least(text: str | None, name: str, least: float) -> float:
-    value = least if text is None else number(text, name)
-    if value < least:
-        raise ValueError(f"{name} is {text!r}; a number of at least {least:g} is needed.")
-    return value
-
-
-def part(text: str | None, name: str, default: float) -> float:
-    value = share(text, name)
-    if value is None:
-        return default
-    if value >= 1:
-        raise ValueError(f"{name} is {text!r}; a share below 1 is needed, such as {default}.")
-    return value

@@ -24,7 +24,7 @@ def prepared(net: str | None, source: Any, seed: int, folder: Path) -> tuple[Any
     if net is None:
         net = "cnn" if rows.layout in ("NCHW", "NHWC") and min(shape[1:] if rows.layout == "NCHW" else shape[:2]) >= 8 else "mlp"
     path = folder / "initial.onnx"
-    new_network(net, shape, max(rows.n_classes, 2), path, seed=seed, layout=rows.layout)
+    new_network(net, shape, rows.n_classes, path, seed=seed, layout=rows.layout)
     return rows, path
 
 
@@ -33,7 +33,7 @@ def _check_classes(rows: Any) -> None:
     present = np.unique(rows.y)
     if len(present) < 2:
         raise ValueError(f"--data has rows of class {present[0]} only; at least two classes are needed to train.")
-    if rows.n_classes > max(len(rows), 2):
+    if rows.n_classes > len(rows):
         at = int(np.argmax(rows.y))
         raise ValueError(
             f"--data has label {present[-1]} in row {at}, which makes {rows.n_classes} classes of {len(rows)} rows, and {len(present)} "

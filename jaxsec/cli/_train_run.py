@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from ._train_asked import ASKED, Asked
-from ._train_recipe import augment_of, least, part, positive, recipe_of
+from ._train_asked import Asked
+from ._train_folder import LOG, nothing_lost, without_remains
+from ._train_recipe import augment_of, recipe_of
 from ._train_rows import prepared, split
 from ._trained import ABOUT, MODEL, ROWS
-from ._values import seed_of, whole, writable
+from ._values import least, part, positive, seed_of, whole, writable
 
 
 def run(asked: Asked, words: dict[str, Any]) -> None:
@@ -45,11 +46,11 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
     validation = part(asked.validation, "--validation", 0.1)
     new = not out.exists()
     writable(out, "a folder for the model")
-    _nothing_lost(out, {"--data": words["data"], "--net": asked.net, "--teacher": asked.teacher, "--labels": words.get("labels")})
+    nothing_lost(out, {"--data": words["data"], "--net": asked.net, "--teacher": asked.teacher, "--labels": words.get("labels")})
     keep_programs()
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every folder that it finds
     with (
-        _without_remains(out if new else None),
+        without_remains(out if new else None),
         interruptible(out / "checkpoints"),
         _warnings_as_lines(),
         tempfile.TemporaryDirectory() as made_here,
@@ -133,21 +134,6 @@ def _warnings_as_lines() -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _without_remains(folder: Path | None) -> Iterator[None]:
-    """A folder that this call made does not stay where it comes to nothing."""
-    try:
-        yield
-    except BaseException:
-        if folder is not None and not any((folder / "checkpoints").glob("[0-9]*")):
-            for name in (ASKED, ".lock"):
-                (folder / name).unlink(missing_ok=True)
-            for empty in (folder / "checkpoints", folder):
-                with contextlib.suppress(OSError):
-                    empty.rmdir()
-        raise
-
-
 def _begin(asked: Asked, about: dict[str, Any], rows: Any, running: Path | None) -> None:
     """One line on what is trained on what, and whether a run goes on."""
     from rich.console import Console
@@ -161,19 +147,9 @@ def _begin(asked: Asked, about: dict[str, Any], rows: Any, running: Path | None)
         markup=False,
     )
     if running is not None:
-        log = running / "metrics.jsonl"
+        log = running / LOG
         done = len(log.read_text().splitlines()) if log.is_file() else 0
         console.print(f"going on with the run in {running}: {min(done, about['epochs'])} epochs are done", soft_wrap=True, markup=False)
-
-
-def _nothing_lost(out: Path, read: dict[str, str | None]) -> None:
-    """ValueError where the run would write over a file that no run wrote, or that it reads."""
-    written = [out / name for name in (MODEL, ROWS, ABOUT, "metrics.jsonl")]
-    for option, word in read.items():
-        if word and any(path.exists() and Path(word).exists() and path.samefile(word) for path in written):
-            raise ValueError(f"{option} is {word}, which training would write over in --out {out}; give another folder.")
-    if not (out / "checkpoints").is_dir() and (found := next((p for p in written if p.exists()), None)):
-        raise ValueError(f"--out is {out}, which holds {found.name} and no run of 'jaxsec train'; give another folder, or move the file.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -111,6 +111,32 @@ def seed_of(value: Any, name: str) -> int:
     return whole(value, name, 0, SEEDS) or 0
 
 
+def positive(text: str | None, name: str, default: float) -> float:
+    """A number above 0, the default where none was given."""
+    value = default if text is None else number(text, name)
+    if value <= 0:
+        raise ValueError(f"{name} is {text!r}; a number above 0 is needed, such as {default}.")
+    return value
+
+
+def least(text: str | None, name: str, lowest: float) -> float:
+    """A number of at least `lowest`, which is also the default."""
+    value = lowest if text is None else number(text, name)
+    if value < lowest:
+        raise ValueError(f"{name} is {text!r}; a number of at least {lowest:g} is needed.")
+    return value
+
+
+def part(text: str | None, name: str, default: float) -> float:
+    """A share below 1, the default where none was given."""
+    value = share(text, name)
+    if value is None:
+        return default
+    if value >= 1:
+        raise ValueError(f"{name} is {text!r}; a share below 1 is needed, such as {default}.")
+    return value
+
+
 def seconds_of(text: str | None, name: str, example: int) -> float | None:
     """A time limit above 0."""
     if text is None:
@@ -122,10 +148,15 @@ def seconds_of(text: str | None, name: str, example: int) -> float | None:
     return value
 
 
+def same_file(a: Path, b: object) -> bool:
+    """Whether both exist and are one file."""
+    return a.exists() and Path(str(b)).exists() and a.samefile(str(b))
+
+
 def no_input(out: Path | None, *read: object) -> None:
     """`ValueError` where --out is a file that the command reads."""
     for path in read:
-        if path is not None and out is not None and out.exists() and Path(str(path)).exists() and out.samefile(str(path)):
+        if path is not None and out is not None and same_file(out, path):
             raise ValueError(f"--out is {str(out)!r}, a file that is read here; give another name for the results.")
 
 

@@ -12,18 +12,16 @@ import jax.numpy as jnp
 
 from ..core import Model
 from ..core._keys import fold
+from ..core._losses import margin
 from ..core._rewrite import tuned
 from ..threat import Threat
 
 STEPS, PAIRS, WIDTHS = 20, 12, (0.5, 0.1)
-QUERIES = STEPS * (2 * PAIRS * len(WIDTHS) + 1)
 
 
 def margin_of(z: jax.Array, y: jax.Array) -> jax.Array:
     """[B] the label's logit less the largest other; -inf where a logit is not finite."""
-    mine = jax.nn.one_hot(y, z.shape[1], dtype=bool)
-    gap = jnp.sum(jnp.where(mine, z, 0), axis=1) - jnp.max(jnp.where(mine, -jnp.inf, z), axis=1)
-    return jnp.where(jnp.all(jnp.isfinite(z), axis=1), gap, -jnp.inf)
+    return jnp.where(jnp.all(jnp.isfinite(z), axis=1), -margin(z, y), -jnp.inf)
 
 
 @functools.partial(jax.jit, static_argnames=("draws",))

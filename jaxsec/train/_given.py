@@ -49,9 +49,9 @@ def held_out(data: Any, validation: Any, key: jax.Array) -> tuple[Any, Any]:
     """(the data to train on, the rows to validate on or None)."""
     if validation is None:
         return data, None
-    if isinstance(validation, tuple | list):
-        if len(validation) != 2:
-            raise ValueError(f"validation has {len(validation)} parts; two are needed, (x, y).")
+    if isinstance(rows := arrays_of(validation), tuple | list):
+        if len(rows) != 2:
+            raise ValueError(f"validation has {len(rows)} parts; two are needed, (x, y).")
         return data, validation
     if isinstance(validation, bool) or not isinstance(validation, int | float | np.number):
         raise TypeError(f"validation is {type(validation).__name__}; a share of the rows such as 0.1 is needed, or rows (x, y).")

@@ -438,6 +438,11 @@ def test_no_warning_of_its_own():
         run(epochs=1)
 
 
+def test_validation_rows_may_be_named():
+    a, b = (run(epochs=1, validation=rows).history for rows in ((X[:24], Y[:24]), {"x": X[:24], "y": Y[:24]}))
+    assert a[0]["validation_robust"] == b[0]["validation_robust"]
+
+
 def test_rows_without_an_answer_are_not_robust():
     """A model that says NaN is attacked by nobody, and certified <= robust <= clean holds all the same."""
     from jaxsec.train._rows import Rows

@@ -296,6 +296,20 @@ def test_half_precision_is_not_certified(dtype):
         lipschitz_constant(net_of(lambda p, x: x @ p.astype(jnp.bfloat16).astype(jnp.float32), jnp.eye(2)), np.ones((1, 2), np.float32))
 
 
+def test_statistics_that_may_shrink_bound_nothing():
+    """BatchNorm without a scale divides by a deviation, 1 at first, that training makes small."""
+
+    class Normed(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            x = nn.BatchNorm(use_running_average=not train, use_scale=False, use_bias=False)(MaxMin()(AOLDense(4)(x)))
+            return AOLDense(3)(x)
+
+    x = jnp.ones((2, 6))
+    with pytest.raises(ValueError, match="Lipschitz constant is at most 1 whatever its weights"):
+        LipschitzMargin().check(net_of(Normed(), x=x, key=jax.random.key(0)), x)
+
+
 def test_rounding_inside_of_the_net_is_taken_off():
     net = net_of(lambda p, x: (x @ p + 1e6) - 1e6, jnp.eye(2))
     x, y = np.array([[0.0, 0.0314]], np.float32), np.array([1])

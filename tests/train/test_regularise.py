@@ -1,7 +1,7 @@
 """Penalties around a recipe against float64 NumPy, their second-order gradients against finite differences, and what wrapping forwards."""
 
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -163,6 +163,8 @@ def test_spectral_gradient_is_sigma_times_the_singular_pair() -> None:
 class Counting(Recipe):
     """A recipe that shows what is forwarded."""
 
+    name: ClassVar[str] = "counting"
+
     threat: Any
     progress: Any = 0.0
     times: int = static(default=3)
@@ -182,9 +184,6 @@ class Counting(Recipe):
 
     def objective(self, net: Any, prepared: Any, x: jax.Array, y: jax.Array, keys: jax.Array) -> Any:
         return jnp.mean(prepared["prepared"]), {"seen": self.progress}, net
-
-
-Counting.name = "counting"  # type: ignore[misc]
 
 
 def test_everything_else_is_the_inner_recipes() -> None:

@@ -1,0 +1,36 @@
+"""The folder of a `jaxsec train` run: nothing of the user's is lost to it, and nothing of it remains where it came to nothing."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from ._train_asked import ASKED
+from ._trained import ABOUT, MODEL, ROWS
+from ._values import same_file
+
+LOG = "metrics.jsonl"
+
+
+def nothing_lost(out: Path, read: dict[str, str | None]) -> None:
+    """ValueError where the run would write over a file that no run wrote, or that it reads."""
+    written = [out / name for name in (MODEL, ROWS, ABOUT, LOG)]
+    for option, word in read.items():
+        if word and any(same_file(path, word) for path in written):
+            raise ValueError(f"{option} is {word}, which training would write over in --out {out}; give another folder.")
+    if not (out / "checkpoints").is_dir() and (found := next((p for p in written if p.exists()), None)):
+        raise ValueError(f"--out is {out}, which holds {found.name} and no run of 'jaxsec train'; give another folder, or move the file.")
+
+
+@contextlib.contextmanager
+def without_remains(folder: Path | None) -> Iterator[None]:
+    """A folder that this call made does not stay where it comes to nothing."""
+    try:
+        yield
+    except BaseException:
+        if folder is not None and not any((folder / "checkpoints").glob("[0-9]*")):
+            for name in (ASKED, ".lock"):
+                (folder / name).unlink(missing_ok=True)
+            for empty in (folder / "checkpoints", folder):
+                with contextlib.suppress(OSError):
+                    empty.rmdir()
+        raise

@@ -47,9 +47,12 @@ void ParallelRows(xla::ffi::ThreadPool& pool, int64_t rows, int64_t per_worker, 
   const int64_t workers = std::max<int64_t>(1, pool.num_threads());
   const int64_t tasks = std::min<int64_t>(rows, workers == 1 ? 1 : per_worker * workers);
   Parallel(pool, tasks, [&](int64_t t) {
+    constexpr int64_t kLine = 64, kSpare = kLine / sizeof(float);  // vectors that cross cache lines cost a tenth of the time
     thread_local std::vector<float> buffer;
-    if (static_cast<int64_t>(buffer.size()) < floats) buffer.resize(floats);
-    run(buffer.data(), rows * t / tasks, rows * (t + 1) / tasks);
+    if (static_cast<int64_t>(buffer.size()) < floats + kSpare) buffer.resize(floats + kSpare);
+    void* start = buffer.data();
+    size_t space = buffer.size() * sizeof(float);
+    run(static_cast<float*>(std::align(kLine, floats * sizeof(float), start, space)), rows * t / tasks, rows * (t + 1) / tasks);
   });
 }
 

@@ -2,6 +2,7 @@
 
 #include "../ffi/boundary_cpu_ffi.h"
 #include "../ffi/conv2d_cpu_ffi.h"
+#include "../ffi/conv2d_weights_cpu_ffi.h"
 #include "../ffi/local_conv2d_cpu_ffi.h"
 #include "../ffi/noise_cpu_ffi.h"
 #include "../ffi/random_bits_cpu_ffi.h"
@@ -18,6 +19,7 @@ PYBIND11_MODULE(_cpu, module, py::mod_gil_not_used()) {
         py::dict targets;
         targets["jaxsec_random_bits"] = py::capsule(reinterpret_cast<void*>(JaxsecRandomBits));
         targets["jaxsec_conv2d"] = py::capsule(reinterpret_cast<void*>(JaxsecConv2d));
+        targets["jaxsec_conv2d_weights"] = py::capsule(reinterpret_cast<void*>(JaxsecConv2dWeights));
         targets["jaxsec_boundary_move"] = py::capsule(reinterpret_cast<void*>(JaxsecBoundaryMove));
         targets["jaxsec_local_chain"] = py::capsule(reinterpret_cast<void*>(JaxsecLocalChain));
         targets["jaxsec_settle"] = py::capsule(reinterpret_cast<void*>(JaxsecSettle));

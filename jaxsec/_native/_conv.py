@@ -1,4 +1,4 @@
-"""`conv2d`: convolution of NHWC rows on the CPU by a kernel of our own; its input gradient is the same kernel again.
+"""`conv2d`: convolution of NHWC rows on the CPU by a kernel of our own; its gradient in the input is the same kernel again.
 
 XLA's CPU backend runs the input gradient of a convolution many times slower than its forward, worst inside a loop, and an
 attack is a loop of input gradients. Written as a forward convolution the gradient is fast with XLA too, so the twin has it.
@@ -6,6 +6,7 @@ attack is a loop of input gradients. Written as a forward convolution the gradie
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ import numpy as np
 from jax import lax
 
 from ._conv_call import Plan, column_padded, convolve
+from ._conv_weights import weight_gradient
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
@@ -29,7 +31,7 @@ def conv2d(x: jax.Array, w: jax.Array, bias: jax.Array, stride: int, pads: Pads,
     """As `conv2d_twin`, to float32 rounding, with an input gradient that is fast on CPUs.
 
     Guarantee: with `native` a row's result does not depend on the other rows or on the batch size, bit for bit; ReLU's
-    derivative at 0 is 0; gradients of any order, the first one in x by the kernel, all others by XLA.
+    derivative at 0 is 0; gradients of any order, with `native` by kernels.
     Args: x [N, H, W, C], w [KH, KW, C, O], bias [O], float32; the same stride both ways; pads >= 0; native: by the compiled
       kernel (only in programs for the CPU with native code `available()`), else by XLA.
     Raises: TypeError under forward-mode differentiation (`jax.jvp`), as every `custom_vjp` function.
@@ -50,15 +52,10 @@ def _forward(x, w, bias, stride, pads, relu, native):
 
 
 def _backward(stride, pads, relu, native, saved, g):
-    x, w, bias, y = saved
-    dx = _input_gradient(g, w, y, x.shape, stride, pads, native)
-
-    def weights(w: jax.Array, bias: jax.Array) -> jax.Array:
-        return conv2d_twin(x, w, bias, stride, pads, False)
-
+    x, w, _, y = saved
     # attacks never ask for these two, and jit removes what nobody asks for
-    dw, db = jax.vjp(weights, w, bias)[1](_gated(g, y))
-    return dx, dw, db
+    weights: Any = _weight_gradient(x, g, y, w.shape, stride, pads, native)
+    return _input_gradient(g, w, y, x.shape, stride, pads, native), *weights
 
 
 conv2d.defvjp(_forward, _backward)
@@ -111,11 +108,36 @@ def _input_gradient_backward(shape, stride, pads, native, saved, t):
     g, w, y = saved
     bias = jnp.zeros(w.shape[-1], jnp.float32)
     dg = _gated(conv2d(t, w, bias, stride, pads, False, native), y)
-    dw = jax.vjp(lambda w: conv2d_twin(t, w, bias, stride, pads, False), w)[1](_gated(g, y))[0]
-    return dg, dw, None if y is None else jnp.zeros_like(y)
+    weights: Any = _weight_gradient(t, g, y, w.shape, stride, pads, native)
+    return dg, weights[0], None if y is None else jnp.zeros_like(y)
 
 
 _input_gradient.defvjp(_input_gradient_forward, _input_gradient_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5, 6))
+def _weight_gradient(
+    x: jax.Array, g: jax.Array, y: jax.Array | None, shape: tuple[int, ...], stride: int, pads: Pads, native: bool
+) -> tuple[jax.Array, jax.Array]:
+    """(of the weights [KH, KW, C, O], of the bias [O])."""
+    if native:
+        return weight_gradient(x, g, y, (shape[0], shape[1]), stride, (pads[0][0], pads[1][0]))
+    zeros = jnp.zeros(shape, jnp.float32), jnp.zeros(shape[-1], jnp.float32)
+    return jax.vjp(lambda w, bias: conv2d_twin(x, w, bias, stride, pads, False), *zeros)[1](_gated(g, y))
+
+
+def _weight_gradient_forward(x, g, y, shape, stride, pads, native):
+    return _weight_gradient(x, g, y, shape, stride, pads, native), (x, g, y)
+
+
+def _weight_gradient_backward(shape, stride, pads, native, saved, t):
+    """Linear in x and in g: a convolution with the cotangents as weights and bias, and its input gradient."""
+    x, g, y = saved
+    dg = _gated(conv2d(x, *t, stride, pads, False, native), y)
+    return _input_gradient(g, t[0], y, x.shape, stride, pads, native), dg, None if y is None else jnp.zeros_like(y)
+
+
+_weight_gradient.defvjp(_weight_gradient_forward, _weight_gradient_backward)
 
 
 @functools.cache

@@ -3,6 +3,8 @@
 FFI calls under several devices gather, so these run on one of the eight.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,3 +133,44 @@ def test_the_target_checks_its_shapes():
         jax.block_until_ready(convolve(plan, True, x, w, bias))
     with pytest.raises(Exception, match="do not agree"):
         jax.block_until_ready(convolve(plan, True, x, w[:, :, :1], bias))
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "xla"])
+def test_a_gradient_of_the_weights_gradient(native, request):
+    """Linear in x and in g, so its derivatives are convolutions again; the bias's part too."""
+    both(native, request)
+    shape, kernel, o, stride, pads = CASES["stride-2-uneven-pads"]
+    x, w, bias = arrays(shape, kernel, o)
+
+    def penalty(conv, x, w, bias):
+        dw, db = jax.grad(lambda w, bias: jnp.sum(jnp.sin(conv(x, w, bias))), argnums=(0, 1))(w, bias)
+        return jnp.sum(dw**3) + jnp.sum(db**3)
+
+    def run(conv):
+        loss = functools.partial(penalty, lambda x, w, bias: conv(x, w, bias, stride, pads, True))
+        return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(x, w, bias)
+
+    for a, b in zip(run(lambda *args: conv2d(*args, native)), run(conv2d_twin), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3 * float(jnp.max(jnp.abs(b))))
+
+
+@pytest.mark.usefixtures("native")
+def test_weight_gradients_of_every_row():
+    """`vmap` of the gradient, as private training asks for it."""
+    shape, kernel, o, stride, pads = CASES["stride-2-uneven-pads"]
+    x, w, bias = arrays(shape, kernel, o)
+
+    def rows(conv):
+        grad = jax.grad(lambda w, bias, x: jnp.sum(jnp.sin(conv(x[None], w, bias, stride, pads, True))), argnums=(0, 1))
+        return jax.jit(jax.vmap(grad, in_axes=(None, None, 0)))(w, bias, x)
+
+    for a, b in zip(rows(conv2d), rows(conv2d_twin), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.usefixtures("native")
+def test_training_transposes_no_activations():
+    x, w, bias = arrays((16, 12, 12, 8), (3, 3), 16)
+    grad = jax.jit(jax.grad(lambda w, bias: jnp.sum(jnp.sin(conv2d(x, w, bias, 1, ((1, 1), (1, 1)), True))), argnums=(0, 1)))
+    text = grad.lower(w, bias).compile().as_text()
+    assert text.count('custom_call_target="jaxsec_conv2d_weights"') == 1 and " convolution(" not in text

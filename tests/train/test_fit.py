@@ -357,14 +357,23 @@ def test_patience_and_the_best_weights():
     assert fit.stopped == "patience" and fit.best_epoch == 0 and len(fit.history) == 3
 
 
-def test_catastrophic_overfitting_is_seen(monkeypatch):
-    scores = iter([0.8, 0.7, 0.1])
+def scored(monkeypatch, *values):
+    scores = iter(values)
     monkeypatch.setattr(
         train._validate.Validation, "__call__", lambda self, model: {"validation_clean": 1.0, "validation_robust": next(scores)}
     )
+    return run(recipe=train.FastAT(threat=LINF), validation=(X[:24], Y[:24]), epochs=len(values))
+
+
+def test_catastrophic_overfitting_is_seen(monkeypatch):
     with pytest.warns(RuntimeWarning, match="catastrophic overfitting in epoch 2"):
-        fit = run(recipe=train.FastAT(threat=LINF), validation=(X[:24], Y[:24]), epochs=6)
+        fit = scored(monkeypatch, 0.8, 0.7, 0.1, 0.1)
     assert fit.stopped == "catastrophic overfitting" and fit.best_epoch == 0
+
+
+def test_a_net_that_has_hardly_begun_does_not_overfit(monkeypatch):
+    fit = scored(monkeypatch, 0.13, 0.06, 0.5, 0.4)
+    assert fit.stopped == "done" and fit.best_epoch == 2
 
 
 def test_free_at_replays_each_batch():

@@ -60,10 +60,11 @@ class Graph:
             self.made[key] = make()
         return self.made[key]
 
-    def hinted(self, ref: Ref, inputs: tuple[Ref, ...], interval: Callable[..., Range]) -> Ref:
-        """The node, with a second interval that is computed from earlier nodes."""
+    def hinted(self, ref: Ref, inputs: tuple[Ref, ...], interval: Callable[..., Range], *, tight: bool = False) -> Ref:
+        """The node, with a second interval that is computed from earlier nodes; tight: its own is no better."""
         assert all(r.index < ref.index for r in inputs)
-        self.nodes[ref.index].hint = (tuple(r.index for r in inputs), interval)
+        node = self.nodes[ref.index]
+        node.hint, node.tight = (tuple(r.index for r in inputs), interval), tight
         return ref
 
     def node(self, ref: Ref) -> Node:

@@ -34,8 +34,9 @@ class Node(abc.ABC):
     """One value that depends on the input: `inputs` are the indices of the nodes it is made of.
 
     `hint` gives a second interval from other nodes, which is intersected with the node's own: a maximum written as y + relu(x - y)
-    is exact for lines and loose for intervals. `slack` gives what rounding may move the program's own value off this node's, where the
-    program computes the same function by other operations: `slack(own range, *ranges)` is added to the node's own rounding.
+    is exact for lines and loose for intervals. `tight`: the hint's lies within the node's own, which need not be computed. `slack` gives
+    what rounding may move the program's own value off this node's, where the program computes the same function by other operations:
+    `slack(own range, *ranges)` is added to the node's own rounding.
     """
 
     inputs: tuple[int, ...]
@@ -43,6 +44,7 @@ class Node(abc.ABC):
     dtype: Any
     source: str = ""
     hint: tuple[tuple[int, ...], Callable[..., Range]] | None = None
+    tight: bool = False
     slack: tuple[tuple[int, ...], Callable[..., jax.Array]] | None = None
 
     @abc.abstractmethod

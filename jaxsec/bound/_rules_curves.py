@@ -182,7 +182,7 @@ def largest(graph: Graph, x: Value, y: Value) -> Value:
         if x == y:
             return x
         out = summed(graph, kink(graph, summed(graph, x, y, -1), 0.0, 1.0), y, fresh=True)
-        return graph.hinted(out, (x, y), lambda a, b: (jnp.maximum(a[0], b[0]), jnp.maximum(a[1], b[1])))
+        return graph.hinted(out, (x, y), lambda a, b: (jnp.maximum(a[0], b[0]), jnp.maximum(a[1], b[1])), tight=True)
     shape = jnp.broadcast_shapes(graph.node(x).shape, jnp.shape(y))
     x, value = spread(graph, x, shape), concrete(y)
     dtype = graph.node(x).dtype
@@ -198,7 +198,7 @@ def largest(graph: Graph, x: Value, y: Value) -> Value:
     if (number := scalar(y)) is not None and abs(number) >= _SWAMPS and jnp.issubdtype(dtype, jnp.floating):
         return curve(graph, x, "at_least", float(np.asarray(number, dtype)))
     out = scaled(graph, kink(graph, scaled(graph, x, bias=negated(graph, y)), 0.0, 1.0), bias=y, fresh=True)
-    return graph.hinted(out, (x,), lambda r: (jnp.maximum(r[0], y), jnp.maximum(r[1], y)))
+    return graph.hinted(out, (x,), lambda r: (jnp.maximum(r[0], y), jnp.maximum(r[1], y)), tight=True)
 
 
 def smallest(graph: Graph, x: Value, y: Value) -> Value:
@@ -213,7 +213,7 @@ def smallest(graph: Graph, x: Value, y: Value) -> Value:
         if a == b:
             return a
         out = scaled(graph, found, -1, fresh=True)
-        return graph.hinted(out, refs, lambda a, b: (jnp.minimum(a[0], b[0]), jnp.minimum(a[1], b[1])))
+        return graph.hinted(out, refs, lambda a, b: (jnp.minimum(a[0], b[0]), jnp.minimum(a[1], b[1])), tight=True)
     return negated(graph, found)
 
 

@@ -35,7 +35,7 @@ def _reduce(graph: Graph, eqn: Any, x: Ref) -> Value:
     out = _folded(graph, x, axes, largest if name == "reduce_max" else smallest)
     if name == "reduce_max" and (at := copied(graph, out)) is not None and at.factor == 1:
         graph.maxima[at.source.index] = (x.index, axes, _inverse(at.picked, graph.node(at.source).shape))
-    return graph.hinted(out, (x,), lambda r: (reduce(r[0], axis=axes), reduce(r[1], axis=axes)))
+    return graph.hinted(out, (x,), lambda r: (reduce(r[0], axis=axes), reduce(r[1], axis=axes)), tight=True)
 
 
 def _inverse(picked: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -89,7 +89,7 @@ def _cumulative(graph: Graph, eqn: Any, x: Ref) -> Value:
         del ends
     if name == "cumprod":
         return out
-    return graph.hinted(out, (x,), lambda r: (rebound(eqn, [r[0]])[0], rebound(eqn, [r[1]])[0])) if out != x else x
+    return graph.hinted(out, (x,), lambda r: (rebound(eqn, [r[0]])[0], rebound(eqn, [r[1]])[0]), tight=True) if out != x else x
 
 
 @rule("reduce_window_max", "reduce_window_min")
@@ -115,7 +115,7 @@ def _window(graph: Graph, eqn: Any, x: Ref) -> Value:
         pair = largest if sign > 0 else smallest
         parts = [pair(graph, *parts[i : i + 2]) if i + 1 < len(parts) else parts[i] for i in range(0, len(parts), 2)]
     hint = (x,), lambda r: tuple(rebound(eqn, [v])[0] for v in r)
-    return graph.hinted(parts[0], *hint)  # pyright: ignore[reportArgumentType]
+    return graph.hinted(parts[0], *hint, tight=True)  # pyright: ignore[reportArgumentType]
 
 
 def _taps(size: int, out: int, window: int, stride: int, dilation: int, padding: tuple[int, int]) -> np.ndarray | None:

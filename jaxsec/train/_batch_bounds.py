@@ -5,7 +5,7 @@ its own, summed afterwards, several times the work of training.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from ..bound._backward import negative, planes, positive
 from ..bound._forward_pass import range_of
 from ..bound._graph import Graph, scalar
-from ..bound._nodes import Affine, Contract, Curve, Input, Kink, Lines, Move, Node, Product, Range, Scale
+from ..bound._nodes import Affine, Contract, Curve, Input, Kink, Lines, Node, Product, Range
 from ..bound._run import of_model, output
 from ..threat import Box, LInf, Threat
 from ._losses import distribution
@@ -29,59 +29,83 @@ def graph_of(net: Net, x: jax.Array, native: bool) -> tuple[Graph, int]:
 Region = Callable[[jax.Array], jax.Array]  # forms [S, B, ...] on the input -> [S, B], their least values over each row's set
 
 
-class _Ranges(Sequence[Range]):
-    """Intervals of nodes, each as (lower, upper) or as (centre, radius); the other form is made when it is asked for.
+class Ranges(Sequence[Range]):
+    """Intervals of a graph's nodes, each computed when it is asked for: of a maximum's own parts nothing is, unless lines need them.
 
-    `tuned` folds a bias into a convolution that nothing else reads, so a form that nobody asked for must not be in the program.
+    Products with weights, and what only moves, scales or adds them, have (centre, radius) first; the others (lower, upper). The other form
+    is made when it is asked for: `tuned` folds a bias into a convolution that nothing else reads.
     """
 
-    def __init__(self) -> None:
-        self._ends: list[Range | None] = []
-        self.spreads: dict[int, Range] = {}
-
-    def add(self, ends: Range) -> None:
-        self._ends.append(ends)
-
-    def add_spread(self, centre: jax.Array, radius: jax.Array) -> None:
-        self.spreads[len(self._ends)] = centre, radius
-        self._ends.append(None)
-
-    def spread(self, index: int) -> Range:
-        if index in self.spreads:
-            return self.spreads[index]
-        lo, hi = self[index]
-        return 0.5 * (lo + hi), 0.5 * (hi - lo)
+    def __init__(self, graph: Graph, out: int, box: Range) -> None:
+        self._graph, self._box = graph, box
+        self._ends: list[Range | None] = [None] * (out + 1)
+        self._spreads: list[Range | None] = [None] * (out + 1)
 
     def __len__(self) -> int:
         return len(self._ends)
 
-    def __getitem__(self, index: Any) -> Any:
-        found = self._ends[index]
-        if found is None:
-            centre, radius = self.spreads[index]
+    def __getitem__(self, index: Any) -> Range:
+        self._settle(index)
+        if (found := self._ends[index]) is None:
+            centre, radius = self.spread(index)
             found = self._ends[index] = centre - radius, centre + radius
         return found
 
+    def spread(self, index: int) -> Range:
+        """(centre, radius)."""
+        self._settle(index)
+        if (found := self._spreads[index]) is None:
+            lo, hi = self[index]
+            found = self._spreads[index] = 0.5 * (lo + hi), 0.5 * (hi - lo)
+        return found
 
-def _spread(node: Node, ranges: _Ranges) -> Range | None:
-    """(centre, radius) of products with weights and ReLUs, and of what only moves or shifts one of them; None for another node.
+    def _settle(self, index: int) -> None:
+        """Computes a node in its first form, after what it is made of."""
+        wanted, waiting = set[int](), [index]
+        while waiting:
+            i = waiting.pop()
+            if i not in wanted and self._ends[i] is None and self._spreads[i] is None:
+                wanted.add(i)
+                waiting += self._sources(i)
+        for i in sorted(wanted):
+            self._compute(i)
 
-    `Contract.interval` has a third product, for what an unbounded input reaches; here such an interval becomes NaN.
-    """
-    if node.hint is not None or len(node.inputs) != 1:
-        return None
-    (i,) = node.inputs
-    if isinstance(node, Kink) and scalar(node.neg) == 0 and scalar(node.pos) == 1:  # a slope may be traced
-        lo, hi = (jax.nn.relu(v) for v in ranges[i])
-        return 0.5 * (lo + hi), 0.5 * (hi - lo)
-    if isinstance(node, Contract) or (isinstance(node, Scale | Move) and i in ranges.spreads):
-        centre, radius = ranges.spread(i)
-        centre = node.op(centre)
-        return centre if node.bias is None else centre + node.bias, node.absolute(radius)
-    return None
+    def _sources(self, index: int) -> tuple[int, ...]:
+        node = self._graph.nodes[index]
+        hints = () if node.hint is None else node.hint[0]
+        return hints if node.tight else (*node.inputs, *hints)
+
+    def _compute(self, index: int) -> None:
+        node = self._graph.nodes[index]
+        if isinstance(node, Input):
+            lo, hi = self._box
+            self._spreads[index] = 0.5 * (lo + hi), 0.5 * (hi - lo)
+        elif node.hint is not None and node.tight:
+            indices, interval = node.hint
+            self._ends[index] = interval(*(self[i] for i in indices))
+        elif self._spreads_first(node):
+            given = [self.spread(i) for i in node.inputs]
+            centre, radius = node.op(*(c for c, _ in given)), node.absolute(*(r for _, r in given))
+            self._spreads[index] = centre if node.bias is None else centre + node.bias, radius
+        elif _is_relu(node):
+            lo, hi = self[node.inputs[0]]
+            self._ends[index] = lo, hi = jax.nn.relu(lo), jax.nn.relu(hi)
+            self._spreads[index] = 0.5 * (lo + hi), 0.5 * (hi - lo)
+        else:
+            self._ends[index] = range_of(self._graph, index, [self._box], self, False)
+
+    def _spreads_first(self, node: Node) -> TypeGuard[Affine]:
+        """`Contract.interval` has a third product, for what an unbounded input reaches; here such an interval becomes NaN."""
+        if node.hint is not None or not isinstance(node, Affine):
+            return False
+        return isinstance(node, Contract) or all(self._spreads[i] is not None for i in node.inputs)
 
 
-def bounded(net: Net, threat: Threat, x: jax.Array, native: bool) -> tuple[Graph, int, Region, _Ranges]:
+def _is_relu(node: Node) -> bool:
+    return isinstance(node, Kink) and node.hint is None and scalar(node.neg) == 0 and scalar(node.pos) == 1  # a slope may be traced
+
+
+def bounded(net: Net, threat: Threat, x: jax.Array, native: bool) -> tuple[Graph, int, Region, Ranges]:
     """The graph, its output, the region, and every node's interval."""
     lo, hi = threat.interval(x)
 
@@ -92,15 +116,7 @@ def bounded(net: Net, threat: Threat, x: jax.Array, native: bool) -> tuple[Graph
 
     with jax.numpy_rank_promotion("allow"):
         graph, out = graph_of(net, x, native)
-        ranges = _Ranges()
-        for index, node in enumerate(graph.nodes[: out + 1]):
-            if isinstance(node, Input):
-                ranges.add_spread(0.5 * (lo + hi), 0.5 * (hi - lo))
-            elif (spread := _spread(node, ranges)) is not None:
-                ranges.add_spread(*spread)
-            else:
-                ranges.add(range_of(graph, index, [(lo, hi)], ranges, False))
-    return graph, out, region, ranges
+    return graph, out, region, Ranges(graph, out, (lo, hi))
 
 
 def margin_forms(graph: Graph, out: int, y: jax.Array) -> jax.Array:
@@ -115,7 +131,7 @@ def summed(a: jax.Array, v: Any) -> jax.Array:
     return jnp.sum(a * v, axis=tuple(range(2, a.ndim)))
 
 
-def least(graph: Graph, out: int, a: jax.Array, region: Region, ranges: _Ranges, lines: Mapping[int, Lines] | None = None) -> jax.Array:
+def least(graph: Graph, out: int, a: jax.Array, region: Region, ranges: Ranges, lines: Mapping[int, Lines] | None = None) -> jax.Array:
     """[S, B] lower bounds of the forms `a [S, B, K]` on the output: with the lines of all curves and kinks by CROWN, else by IBP."""
     found = _walk(graph, out, a, region, ranges, lines, frozenset())
     if lines is not None:
@@ -126,7 +142,7 @@ def least(graph: Graph, out: int, a: jax.Array, region: Region, ranges: _Ranges,
 
 
 def _walk(
-    graph: Graph, out: int, a: jax.Array, region: Region, ranges: _Ranges, lines: Mapping[int, Lines] | None, ends: frozenset[int]
+    graph: Graph, out: int, a: jax.Array, region: Region, ranges: Ranges, lines: Mapping[int, Lines] | None, ends: frozenset[int]
 ) -> jax.Array:
     """One walk back, rows side by side (`bound._backward` has one row). It ends at the nodes `ends`, and at others than affine ones without
     `lines`, with their intervals."""

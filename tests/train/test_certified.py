@@ -10,8 +10,10 @@ from train_kit import LINF, blobs, ce, mlp, weights
 
 import jaxsec
 from jaxsec.bound import CROWNIBP, IBP, bound
+from jaxsec.bound._lines import lines_of
 from jaxsec.core import row_keys
 from jaxsec.train import net_of
+from jaxsec.train._batch_bounds import bounded, least, margin_forms
 from jaxsec.train._certified import CROWNIBPTraining, IBPTraining, ibp_init
 from jaxsec.train._schedule import ramp, share_of
 from jaxsec.train._worst_case import fused_loss, lower_margins, mixed_loss, worst_loss
@@ -114,6 +116,23 @@ def test_products_of_two_values_are_bounded_on_both_walks():
     spec = jnp.asarray(one_hot(Y)[:, None] - np.eye(3)[None], jnp.float32)
     for got, method in ((lower_margins(net, LINF, X, Y), IBP()), (mixed_loss(net, LINF, X, Y, jnp.float32(1.0))[1], CROWNIBP())):
         np.testing.assert_allclose(got, bound(net.model(), (LINF, X), method=method, spec=spec), rtol=1e-4, atol=1e-5)
+
+
+def test_parts_of_a_maximum_are_computed_for_lines_only():
+    """A pool is one pool of each end; written as pairwise maxima of strided copies, it cost ten times the net's own step."""
+
+    def count(intervals):
+        def run(x):
+            graph, out, region, ranges = bounded(CONV, LINF, x, False)
+            forms = margin_forms(graph, out, LABELS)
+            lines = None if intervals else lines_of(graph, out, ranges)
+            return least(graph, out, forms, region, ranges, lines)
+
+        text = str(jax.make_jaxpr(run)(IMAGES))
+        return text.count("reduce_window_max"), text.count(" sub ")
+
+    (pools, few), (_, many) = count(True), count(False)
+    assert pools == 2 and few < 0.5 * many
 
 
 def test_a_maximum_before_the_last_layer_ends_the_walk():

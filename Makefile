@@ -60,7 +60,7 @@ QUICK := tests/attack tests/audit tests/cli tests/train
 test: $(VENV)/.dev ctest lint
 	JAXSEC_QUICK=$(if $(JAXSEC_FULL),,1) $(PYTEST) $(QUICK)
 	$(PYTEST) $(addprefix --ignore=,$(QUICK))
-	$(BIN)/python -m pytest -q bench -n $(JOBS) --benchmark-disable
+	JAXSEC_QUICK=$(if $(JAXSEC_FULL),,1) $(BIN)/python -m pytest -q bench -n $(JOBS) --benchmark-disable
 	$(MAKE) wheel
 
 .PHONY: ctest

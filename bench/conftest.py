@@ -9,13 +9,21 @@ import json
 import os
 import pathlib
 import platform
+import tempfile
 import time
 from collections.abc import Callable
+
+if os.environ.get("JAXSEC_QUICK"):  # as in tests/conftest.py: a smoke run waits for compilers only
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 
 import jax
 import numpy as np
 import pytest
 from scipy import stats
+
+if os.environ.get("JAXSEC_QUICK") and "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    jax.config.update("jax_compilation_cache_dir", f"{tempfile.gettempdir()}/jaxsec-test-cache-{os.getuid()}")
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ._train_asked import Asked
+from ._train_asked import ASKED, Asked
 from ._train_folder import LOG, nothing_lost, without_remains
 from ._train_recipe import augment_of, recipe_of
 from ._train_rows import prepared, split
@@ -69,6 +69,7 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
             "settings": list(asked.settings),
             "threat": None if ball is None else ball.norm,
             "eps": None if ball is None else float(ball.eps),
+            "eps typed": asked.eps,
             "range": _range(rows.value_range),
             "layout": rows.layout or None,
             "data": {
@@ -81,8 +82,7 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
             "epochs": epochs,
         }
         going_on = not asked.fresh and any((out / "checkpoints").glob("[0-9]*"))
-        if not going_on:
-            asked.keep(words)
+        before = None if going_on else asked.keep(words)
         if not asked.quiet:
             _begin(asked, about, rows, out if going_on else None)
         try:
@@ -106,6 +106,8 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
         except FloatingPointError as error:
             raise UserError(f"{error} Here that is --learning-rate.") from None
         except ValueError as error:
+            if before:  # nothing was trained, so what the folder holds is what it was
+                (out / ASKED).write_text(before)
             said = str(error).replace("resume=False", "--fresh")
             if "holds a run that differs in" in said and (changed := asked.differing(words)):
                 said = f"--out {out} holds another run ({changed}); pass the same arguments, another folder, or --fresh to begin anew."

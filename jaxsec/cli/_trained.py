@@ -23,6 +23,19 @@ def trained(spec: str | None) -> dict[str, Any] | None:
         raise ValueError(f"{folder / ABOUT} is damaged ({error}); train again, or give {folder / MODEL} and --data.") from None
 
 
+def how(run: dict[str, Any]) -> str:
+    """One line for reports, of what `train.json` holds."""
+    data, best = run.get("data", {}), run.get("best", {})
+    ball = f" against {run['threat']} eps {run.get('eps typed') or format(run['eps'], '.6g')}" if run.get("threat") else ""
+    settings = f" with {' '.join(run['settings'])}" if run.get("settings") else ""
+    told = ", ".join(f"{name} {best[f'validation_{name}']:.1%}" for name in ("clean", "noisy", "robust") if f"validation_{name}" in best)
+    return (
+        f"trained by 'jaxsec train' {run.get('jaxsec', '')}: {run.get('recipe')}{settings}{ball}, {run.get('epochs done')} epochs, seed "
+        f"{run.get('seed')}, {data.get('rows', 0) - data.get('held out', 0)} rows of {data.get('source')}"
+        + (f"; on its own validation rows {told}" if told else "")
+    )
+
+
 def of_run(spec: str | None, source: Source) -> tuple[str | None, Source]:
     """(the model's file, the data): of a run, its model and, where no data were named, the rows that it held out."""
     run = trained(spec)

@@ -44,6 +44,8 @@ def test_audit_and_attack_take_the_folder(trained, tmp_path, capsys):
     assert main(["audit", str(trained), "--preset", "quick", "--certify", "none", "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "linf eps 0.05" in said and "24 rows" in said
+    notes = json.loads((tmp_path / "report.json").read_text())["model"]["notes"]
+    assert any("trades with steps=2 against linf eps 0.05, 3 epochs, seed 0, 96 rows of" in note for note in notes), notes
     assert main(["attack", str(trained), "--method", "fgsm", "--eps", "0.01", "--out", str(tmp_path / "adv.npz")]) == 0
     with np.load(tmp_path / "adv.npz") as found:
         assert found["x"].shape == (24, 8, 8, 1)
@@ -166,3 +168,10 @@ def test_a_loss_that_is_not_finite_ends_in_a_line(data, tmp_path, capsys):
     assert "jaxsec: warning: a step was not finite" in err and "smaller learning rate" in err and "Traceback" not in err
     assert main(["audit", str(tmp_path)]) == 2
     assert "not finished" in capsys.readouterr().err
+
+
+def test_a_fresh_run_that_is_refused_leaves_what_was_asked(trained, data, capsys):
+    before = (trained / "asked.json").read_text()
+    args = ["--recipe", "trades", "--data", str(data), "--eps", "0.05", "--set", "beta=-1", *SHORT, "--out", str(trained)]
+    assert main(["train", *args, "--fresh"]) == 2
+    assert "beta" in capsys.readouterr().err and (trained / "asked.json").read_text() == before

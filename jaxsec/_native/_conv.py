@@ -120,7 +120,7 @@ def _weight_gradient(
     x: jax.Array, g: jax.Array, y: jax.Array | None, shape: tuple[int, ...], stride: int, pads: Pads, native: bool
 ) -> tuple[jax.Array, jax.Array]:
     """(of the weights [KH, KW, C, O], of the bias [O])."""
-    if native:
+    if native and x.size and g.size:
         return weight_gradient(x, g, y, (shape[0], shape[1]), stride, (pads[0][0], pads[1][0]))
     zeros = jnp.zeros(shape, jnp.float32), jnp.zeros(shape[-1], jnp.float32)
     return jax.vjp(lambda w, bias: conv2d_twin(x, w, bias, stride, pads, False), *zeros)[1](_gated(g, y))

@@ -46,22 +46,22 @@ def _inverse(picked: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _folded(graph: Graph, x: Ref, axes: tuple[int, ...], pair: Pair) -> Ref:
-    """The axes as one, halved again and again, so that the program grows with the logarithm."""
+    """The axes as one, halved again and again, so that the program grows with the logarithm. It stands last: rows stay in front."""
     shape = graph.node(x).shape
     rest = [i for i in range(len(shape)) if i not in axes]
     n = math.prod(shape[i] for i in axes)
     kept = tuple(shape[i] for i in rest)
-    x = moved(graph, (x,), lambda v, n=n: jnp.transpose(v, (*axes, *rest)).reshape(n, *kept))
+    x = moved(graph, (x,), lambda v, n=n: jnp.transpose(v, (*rest, *axes)).reshape(*kept, n))
     while n > 1:
         half, odd = n // 2, n % 2
-        first = moved(graph, (x,), lambda v, half=half: v[:half])
-        second = moved(graph, (x,), lambda v, half=half: v[half : 2 * half])
+        first = moved(graph, (x,), lambda v, half=half: v[..., :half])
+        second = moved(graph, (x,), lambda v, half=half: v[..., half : 2 * half])
         y = pair(graph, first, second)
         if odd:
-            last = moved(graph, (x,), lambda v, n=n: v[n - 1 :])
-            y = moved(graph, (y, last), lambda a, b: jnp.concatenate([a, b]))
+            last = moved(graph, (x,), lambda v, n=n: v[..., n - 1 :])
+            y = moved(graph, (y, last), lambda a, b: jnp.concatenate([a, b], -1))
         x, n = y, half + odd
-    return moved(graph, (x,), lambda v: v[0])
+    return moved(graph, (x,), lambda v: v[..., 0])
 
 
 @rule("cummax", "cummin", "cumprod")

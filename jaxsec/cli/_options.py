@@ -93,6 +93,10 @@ Threat = Annotated[
 ]
 _EPS = "The largest change allowed, at least 0, in the units of the data: 0.03 or 8/255 for data in [0, 1], 8 for 0 to 255. "
 AttackEps = Annotated[str | None, typer.Option("--eps", metavar="EPS", help=f"{_EPS}[default: 8/255 for linf, 0.5 for l2, none for l1]")]
+TrainEps = Annotated[
+    str | None,
+    typer.Option("--eps", metavar="EPS", help=f"{_EPS}[default: 8/255 for linf, but 0.1 for --data digits; 0.5 for l2; none for l1]"),
+]
 Eps = Annotated[
     str | None,
     typer.Option(

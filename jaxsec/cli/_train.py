@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from ._options import (
-    AttackEps,
     Data,
     DivideBy,
     LabelColumn,
@@ -18,6 +17,7 @@ from ._options import (
     Seed,
     StoredLayout,
     Threat,
+    TrainEps,
     XKey,
     YKey,
 )
@@ -35,7 +35,7 @@ def train(
     ] = None,
     data: Data = None,
     threat: Threat = None,
-    eps: AttackEps = None,
+    eps: TrainEps = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="A folder for the model, its checkpoints and metrics. [default: run]")
     ] = None,

@@ -80,6 +80,13 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
             },
             "seed": start,
             "epochs": epochs,
+            "recipe in full": repr(recipe),
+            "net": asked.net or "default",
+            "batch size": min(batch, int(len(train_rows) * (1 - validation))),
+            "learning rate": rate,
+            "weight decay": decay,
+            "average": average,
+            "validation": validation,
         }
         going_on = not asked.fresh and any((out / "checkpoints").glob("[0-9]*"))
         before = None if going_on else asked.keep(words)
@@ -93,7 +100,7 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
                 key=jax.random.key(start),
                 optimizer=_Optimizer(rate, decay) if (rate, decay) != (2e-3, 0.0) else default_optimizer,
                 epochs=epochs,
-                batch_size=min(batch, int(len(train_rows) * (1 - validation))),
+                batch_size=about["batch size"],
                 augment=augment_of(asked, rows.layout),
                 average=average or None,
                 validation=validation or None,
@@ -179,7 +186,7 @@ def _summary(made: Any, out: Path, held: bool) -> None:
     row = made.history[made.best_epoch]
     said = [
         f"{name.removeprefix('validation_')} {row[name]:.1%}"
-        for name in ("validation_clean", "validation_noisy", "validation_robust")
+        for name in ("validation_clean", "validation_noisy", "validation_robust", "validation_certified")
         if name in row
     ]
     console.print(

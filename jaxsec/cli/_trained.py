@@ -28,7 +28,8 @@ def how(run: dict[str, Any]) -> str:
     data, best = run.get("data", {}), run.get("best", {})
     ball = f" against {run['threat']} eps {run.get('eps typed') or format(run['eps'], '.6g')}" if run.get("threat") else ""
     settings = f" with {' '.join(run['settings'])}" if run.get("settings") else ""
-    told = ", ".join(f"{name} {best[f'validation_{name}']:.1%}" for name in ("clean", "noisy", "robust") if f"validation_{name}" in best)
+    shares = {name: best.get(f"validation_{name}") for name in ("clean", "noisy", "robust", "certified")}
+    told = ", ".join(f"{name} {share:.1%}" for name, share in shares.items() if share is not None)
     return (
         f"trained by 'jaxsec train' {run.get('jaxsec', '')}: {run.get('recipe')}{settings}{ball}, {run.get('epochs done')} epochs, seed "
         f"{run.get('seed')}, {data.get('rows', 0) - data.get('held out', 0)} rows of {data.get('source')}"

@@ -12,18 +12,44 @@ import jax.numpy as jnp
 
 from ..bound._backward import negative, planes, positive
 from ..bound._forward_pass import range_of
-from ..bound._graph import Graph, scalar
+from ..bound._graph import Graph, UnsupportedPrimitive, scalar
 from ..bound._nodes import Affine, Contract, Curve, Input, Kink, Lines, Node, Product, Range
 from ..bound._run import of_model, output
+from ..core import Model
 from ..threat import Box, LInf, Threat
 from ._losses import distribution
 from ._net import Net
 
 
 def graph_of(net: Net, x: jax.Array, native: bool) -> tuple[Graph, int]:
-    """The net in evaluation mode as a graph of all rows, and the node of its logits."""
-    graph = of_model(net.model(), x, native)
-    return graph, output(graph)
+    """The net in evaluation mode as a graph of all rows, and the node of its logits.
+
+    Raises: UnsupportedPrimitive: a value whose first axis is not the rows, such as rows folded into another axis.
+    """
+    model = net.model()
+    graph = of_model(model, x, native)
+    out = output(graph)
+    _check_rows(model, x, graph, out, native)
+    return graph, out
+
+
+def _check_rows(model: Model, x: jax.Array, graph: Graph, out: int, native: bool) -> None:
+    """Forms here are a row's own; where values lie otherwise they would meet other rows' in silence. Another size of batch tells."""
+    n, shapes = x.shape[0], []
+
+    def more(x: jax.Array) -> jax.Array:
+        again = of_model(model, x, native)
+        shapes.extend(node.shape for node in again.nodes)
+        return x
+
+    jax.eval_shape(more, jax.ShapeDtypeStruct((n + 1, *x.shape[1:]), x.dtype))
+    for i in graph.ancestors(out):
+        node = graph.nodes[i]
+        if len(shapes) != len(graph.nodes) or node.shape[:1] != (n,) or shapes[i] != (n + 1, *node.shape[1:]):
+            raise UnsupportedPrimitive(
+                f"a value of shape {node.shape}, of {n} rows, whose first axis is not the rows; used at {node.source}. Training on bounds "
+                "needs the rows in front all along: reshape with x.shape[0] first, and move other axes."
+            )
 
 
 Region = Callable[[jax.Array], jax.Array]  # forms [S, B, ...] on the input -> [S, B], their least values over each row's set

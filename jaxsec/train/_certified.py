@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
 from ..bound import UnsupportedPrimitive
@@ -27,6 +28,14 @@ class Bounded(Recipe):
     @property
     def grows(self) -> bool:
         return False
+
+    @property
+    def certifies(self) -> bool:
+        return True
+
+    @property
+    def settled(self) -> float:
+        return float(np.asarray(self.warmup + self.ramp))
 
     def check(self, net: Net, x: jax.Array) -> None:
         super().check(net, x)

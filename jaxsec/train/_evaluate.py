@@ -49,9 +49,11 @@ def evaluate(
       inputs of either adversary is judged wrong. Where the model draws, no search stops at a wrong answer, which may be luck: all steps
       are run, and of each restart the iterate of the largest margin over its draws and the last one are judged.
     Verdicts: "broken" and "falls" as `falls` says below; "masked": more than `falls` of the rows stand, but no gradient that the attacks
-      had was of use (their flags, of every attack), or a search without gradients, which is always made last, broke more than 5 % of what
+      had was of use (their flags, of every attack), or those of a deterministic model without surrogates do not say how it changes nearby,
+      or a search without gradients, which is always made last, broke more than 5 % of what
       the others left, lowered the margin of most rows further than they did, or did as well as surrogates of a model whose own gradients
-      say nothing: give a `Defence` with a (better) surrogate. "holds" is none of these, and no proof.
+      say nothing: give a `Defence` with a (better) surrogate. "holds" is none of these, and no proof: a
+      surrogate of another model may tell of nothing, and no search here goes along the decision boundary.
     Args:
       models: a `Model`, `Net` or `Defence`, or several by name. x [B, ...], y [B] integer labels, B at least 1.
       threat: any set that the methods attack. key: consumed.
@@ -148,6 +150,7 @@ def _row(name: str, defence: Defence, asked: _Asked, falls: float) -> Evaluation
                 signs.append(raised & (DEAD if given else MASKING))
     hidden = given and bool((flags or frozenset()) & MASKING)
     masked = search.blind(asked.blind, asked.draws if model.stochastic else 1, hidden)
+    masked |= not given and search.misled()
     dead = frozenset.intersection(*signs) if signs else frozenset()
     clean, before, after = (float(np.mean(v)) for v in (search.correct, robust, search.standing))
     verdict = "holds"

@@ -47,6 +47,7 @@ class Search:
         clean = trial.judge(trial.x, np.arange(len(trial.y)))
         self.correct, self.margin = clean.right, clean.margin
         self.standing, self.lowest = clean.right.copy(), clean.margin.copy()
+        self.strange = np.zeros(len(trial.y), bool)  # a surrogate got the clean row wrong
 
     def put(self, target: Model, method: Method | AutoAttack, draws: int, who: str, mean: bool = False) -> frozenset[str] | None:
         """Attacks the standing rows through `target`; warnings and errors by name, None where no row stands."""
@@ -67,7 +68,9 @@ class Search:
             parts = trial.stages(method if isinstance(method, PGD) else PGD(steps=40, loss="margin"))
             inputs, _ = trial.unstopped(target, parts, draws, rows[over], self.number, mean)
             self._accept(inputs, rows[over])
-        if before := int(np.sum(np.asarray(result.status) == Status.WRONG_BEFORE)):
+        strange = np.asarray(result.status) == Status.WRONG_BEFORE
+        self.strange[rows] |= strange
+        if before := int(np.sum(strange)):
             self.notes.append(f"{who} got {before} of {len(rows)} clean rows wrong that the model gets right; PGD attacked it there")
         return frozenset(f.name for f in result.flags if f.severity != "info")
 
@@ -89,7 +92,8 @@ class Search:
                 self.put(model, method, 1, "the model")
         unseen = self.margin[rows] - self.lowest[rows]
         broke, further = int(np.sum(~self.standing[rows])), int(np.sum(unseen > 1.1 * seen))
-        no_better = int(np.sum(unseen >= seen))
+        # where nothing moves a row, none is better than another, but for a surrogate that does not even know the row's class
+        no_better = int(np.sum((unseen >= seen) & ((unseen > 0) | self.strange[rows])))
         if broke > max(2, 0.05 * len(rows)):
             found = f"broke {broke} of {len(rows)} rows that the others left"
         elif further > len(rows) / 2:
@@ -100,6 +104,17 @@ class Search:
             return False
         self.notes.append(f"a search without gradients {found}: gradients are masked, or those attacks had too few steps")
         return True
+
+    def misled(self) -> bool:
+        """Whether the deployed model's own gradients do not say how it changes, on most of the rows that stand."""
+        rows = np.flatnonzero(self.standing)
+        self.number += 1
+        if self.trial.model.stochastic or not len(rows):
+            return False
+        false = int(np.sum(self.trial.false_slopes(rows, self.number)))
+        if false > len(rows) / 2:
+            self.notes.append(f"on {false} of {len(rows)} rows the model does not change as its gradient says: gradients are masked")
+        return false > len(rows) / 2
 
     def _accept(self, inputs: list[np.ndarray], rows: np.ndarray) -> None:
         """Rows fall where an input is inside the set, not the clean row itself, and judged wrong."""

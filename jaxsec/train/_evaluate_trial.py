@@ -13,6 +13,7 @@ from ..core._batch import bucket, pad_rows, take_leaves
 from ..core._keys import fold
 from ..threat import Threat
 from ._evaluate_blind import margin_of, search
+from ._evaluate_slopes import false_slopes
 from ._evaluate_unstopped import stages, unstopped
 
 
@@ -86,6 +87,15 @@ class Trial:
             threat = take_leaves(self.threat, whole, len(self.y))
             at = search(self.model, self.x[whole], self.y[whole], threat, keys[whole], draws=draws)
             found[part] = np.asarray(at)[: len(part)]
+        return found
+
+    def false_slopes(self, rows: np.ndarray, number: int) -> np.ndarray:
+        """[R] bool: the deterministic deployed model's gradient does not say how it changes."""
+        keys = row_keys(jax.random.fold_in(self.key, number), jnp.asarray(self.ids))
+        found = np.zeros(len(rows), bool)
+        for part, whole in self._chunks(rows):
+            threat = take_leaves(self.threat, whole, len(self.y))
+            found[part] = np.asarray(false_slopes(self.model, self.x[whole], self.y[whole], threat, keys[whole]))[: len(part)]
         return found
 
     def judge(self, at: np.ndarray, rows: np.ndarray) -> Judgement:

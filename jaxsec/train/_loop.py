@@ -28,10 +28,10 @@ class Fit:
     """What training made.
 
     Attributes:
-      model: the classifier, in evaluation mode: the most robust one on the validation rows, without them the last.
+      model: the classifier, in evaluation mode: the one that was best on the validation rows (`fit`), without them the last.
       net: the same, to train further. history: a row per epoch: means of the recipe's metrics, validation_clean, validation_robust
-        (validation_noisy of a recipe with noise), seconds. best_epoch: the epoch whose weights these are. rollbacks: how often training
-        went back.
+        (validation_noisy of a recipe with noise, validation_certified of one on bounds), seconds. best_epoch: the epoch whose weights
+        these are. rollbacks: how often training went back.
       stopped: why it ended: "done", "patience", or "catastrophic overfitting".
     """
 
@@ -64,7 +64,7 @@ class Loop:
 
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     best_epoch: int = 0
-    best_score: float = -1.0
+    best_score: list[float] = dataclasses.field(default_factory=list)  # what decides first; then what breaks ties
     seen: list[dict[str, Any]] = dataclasses.field(default_factory=list)  # of the steps of this epoch
     seconds: float = 0.0
     stopped: str = "done"
@@ -130,23 +130,24 @@ class Loop:
         row: dict[str, Any] = {"epoch": epoch, "step": int(state.step), **means, "seconds": round(self.seconds, 3)}
         self.seen, self.seconds = [], 0.0
         if self.judge is not None and ((epoch + 1) % self.validate_every == 0 or epoch + 1 == self.epochs):
-            row.update(self.judge(self.setting.averaged_net(state).model()))
+            row.update(self.judge(self.setting.averaged_net(state)))
             best = self._judged(row, state, best)
         self.history.append(row)
         self.log.row(row)
         return best
 
     def _judged(self, row: dict[str, Any], state: TrainState, best: Any) -> Any:
-        score = row.get("validation_robust", row.get("validation_noisy", row["validation_clean"]))
+        score = self._score(row, state)
         if score > self.best_score:
             self.best_score, self.best_epoch = score, row["epoch"]
             return self._weights(state)
         waited = sum("validation_clean" in past for past in self.history[self.best_epoch + 1 :]) + 1
-        if self.recipe.single_step and score < min(_CATASTROPHE * self.best_score, self.best_score - _FALL):
+        now, once = score[-2], self.best_score[-2]
+        if self.recipe.single_step and now < min(_CATASTROPHE * once, once - _FALL):
             self.stopped = "catastrophic overfitting"
             warnings.warn(
-                f"catastrophic overfitting in epoch {row['epoch']}: robust accuracy on the validation rows fell from {self.best_score:.1%} "
-                f"to {score:.1%}, as one-step training may; training stops, and the weights of epoch {self.best_epoch} are returned. "
+                f"catastrophic overfitting in epoch {row['epoch']}: robust accuracy on the validation rows fell from {once:.1%} "
+                f"to {now:.1%}, as one-step training may; training stops, and the weights of epoch {self.best_epoch} are returned. "
                 "Remedies: GradAlign (align=0.2), a smaller step_size, or pgd-at.",
                 RuntimeWarning,
                 stacklevel=5,
@@ -154,6 +155,15 @@ class Loop:
         elif self.patience is not None and waited >= self.patience:
             self.stopped = "patience"
         return best
+
+    def _score(self, row: dict[str, Any], state: TrainState) -> list[float]:
+        """By what epochs are compared: certified accuracy, else the robust or noisy one, then the clean one; while a recipe's own eps still
+        grows a later epoch is a better one."""
+        total = self.epochs * self.batches.steps * self.recipe.replays
+        if int(state.step) < (self.recipe.settled - 1e-6) * total:
+            return [0.0, float(row["epoch"])]
+        names = ("validation_certified", "validation_robust", "validation_noisy", "validation_clean")
+        return [1.0, *(row[name] for name in names if name in row)]
 
     def _rolled_back(self, good: tuple[TrainState, dict[str, Any]], seen: list[dict[str, Any]]) -> TrainState:
         """The last good state, with other draws to come and half the step."""

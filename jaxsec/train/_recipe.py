@@ -70,6 +70,16 @@ class Recipe(Struct, abc.ABC):
         return None
 
     @property
+    def certifies(self) -> bool:
+        """Whether it trains on bounds over its threat, so that validation bounds the net too."""
+        return False
+
+    @property
+    def settled(self) -> float:
+        """Share of training after which its own schedules are at their ends; weights from before are not compared with later ones."""
+        return 0.0
+
+    @property
     def shares_pass(self) -> bool:
         """Whether the adversary moves in the very pass that trains, so that there is no `objective` apart to wrap."""
         return type(self).gradient is not Recipe.gradient

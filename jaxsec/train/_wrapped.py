@@ -50,6 +50,14 @@ class Wrapped(Recipe):
         return self.recipe.noise
 
     @property
+    def certifies(self) -> bool:
+        return self.recipe.certifies
+
+    @property
+    def settled(self) -> float:
+        return self.recipe.settled
+
+    @property
     def replays(self) -> int:
         return self.recipe.replays
 

@@ -12,7 +12,7 @@ import jaxsec
 from jaxsec.bound import CROWNIBP, IBP, bound
 from jaxsec.bound._lines import lines_of
 from jaxsec.core import row_keys
-from jaxsec.train import net_of
+from jaxsec.train import AWP, net_of
 from jaxsec.train._batch_bounds import bounded, least, margin_forms
 from jaxsec.train._certified import CROWNIBPTraining, IBPTraining, ibp_init
 from jaxsec.train._schedule import ramp, share_of
@@ -313,3 +313,52 @@ def test_training_raises_certified_accuracy():
         return float(jnp.mean(jnp.all((margins > 0) | (jnp.asarray(one_hot(y)) > 0), axis=1)))
 
     assert proved(net) < 0.5 and proved(trained(net)) > 0.9
+
+
+def test_the_best_epoch_is_one_of_the_full_eps():
+    """Mid-ramp nets are more robust to PGD and prove little: they used to be the ones kept."""
+    data = tuple(np.asarray(v) for v in blobs(96))
+    recipe = IBPTraining(threat=LINF, warmup=0.2, ramp=0.3)
+    how = {"variables": weights(scale=0.3), "epochs": 10, "batch_size": 32, "key": KEY, "progress": False, "validation": 0.25}
+    fit = jaxsec.fit(mlp, data, recipe=AWP(recipe=recipe), **how)
+    rows = [row for row in fit.history if row["epoch"] >= 4]
+    assert fit.best_epoch >= 4 and all("validation_certified" in row for row in fit.history)
+    best = fit.history[fit.best_epoch]
+    assert best["validation_certified"] == max(row["validation_certified"] for row in rows)
+    assert all(row["validation_certified"] <= row["validation_robust"] <= row["validation_clean"] for row in fit.history)
+
+
+FOLDS = {
+    "two pieces": lambda p, x: jnp.max((x @ p).reshape(len(x), -1, 2), axis=2),
+    "three pieces": lambda p, x: jnp.max((x @ p)[:, :9].reshape(len(x), 3, 3), axis=2),
+    "global pool": lambda p, x: jnp.max(jax.nn.relu((x @ p).reshape(len(x), 4, 3)), axis=1) - x[:, :3],
+}
+
+
+@pytest.mark.parametrize("name", FOLDS)
+def test_maxima_along_axes_keep_rows_apart(name):
+    r = np.random.default_rng(0)
+    x, w = jnp.asarray(r.uniform(size=(16, 6)), jnp.float32), jnp.asarray(3 * r.normal(size=(6, 12)), jnp.float32)
+    net, threat = net_of(FOLDS[name], w), jaxsec.LInf(eps=0.01)
+    z = np.asarray(net(x))
+    y = z.argmax(1)
+    y[0] = z[0].argmin()
+    true = z[np.arange(16), y][:, None] - z
+    for margins in (lower_margins(net, threat, x, jnp.asarray(y)), mixed_loss(net, threat, x, jnp.asarray(y), jnp.float32(1.0))[1]):
+        assert (np.asarray(margins) <= true + 1e-4).all()
+    loss, metrics = IBPTraining(threat=threat, kappa=0.0).loss(net.model(), x, jnp.asarray(y), KEY)
+    assert float(loss) >= float(np.mean(ce(net(x), y))) and float(metrics["certified_accuracy"]) <= float(metrics["clean_accuracy"]) < 1
+
+
+@pytest.mark.parametrize("rows", [2, 3])
+def test_rows_that_do_not_stay_in_front_are_refused(rows):
+    def time_major(p, x):
+        return jnp.sum(jax.nn.relu(jnp.swapaxes((x @ p).reshape(len(x), 2, 6), 0, 1)), axis=0)
+
+    def folded(p, x):
+        return jax.nn.relu((x @ p).reshape(-1, 4)).reshape(len(x), 3, 4).sum(1)
+
+    x = jnp.full((rows, 6), 0.5)
+    for fn in (time_major, folded):
+        with pytest.raises(ValueError, match="whose first axis is not the rows"):
+            IBPTraining(threat=LINF).check(net_of(fn, jnp.ones((6, 12))), x)

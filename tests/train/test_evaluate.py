@@ -457,3 +457,29 @@ def test_what_cannot_be_evaluated():
         evaluate(plain, x, y + 5, **how)
     with pytest.raises(TypeError, match="key"):
         evaluate(plain, x, y, threat=THREAT, key=0)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_defence_that_nothing_can_move_is_not_called_masked():
+    """Binary images behind one bit: every point of the set is rounded back to the clean image."""
+    r = np.random.default_rng(3)
+    centres, y = r.choice([0.0, 1.0], size=(4, 64)), r.integers(0, 4, 32)
+    x = np.where(r.uniform(size=(32, 64)) < 0.05, 1 - centres[y], centres[y]).astype(np.float32)
+    net = jaxsec.bind(linear, jnp.asarray((centres - 0.5).T, jnp.float32))
+    how = {"threat": jaxsec.LInf(eps=0.3, lo=0.0, hi=1.0), "key": KEY, "method": PGD10, "adaptive_method": PGD10}
+    (row,) = evaluate(defended(net, BitDepth(bits=1)), x, y, min_rows=32, max_rows=32, **how).rows
+    assert row.adaptive == row.clean > 0.9 and row.verdict == "holds"
+
+
+def noise(params, x):
+    """One-hot answers of another net, and a wave that says nothing of them."""
+    answers = jax.nn.softmax(1e6 * (x @ params["w"]))
+    return 10 * answers + 0.05 * jnp.sin(2e3 * (x @ params["r"]))
+
+
+def test_gradients_of_a_wave_do_not_hold(corners):
+    params, x, y = corners
+    how = {"threat": jaxsec.LInf(eps=0.2, lo=0.0, hi=1.0), "key": KEY, "method": PGD10, "adaptive_method": PGD10}
+    (row,) = evaluate(jaxsec.bind(noise, params), x, y, min_rows=32, max_rows=32, **how).rows
+    assert row.adaptive > 0.5 and row.verdict == "masked" and any("as its gradient says" in note for note in row.notes)
+    (row,) = evaluate(jaxsec.bind(lambda w, x: x @ w, params["w"]), x, y, min_rows=32, max_rows=32, **how).rows
+    assert not any("as its gradient says" in note for note in row.notes)

@@ -462,5 +462,5 @@ def test_rows_without_an_answer_are_not_robust():
 
     judge = validation_of((X[:32], Y[:32]), RECIPE, None, KEY, Rows(3, RECIPE.threats), X.shape[1:])
     assert judge is not None
-    found = judge(jaxsec.bind(half, jnp.ones((X.shape[1], 3))))
+    found = judge(train.net_of(half, jnp.ones((X.shape[1], 3))))
     assert found["validation_robust"] <= found["validation_clean"] <= np.mean(X[:32, 0] <= 0.5) < 1

@@ -8,14 +8,9 @@
 #include <random>
 #include <vector>
 
-namespace {
+#include "random.h"
 
-std::vector<float> Random(std::mt19937& engine, int64_t n) {
-  std::normal_distribution<float> normal;
-  std::vector<float> out(static_cast<size_t>(n));
-  for (float& v : out) v = normal(engine);
-  return out;
-}
+namespace {
 
 void Naive(const jaxsec::Conv2dPlan& s, const float* x, const float* w, const float* bias, const float* gate, std::vector<double>& y) {
   for (int64_t n = 0; n < s.n; ++n)

@@ -7,14 +7,9 @@
 #include <random>
 #include <vector>
 
-namespace {
+#include "random.h"
 
-std::vector<float> Random(std::mt19937& engine, int64_t n) {
-  std::normal_distribution<float> normal;
-  std::vector<float> out(static_cast<size_t>(n));
-  for (float& v : out) v = normal(engine);
-  return out;
-}
+namespace {
 
 void Naive(const jaxsec::Conv2dWeightsPlan& s, const float* x, const float* g, const float* gate, std::vector<double>& dw,
            std::vector<double>& db) {
@@ -68,14 +63,15 @@ int main() {
                 std::vector<double> dw(size), db(width);
                 Naive(plan, x.data(), g.data(), gate.data(), dw, db);
                 for (int v = 0; v < n_variants; ++v) {
-                  std::vector<float> got(size, NAN), sums(width, NAN), whole(size, NAN), scratch(static_cast<size_t>(Conv2dWeightsScratch(plan)));
+                  std::vector<float> got(size, NAN), sums(width, NAN), whole(size, NAN);
+                  std::vector<float> scratch(static_cast<size_t>(Conv2dWeightsScratch(plan)));
                   const int64_t units = Conv2dWeightsUnits(plan), half = units / 2;
                   variants[v](plan, x.data(), g.data(), gate.data(), whole.data(), sums.data(), scratch.data(), 0, units);
                   if (half > 0) variants[v](plan, x.data(), g.data(), gate.data(), got.data(), sums.data(), scratch.data(), 0, half);
                   variants[v](plan, x.data(), g.data(), gate.data(), got.data(), sums.data(), scratch.data(), half, units);
                   if (!Close(got, dw) || !Close(sums, db) || whole != got) {
-                    std::cerr << "variant " << v << " n " << n << " c " << c << " o " << o << " k " << k << " stride " << stride << " pad " << pad
-                              << " gated " << gated << (whole != got ? ": depends on the split\n" : "\n");
+                    std::cerr << "variant " << v << " n " << n << " c " << c << " o " << o << " k " << k << " stride " << stride
+                              << " pad " << pad << " gated " << gated << (whole != got ? ": depends on the split\n" : "\n");
                     return 1;
                   }
                   ++checked;

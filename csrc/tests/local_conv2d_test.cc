@@ -12,16 +12,11 @@
 
 #include "jaxsec/conv2d.h"
 
+#include "random.h"
+
 namespace {
 
 using Floats = std::vector<float>;
-
-Floats Random(std::mt19937& engine, int64_t n) {
-  std::normal_distribution<float> normal;
-  Floats out(static_cast<size_t>(n));
-  for (float& v : out) v = normal(engine);
-  return out;
-}
 
 // `base` with the windows of `fresh`.
 Floats Merged(const jaxsec::LocalPlan& s, Floats base, const Floats& fresh, const std::vector<int32_t>& window) {

@@ -5,7 +5,8 @@ The compiled target and its twin compute the same function; csrc/include/jaxsec/
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +58,12 @@ def _twin(plan: Plan, x: jax.Array, w: jax.Array, bias: jax.Array, gate: jax.Arr
     return jax.nn.relu(y) if plan.relu else y
 
 
+def one_by_one(call: Callable[..., Any], mapped: Sequence[bool], args: Sequence[jax.Array]) -> Any:
+    """`call` of each element of the arguments that are mapped, with the others as they are."""
+    given = [a if m else None for a, m in zip(args, mapped, strict=True)]
+    return lax.map(lambda parts: call(*(whole if part is None else part for part, whole in zip(parts, args, strict=True))), given)
+
+
 @functools.cache
 def _native(plan: Plan) -> Callable[..., jax.Array]:
     """The compiled call with a `vmap` rule: batched images join the batch, anything else runs one by one."""
@@ -69,12 +76,7 @@ def _native(plan: Plan) -> Callable[..., jax.Array]:
     def batched(size: int, mapped: list[bool], x: jax.Array, w: jax.Array, bias: jax.Array, gate: jax.Array) -> tuple[jax.Array, bool]:
         x_mapped, w_mapped, bias_mapped, gate_mapped = mapped
         if w_mapped or bias_mapped:
-            given = [a if m else None for a, m in zip((x, w, bias, gate), mapped, strict=True)]
-
-            def one(parts: list[jax.Array | None]) -> jax.Array:
-                return call(*(whole if part is None else part for part, whole in zip(parts, (x, w, bias, gate), strict=True)))
-
-            return lax.map(one, given), True
+            return one_by_one(call, mapped, (x, w, bias, gate)), True
         gated = gate.ndim - gate_mapped == x.ndim - x_mapped
 
         def joined(a: jax.Array, is_mapped: bool) -> jax.Array:

@@ -5,8 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
+from ._conv_call import one_by_one
 from ._load import status
 
 _TARGET = "jaxsec_conv2d_weights"
@@ -37,11 +37,6 @@ def _call(taps: tuple[int, int], stride: int, pad: tuple[int, int]):
 
     @call.def_vmap
     def batched(size: int, mapped: list[bool], *args: jax.Array) -> tuple[tuple[jax.Array, jax.Array], tuple[bool, bool]]:
-        given = [a if m else None for a, m in zip(args, mapped, strict=True)]
-
-        def one(parts: list[jax.Array | None]) -> tuple[jax.Array, jax.Array]:
-            return call(*(whole if part is None else part for part, whole in zip(parts, args, strict=True)))
-
-        return lax.map(one, given), (True, True)
+        return one_by_one(call, mapped, args), (True, True)
 
     return call

@@ -9,15 +9,14 @@ from ..audit._default import default_audit
 from ..io import check_data
 from ._inputs import Source, data_of, model_of
 from ._rows import for_images
-from ._trained import how, of_run, trained
+from ._trained import of_run
 from ._values import deviations, numbers, whole
 
 
 def model_and_data(model: str | None, source: Source, seed: int) -> tuple[Any, Any]:
     """The model and its data as the command line names them, checked against each other; without a model, the embedded pair."""
     limit = whole(source.limit, "--limit", 1)
-    run = trained(model)
-    model, source = of_run(model, source)
+    model, source, training = of_run(model, source)
     if model is None:
         if stray := source.given():
             raise ValueError(f"{stray[0]} was given without MODEL; name the model, or leave both out to audit the embedded one.")
@@ -26,7 +25,7 @@ def model_and_data(model: str | None, source: Source, seed: int) -> tuple[Any, A
     if source.data is None:
         raise ValueError(f"--data is missing; MODEL {model!r} needs labelled inputs, e.g. --data test.npz with the keys x and y.")
     mean, std = numbers(source.mean, "--mean"), deviations(source.std)
-    net = model_of(model) if run is None else model_of(model).noted(how(run))
+    net = model_of(model) if training is None else model_of(model).noted(training)
     rows = data_of(source, net)
     net = for_images(net, rows)
     if mean is not None or std is not None:

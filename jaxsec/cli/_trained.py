@@ -37,11 +37,11 @@ def how(run: dict[str, Any]) -> str:
     )
 
 
-def of_run(spec: str | None, source: Source) -> tuple[str | None, Source]:
-    """(the model's file, the data): of a run, its model and, where no data were named, the rows that it held out."""
+def of_run(spec: str | None, source: Source) -> tuple[str | None, Source, str | None]:
+    """(the model's file, the data, `how` it was trained): of a run, its model and, where no data were named, the rows that it held out."""
     run = trained(spec)
     if run is None:
-        return spec, source
+        return spec, source, None
     folder = Path(str(spec))
     if source.data is None:
         if not (folder / ROWS).is_file():
@@ -49,4 +49,4 @@ def of_run(spec: str | None, source: Source) -> tuple[str | None, Source]:
         source = dataclasses.replace(
             source, data=str(folder / ROWS), range=source.range or run["range"], layout=source.layout or run["layout"]
         )
-    return str(folder / MODEL), source
+    return str(folder / MODEL), source, how(run)

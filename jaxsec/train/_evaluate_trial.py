@@ -1,6 +1,7 @@
 """The rows of one defence on trial: searches for inputs, and the judge, who believes no search."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -81,22 +82,20 @@ class Trial:
 
     def blind(self, rows: np.ndarray, draws: int, number: int) -> np.ndarray:
         """The inputs [R, ...] that a search without gradients ends at, for the named rows."""
-        keys = row_keys(jax.random.fold_in(self.key, number), jnp.asarray(self.ids))
-        found = self.x[rows].copy()
-        for part, whole in self._chunks(rows):
-            threat = take_leaves(self.threat, whole, len(self.y))
-            at = search(self.model, self.x[whole], self.y[whole], threat, keys[whole], draws=draws)
-            found[part] = np.asarray(at)[: len(part)]
-        return found
+        return self._asked(functools.partial(search, draws=draws), rows, number)
 
     def false_slopes(self, rows: np.ndarray, number: int) -> np.ndarray:
         """[R] bool: the deterministic deployed model's gradient does not say how it changes."""
+        return self._asked(false_slopes, rows, number)
+
+    def _asked(self, ask: Callable[..., jax.Array], rows: np.ndarray, number: int) -> np.ndarray:
+        """[R, ...] `ask(model, x, y, threat, keys)` of the named rows, at least one, batch by batch."""
         keys = row_keys(jax.random.fold_in(self.key, number), jnp.asarray(self.ids))
-        found = np.zeros(len(rows), bool)
+        found = []
         for part, whole in self._chunks(rows):
             threat = take_leaves(self.threat, whole, len(self.y))
-            found[part] = np.asarray(false_slopes(self.model, self.x[whole], self.y[whole], threat, keys[whole]))[: len(part)]
-        return found
+            found.append(np.asarray(ask(self.model, self.x[whole], self.y[whole], threat, keys[whole]))[: len(part)])
+        return np.concatenate(found)
 
     def judge(self, at: np.ndarray, rows: np.ndarray) -> Judgement:
         """What the deployed model says at `at` [R, ...] of the named rows.

@@ -99,7 +99,10 @@ def test_the_teacher_is_fixed_and_traced(recipe: Any) -> None:
     def both(recipe: Any) -> Any:
         nonlocal traces
         traces += 1
-        total = lambda w, v: recipe.replace(teacher=TEACHER.replace(params=v)).gradient(NET.replace(params=w), X, Y, KEYS, ())  # noqa: E731
+
+        def total(w: Any, v: Any) -> Any:
+            return recipe.replace(teacher=TEACHER.replace(params=v)).gradient(NET.replace(params=w), X, Y, KEYS, ())
+
         return total(W, recipe.teacher.params), jax.grad(lambda v: total(W, v).loss)(recipe.teacher.params)
 
     recipe.check(NET, X)

@@ -25,7 +25,7 @@ TRANSFORMS = {
     "total variation": (train.TotalVariation(weight=0.1, iterations=30), 1),
     "bilateral": (train.Bilateral(sigma_range=0.3), 1),
     "resize and pad": (train.RandomResizePad(size=28, smallest=22), 1),
-    "crop ensemble": (train.RandomCrop(side=24), 10),
+    "crop ensemble": (train.RandomCrop(side=24), 4),  # times the draws of the attack: the dearest row
 }
 # Whose nets must be trained behind them.
 TRAINED = {"thermometer": train.Thermometer(levels=8, layout="chw"), "ablation": train.RandomAblation(keep=150)}

@@ -148,25 +148,28 @@ def _taps(k: int, stride: int, phase: int) -> np.ndarray:
     return (r - stride * t == i).astype(np.float32)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def dense(x: jax.Array, w: jax.Array, native: bool = True) -> jax.Array:
-    """`x @ w` for rows x [N, K], w [K, O], float32. Guarantee: with `native`, a row's bits do not depend on the batch.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def dense(x: jax.Array, w: jax.Array, native: bool = True, axis: int = 0) -> jax.Array:
+    """`x @ w` for rows x [N, K], w [K, O], float32; with `axis` 1, `x @ w.T` for w [O, K], whose gradient is made as w lies in memory.
 
+    Guarantee: with `native`, a row's bits do not depend on the batch.
     Cost: as XLA's product. Reverse mode only; the gradient in x is a `dense` too, the one in w is XLA's.
     """
+    w = w.T if axis else w
     if not native:
         return jnp.matmul(x, w, precision=lax.Precision.HIGHEST)
     plan = Plan(positions=(1, 1), stride=1, pad=(0, 0), phase=1, crop=(0, 0), out=(1, 1, w.shape[1]), relu=False)
     return convolve(plan, True, x[:, None, None], w[None, None], jnp.zeros(w.shape[1], jnp.float32))[:, 0, 0]
 
 
-def _dense_forward(x, w, native):
-    return dense(x, w, native), (x, w)
+def _dense_forward(x, w, native, axis):
+    return dense(x, w, native, axis), (x, w)
 
 
-def _dense_backward(native, saved, g):
+def _dense_backward(native, axis, saved, g):
     x, w = saved
-    return dense(g, w.T, native), jnp.matmul(x.T, g, precision=lax.Precision.HIGHEST)
+    left, right = (g, x) if axis else (x, g)
+    return dense(g, w, native, 1 - axis), jnp.matmul(left.T, right, precision=lax.Precision.HIGHEST)
 
 
 dense.defvjp(_dense_forward, _dense_backward)

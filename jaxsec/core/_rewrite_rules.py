@@ -159,6 +159,8 @@ def _broadcast(eqn: Any, values: list[Any]) -> Any:
 
 def _transpose(eqn: Any, values: list[Any]) -> Any:
     v = _laid(values[0])
+    if isinstance(v, jax.Array) and v.ndim == 2:  # a matrix of weights, whose gradient is best made as it lies in memory
+        v = Laid(v, identity(2), v.shape)
     if not isinstance(v, Laid):
         return None
     order = eqn.params["permutation"]
@@ -188,22 +190,31 @@ def _native_dense(eqn: Any) -> bool:
     return len(b.shape) == 2 and float32 and 0 not in a.shape and math.prod(b.shape) <= _DENSE_LIMIT
 
 
-def _permuted(eqn: Any, source: Laid, w: Any) -> jax.Array:
-    """The weights for the axis order in which the flattened `source` lies in memory."""
-    w = w.in_order(identity(len(w.shape))) if isinstance(w, Laid) else w
-    axis, rest = eqn.params["dimension_numbers"][0][1][0], source.shape[1:]
+def _permuted(source: Laid, w: jax.Array, axis: int) -> jax.Array:
+    """The weights, whose `axis` meets the flattened `source`, for the order in which that lies in memory."""
+    rest = source.shape[1:]
     w = w.reshape(*w.shape[:axis], *rest, *w.shape[axis + 1 :])
     order = [*range(axis), *(axis + a - 1 for a in source.perm[1:]), *range(axis + len(rest), w.ndim)]
     w = w.transpose(order)
     return w.reshape(*w.shape[:axis], -1, *w.shape[axis + len(rest) :])
 
 
+def _matrix(eqn: Any, w: Any, as_it_lies: bool) -> tuple[jax.Array, int]:
+    """The weights and the axis of theirs that is summed over; in the order of the memory or of the traced program."""
+    axis = eqn.params["dimension_numbers"][0][1][0]
+    if not isinstance(w, Laid):
+        return w, axis
+    order = w.perm if as_it_lies else identity(len(w.shape))
+    return w.in_order(order), order.index(axis)
+
+
 def dense_weights(eqn: Any, x: Any, w: Any) -> jax.Array | None:
     """[D, O] of a native dense layer after a flatten, D in the order of the memory; None for anything else."""
     if isinstance(w, Flat) or not isinstance(x, Flat) or not _plain_dense(eqn) or not _native_dense(eqn):
         return None
-    w = _permuted(eqn, x.source, w)
-    return w if eqn.params["dimension_numbers"][0][1] == (0,) else w.T
+    w, axis = _matrix(eqn, w, True)
+    w = _permuted(x.source, w, axis)
+    return w.T if axis else w
 
 
 def _dot(eqn: Any, values: list[Any], native: bool) -> Any:
@@ -212,12 +223,12 @@ def _dot(eqn: Any, values: list[Any], native: bool) -> Any:
     ours = native and _native_dense(eqn)
     if isinstance(w, Flat) or not _plain_dense(eqn) or not (isinstance(x, Flat) or ours):
         return None
+    w, axis = _matrix(eqn, w, ours)
     if isinstance(x, Flat):
-        w, x = _permuted(eqn, x.source, w), x.source.array.reshape(x.source.shape[0], -1)
-    w = w.in_order(identity(len(w.shape))) if isinstance(w, Laid) else w
+        w, x = _permuted(x.source, w, axis), x.source.array.reshape(x.source.shape[0], -1)
     x = x.in_order(identity(2)) if isinstance(x, Laid) else x
     if ours:
-        return dense(x, w if eqn.params["dimension_numbers"][0][1] == (0,) else w.T)
+        return dense(x, w, True, axis)
     return eqn.primitive.bind(x, w, **eqn.params)
 
 

@@ -13,7 +13,7 @@ from ..core._check import check_batch
 from ..core._rewrite import untuned
 from ..threat import Threat
 from ._defence import Defence, defence_of
-from ._evaluate_search import DEAD, MASKING, Search, methods_for
+from ._evaluate_search import DEAD, MASKING, Search, margin_pgd, methods_for
 from ._evaluate_trial import Trial
 from ._evaluation import Evaluation, EvaluationRow
 from ._net import Net
@@ -58,8 +58,9 @@ def evaluate(
       models: a `Model`, `Net` or `Defence`, or several by name. x [B, ...], y [B] integer labels, B at least 1.
       threat: any set that the methods attack. key: consumed.
       method: of the naive adversary, by default `PGD(steps=40)`, and then of the adaptive one as well (of AutoAttack on a stochastic model
-        the version "rand"). adaptive_method: one or several; by default that of the naive one, `PGD(steps=40, loss="margin")`, whose
-        gradient no confidence switches off, and, on a deterministic deployed model of images, 500 queries of `Square`. On stochastic
+        the version "rand"). adaptive_method: one or several; by default that of the naive one; PGD of 40 steps on the margin, whose
+        gradient no confidence switches off, with steps that fall from half the radius to 0; and, on a deterministic deployed model of
+        images, 500 queries of `Square`. On stochastic
         models PGD on the margin, per draw and of the mean over the draws, is always among them. Of AutoAttack there FAB is left out.
       draws, judged: of stochastic models only. falls: in [0, 1]; a naive robust accuracy of at most this is "broken"; an adaptive one of at
         most this, or further than this below the naive one, "falls".
@@ -67,8 +68,9 @@ def evaluate(
     Raises: ValueError, TypeError: as `attack`; no rows.
     Cost: per defence `1 + surrogates * methods` attacks, each on the rows that stand before it; of stochastic ones all steps of each, and
       `4 * judged` forwards per restart; and 980 queries of each row that is left, `draws` forwards each.
-    Edge cases: an attack on a deterministic surrogate ends at the first input that the surrogate gets wrong; where the deployed model
-      gets that one right (or the surrogate got the clean row wrong, which a note says), PGD goes on from there through all its steps.
+    Edge cases: an attack on a deterministic surrogate ends at the first input that the surrogate gets wrong; on rows that the deployed
+      model then still gets right PGD is run a second time through all its steps, and the iterate where a deterministic deployed model has
+      its largest margin and the last one are judged. A note says where a surrogate got clean rows wrong.
     Source: Athalye et al. 2018, sections 4 and 6; Tramer et al. 2020; expectation over transformation: Athalye et al. 2018b.
 
     Example:
@@ -93,7 +95,7 @@ def evaluate(
         raise ValueError("models is empty; name at least one, e.g. {'plain': model}.")
     naive = PGD(steps=40) if method is None else method
     if adaptive_method is None:
-        known, blind = (naive, PGD(steps=40, loss="margin")), Square(steps=500, rescale=True)
+        known, blind = (naive, margin_pgd()), Square(steps=500, rescale=True)
     else:
         known = tuple(adaptive_method) if isinstance(adaptive_method, Sequence) else (adaptive_method,)
         blind = None

@@ -4,9 +4,11 @@ import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
 
+import jax
 import numpy as np
 
 from ..attack import PGD, AutoAttack, Method, Square
+from ..attack._gradient import SCHEDULES
 from ..attack._square import NoImage
 from ..core import Model, Status
 from ._evaluate_trial import Trial
@@ -14,6 +16,25 @@ from ._evaluate_trial import Trial
 # Signs that the gradients of an attack said nothing. Of a surrogate only what its gradients did: that it has steps is why it was given.
 DEAD = frozenset({"zero-gradients", "nonfinite-gradients"})
 MASKING = DEAD | {"flat-operations", "host-callback"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Falling:
+    """A schedule of `PGD`: from `first` times the step to 0 along half a cosine."""
+
+    first: float
+
+    def __call__(self, done: jax.Array) -> jax.Array:
+        return self.first * SCHEDULES["cosine"](done)
+
+
+def margin_pgd(steps: int = 40) -> PGD:
+    """PGD on the margin, whose gradient no confidence switches off, with steps from half the radius to 0.
+
+    Of steps of one length no single one is right: through the JPEG surrogate 40 steps of `2.5 / 40` radii left 55 % of the rows of an
+    undefended MNIST net, these 39 %.
+    """
+    return PGD(steps=steps, loss="margin", schedule=Falling(steps / 5))
 
 
 def methods_for(
@@ -26,7 +47,7 @@ def methods_for(
         yield method, False
     if deployed.stochastic or surrogate.stochastic:
         pgds = [m for m in known if isinstance(m, PGD)]
-        margin = PGD(steps=max((m.steps for m in pgds), default=40), loss="margin")
+        margin = margin_pgd(max((m.steps for m in pgds), default=40))
         if all(m.loss != "margin" for m in pgds):
             yield margin, False
         if surrogate.stochastic:
@@ -62,10 +83,10 @@ class Search:
                 return flags
         result = trial.attack(target, method, draws, rows, self.number)
         self._accept([np.asarray(result.x)], rows)
-        # the search ended where the target was wrong, and the deployed model is not
-        over = np.asarray(result.success) & self.standing[rows]
+        # the search ended where the target was wrong, or furthest from right, and the deployed model need not be there
+        over = self.standing[rows] if target is not trial.model else np.asarray(result.success) & self.standing[rows]
         if over.any():
-            parts = trial.stages(method if isinstance(method, PGD) else PGD(steps=40, loss="margin"))
+            parts = trial.stages(method if isinstance(method, PGD) else margin_pgd())
             inputs, _ = trial.unstopped(target, parts, draws, rows[over], self.number, mean)
             self._accept(inputs, rows[over])
         strange = np.asarray(result.status) == Status.WRONG_BEFORE

@@ -67,13 +67,13 @@ class Trial:
         self, target: Model, parts: list[Method], draws: int, rows: np.ndarray, number: int, mean: bool
     ) -> tuple[list[np.ndarray], frozenset[str]]:
         """(inputs [R, ...] of the named rows, to be judged in turn; flags, by the counts that `attack` goes by)."""
+        deployed = None if target is self.model or self.model.stochastic else self.model
         keys = row_keys(jax.random.fold_in(self.key, number), jnp.asarray(self.ids))
         found, flat, bad = [], np.zeros(len(rows), bool), np.zeros(len(rows), bool)
         for part, whole in self._chunks(rows):
             threat = take_leaves(self.threat, whole, len(self.y))
-            inputs, zero, infinite = unstopped(
-                target, parts, self.x[whole], self.y[whole], threat, keys[whole], draws=draws, n_classes=self.n_classes, mean=mean
-            )
+            given = (target, parts, self.x[whole], self.y[whole], threat, keys[whole])
+            inputs, zero, infinite = unstopped(*given, draws=draws, n_classes=self.n_classes, mean=mean, deployed=deployed)
             found.append([np.asarray(v)[: len(part)] for v in inputs])
             flat[part], bad[part] = (np.asarray(v)[: len(part)] for v in (zero, infinite))
         flags = {"nonfinite-gradients"} if bad.any() else set()

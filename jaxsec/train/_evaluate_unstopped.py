@@ -24,9 +24,11 @@ class Unmet(Problem):
     Attributes:
       mean: the gradient is of that margin, through the mean over the draws, in place of the method's own loss (static). Of a model that
         answers surely and wrongly on some draws, the mean cross-entropy counts how sure the wrong ones are; this is what decides.
+      deployed: a deterministic model whose margin is remembered in place of `model`'s, which only lends its gradients; or None.
     """
 
     mean: bool = static(default=False)
+    deployed: Any = None
 
     def wrong(self, logits: jax.Array) -> jax.Array:
         return jnp.zeros(logits.shape[:1], bool)
@@ -39,6 +41,8 @@ class Unmet(Problem):
             gradient = gradient.astype(x.dtype)
         else:
             z, _, gradient = super().evaluate(x, step, loss, target)
+        if self.deployed is not None:
+            z = self.deployed(self.at(x)).astype(jnp.float32)
         return z, self.loss("margin", z), gradient
 
     def _margin(self, x: jax.Array, step: jax.Array | int) -> tuple[jax.Array, jax.Array]:
@@ -72,19 +76,20 @@ def stages(method: Method | AutoAttack, n_classes: int, row_shape: tuple[int, ..
 
 
 def unstopped(
-    model: Model, parts: Sequence[Method], x: Any, y: Any, threat: Threat, keys: jax.Array, *, draws: int, n_classes: int, mean: bool
-) -> tuple[list[jax.Array], jax.Array, jax.Array]:
+    model: Model, parts: Sequence[Method], x: Any, y: Any, threat: Threat, keys: jax.Array, *, draws: int, n_classes: int, mean: bool,
+    deployed: Model | None = None,
+) -> tuple[list[jax.Array], jax.Array, jax.Array]:  # fmt: skip
     """(inputs [B, ...] to be judged, [B] bool: met a gradient of zero, [B] bool: one that is not finite) of every part's rounds.
 
     A round proposes two inputs: the iterate of the largest margin over its own draws, which luck may have chosen, and the last.
-    Args: parts: of `stages`. threat: canonical. keys: [B] of the rows. draws, mean: as `Unmet`.
+    Args: parts: of `stages`. threat: canonical. keys: [B] of the rows. draws, mean, deployed: as `Unmet`.
     """
     found, flat, bad = [], jnp.zeros(len(y), bool), jnp.zeros(len(y), bool)
     for s, part in enumerate(parts):
         for r in range(part.rounds(n_classes)):
             own = fold(fold(keys, s), r)
             (best, last), zero, infinite = _searched(
-                model, part, x, y, threat, own, jnp.int32(r), draws=draws, n_classes=n_classes, mean=mean
+                model, part, x, y, threat, own, jnp.int32(r), deployed, draws=draws, n_classes=n_classes, mean=mean
             )
             found += [best, last]
             flat, bad = flat | zero, bad | infinite
@@ -100,12 +105,13 @@ def _searched(
     threat: Threat,
     keys: jax.Array,
     number: jax.Array,
+    deployed: Model | None,
     *,
     draws: int,
     n_classes: int,
     mean: bool,
 ) -> tuple[tuple[jax.Array, jax.Array], jax.Array, jax.Array]:
-    problem = Unmet(model=model, x0=x, y=y, threat=threat, keys=keys, draws=draws, n_classes=n_classes, mean=mean)
+    problem = Unmet(model=model, x0=x, y=y, threat=threat, keys=keys, draws=draws, n_classes=n_classes, mean=mean, deployed=deployed)
     start = method.init(problem, number)
     state = jax.lax.fori_loop(0, method.total_steps, lambda i, state: method.step(problem, state, i), start)
     track = state.track

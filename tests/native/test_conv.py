@@ -108,6 +108,31 @@ def test_rows_do_not_depend_on_the_batch():
         np.testing.assert_array_equal(product(a[:rows], b), product(a, b)[:rows])
 
 
+@pytest.mark.parametrize("native", [True, False], ids=["native", "xla"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_dense_makes_the_gradient_of_its_weights_as_they_lie_in_memory(native, axis, request):
+    if native:
+        request.getfixturevalue("native")
+    r = np.random.default_rng(0)
+    x, w = jnp.asarray(r.normal(size=(5, 12)), jnp.float32), jnp.asarray(r.normal(size=(12, 7)), jnp.float32)
+
+    def run(x, w):
+        return jnp.sum(jnp.sin(dense(x, w, native, axis)))
+
+    lying = w.T if axis else w
+    wanted = jax.grad(lambda x, w: jnp.sum(jnp.sin(x @ w)), (0, 1))(x, w)
+    found = jax.jit(jax.grad(run, (0, 1)))(x, lying)
+    np.testing.assert_allclose(found[0], wanted[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found[1], wanted[1].T if axis else wanted[1], rtol=1e-4, atol=1e-5)
+    # the derivative of the derivative goes through the other axis
+    both = jax.grad(lambda w: jnp.sum(jnp.sin(jax.grad(run)(x, w))))(lying)
+    twice = jax.grad(lambda w: jnp.sum(jnp.sin(jax.grad(lambda x, w: jnp.sum(jnp.sin(x @ w)))(x, w))))(w)
+    np.testing.assert_allclose(both, twice.T if axis else twice, rtol=1e-4, atol=1e-4)
+    jaxpr = jax.make_jaxpr(jax.grad(run, 1))(x, lying).jaxpr
+    (last,) = [eqn for eqn in jaxpr.eqns if jaxpr.outvars[0] in eqn.outvars]
+    assert last.primitive.name != "transpose"
+
+
 @pytest.mark.usefixtures("native")
 def test_nan_stays_nan_and_zero_has_no_slope():
     w, bias = jnp.ones((1, 1, 1, 1)), jnp.zeros(1)

@@ -13,6 +13,7 @@ import jaxsec
 from jaxsec.train import _evaluate_trial as module
 from jaxsec.train import net_of
 from jaxsec.train._evaluate import Defence, Evaluation, defence_of, evaluate
+from jaxsec.train._evaluate_search import margin_pgd
 from jaxsec.train._evaluate_trial import Trial
 from jaxsec.train._temperature import at_temperature, tempered
 from jaxsec.train._transform import adaptive, defended
@@ -439,6 +440,34 @@ def test_a_surrogate_that_is_wrong_from_the_start_is_followed_all_the_same():
 
 def shifted(b, x):
     return x + b[None]
+
+
+def test_the_deployed_model_remembers_where_its_surrogate_passes_by():
+    """A deterministic model that is wrong in a band only, which its surrogate's gradient leads into and out of again."""
+
+    def band(edges, x):
+        return jnp.concatenate([jnp.full_like(x, 0.5), jnp.where((edges[0] < x) & (x < edges[1]), 1.0, 0.0)], axis=1)
+
+    def slope(bias, x):
+        return jnp.concatenate([jnp.full_like(x, 0.2) + bias, x], axis=1)
+
+    x, y = jnp.zeros((3, 1)), jnp.zeros(3, jnp.int32)
+    walk = jaxsec.BIM(steps=20, step_size=0.03)  # up to 0.6, four steps of it in the band
+    how = {"threat": jaxsec.LInf(eps=0.9, lo=0.0, hi=1.0), "key": KEY, "method": jaxsec.FGSM(), "adaptive_method": walk}
+    # wrong at 0.21 already, and in no place at all: the search has to go on from where the surrogate fell, or did not
+    for bias in (0.0, 2.0):
+        passing = Defence(model=jaxsec.bind(band, jnp.array([0.3, 0.4])), surrogates=(jaxsec.bind(slope, jnp.float32(bias)),))
+        row = evaluate(passing, x, y, **how).rows[0]
+        assert row.clean == row.naive == 1.0 and row.adaptive == 0.0 and row.verdict == "falls"
+        assert np.all((row.x > 0.3) & (row.x < 0.4))
+
+
+def test_steps_on_the_margin_fall_from_half_the_radius_to_nothing():
+    steps = [float(margin_pgd(n).schedule(jnp.float32(i / n))) * 2.5 / n for n in (20, 40) for i in (0, n // 2, n - 1)]
+    np.testing.assert_allclose(steps[::3], 0.5, rtol=1e-6)
+    np.testing.assert_allclose(steps[1::3], 0.25, rtol=1e-6)
+    assert max(steps[2::3]) < 0.005 and "Falling(first=4.0)" in repr(margin_pgd(20))
+    assert jax.tree.structure(margin_pgd(20)) == jax.tree.structure(margin_pgd(20)), "or every evaluation compiles anew"
 
 
 def test_what_cannot_be_evaluated():

@@ -8,6 +8,7 @@ from ._values import part, whole
 
 def recipe_of(asked: Asked, rows: Any) -> tuple[Any, Any]:
     """(the recipe, its threat or None)."""
+    from ..audit._scale import too_large
     from ..train import Curriculum, recipe_named, takes
     from ..train._catalogue import parts_of
     from ._inputs import DEFAULT_EPS, DIGITS_EPS, model_of, threat_of
@@ -34,6 +35,11 @@ def recipe_of(asked: Asked, rows: Any) -> tuple[Any, Any]:
         ball = threat_of(
             norm if asked.threat is None else asked.threat, asked.eps, rows, DIGITS_EPS if rows.source == "digits" else DEFAULT_EPS
         )
+        if too_large(ball.scaled(0.5), rows.x.shape[1:]):  # any input can be turned into any other
+            raise ValueError(
+                f"--eps is {asked.eps or format(float(ball.eps), 'g')}, as large as the whole valid range of the data or larger; give it "
+                "in the units of the data, such as 0.03 or 8/255 for data in [0, 1], or say the range with --range LO,HI."
+            )
     elif asked.threat is not None or asked.eps is not None:
         given = "--threat" if asked.threat is not None else "--eps"
         raise ValueError(f"{given} was given, and the recipe {name} has no threat; leave it out, or choose another recipe.")

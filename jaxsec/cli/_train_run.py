@@ -123,6 +123,8 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
         save(made.model, initial, out / MODEL)
         if test_rows is not None:
             np.savez_compressed(out / ROWS, x=test_rows.x, y=test_rows.y)
+        if said := _learned_nothing(made, train_rows.y):
+            print(f"jaxsec: warning: {said}", file=sys.stderr)
         best = {k: v for k, v in made.history[made.best_epoch].items() if not isinstance(v, float) or np.isfinite(v)}
         about |= {"best": best, "stopped": made.stopped, "rollbacks": made.rollbacks, "epochs done": len(made.history)}
         (out / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
@@ -151,14 +153,14 @@ def _begin(asked: Asked, about: dict[str, Any], rows: Any, running: Path | None)
     ball = "" if about["eps"] is None else f", {about['threat']} eps {asked.eps or format(about['eps'], '.6g')}"
     console.print(
         f"{asked.recipe}{ball}: {about['data']['rows']} rows of {about['data']['source']}, {about['data']['held out']} held out; "
-        f"{rows.n_classes} classes; {about['epochs']} epochs",
+        f"{rows.n_classes} classes; {_epochs(about['epochs'])}, {about['batch size']} rows an update",
         soft_wrap=True,
         markup=False,
     )
     if running is not None:
         log = running / LOG
         done = len(log.read_text().splitlines()) if log.is_file() else 0
-        console.print(f"going on with the run in {running}: {min(done, about['epochs'])} epochs are done", soft_wrap=True, markup=False)
+        console.print(f"going on with the run in {running}: {_epochs(min(done, about['epochs']))} done", soft_wrap=True, markup=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +181,22 @@ def _range(value_range: tuple[Any, Any]) -> str | None:
     return f"{float(lo):.9g},{float(hi):.9g}" if np.ndim(lo) == np.ndim(hi) == 0 else None
 
 
+def _epochs(n: int) -> str:
+    return f"{n} epoch" if n == 1 else f"{n} epochs"
+
+
+def _learned_nothing(made: Any, labels: np.ndarray) -> str | None:
+    """What to say of a net that is no better than the commonest class, such as after steps that were too large."""
+    clean = made.history[made.best_epoch].get("validation_clean")
+    common = float(np.bincount(labels).max() / len(labels))
+    if clean is None or clean > 1.1 * common:
+        return None
+    return (
+        f"the net gets {clean:.1%} of the validation rows right, and the commonest class alone is {common:.1%} of the rows: it learned "
+        "nothing. Try a smaller --learning-rate, a smaller --eps, or more --epochs."
+    )
+
+
 def _summary(made: Any, out: Path, held: bool) -> None:
     from rich.console import Console
 
@@ -190,8 +208,8 @@ def _summary(made: Any, out: Path, held: bool) -> None:
         if name in row
     ]
     console.print(
-        f"{len(made.history)} epochs, {made.stopped}"
-        + (f"; epoch {made.best_epoch}: {', '.join(said)} of the validation rows" if said else "")
+        f"{_epochs(len(made.history))}, {made.stopped}"
+        + (f"; kept as it was after {_epochs(made.best_epoch + 1)}: {', '.join(said)} of the validation rows" if said else "")
     )
     console.print(f"model: {out / MODEL}", soft_wrap=True)
     if held:

@@ -17,6 +17,8 @@ def trained(spec: str | None) -> dict[str, Any] | None:
         raise ValueError(f"{spec} holds a run that is not finished; run the same 'jaxsec train' again to go on with it.")
     if not spec or not (folder / ABOUT).is_file():
         return None
+    if not (folder / MODEL).is_file():
+        raise ValueError(f"{spec} holds {ABOUT} of a run and no {MODEL}; run the same 'jaxsec train' again, which writes it.")
     try:
         return json.loads((folder / ABOUT).read_text())
     except ValueError as error:

@@ -45,8 +45,7 @@ def _as_laid(v: Any, shape: tuple[int, ...]) -> Laid:
 def elementwise(eqn: Any, values: list[Any]) -> Any:
     """All operands in the order of the first one that has moved; None where none has."""
     values = [_laid(v) for v in values]
-    if eqn.primitive.name in ("clamp", "select_n"):  # their scalar operands stay scalars
-        values = [v.array.reshape(()) if isinstance(v, Laid) and v.shape == () else v for v in values]
+    values = [v.array.reshape(()) if isinstance(v, Laid) and v.shape == () else v for v in values]  # a scalar has no order
     moved = [v for v in values if isinstance(v, Laid)]
     if not moved:
         return None

@@ -24,7 +24,8 @@ from ._net import Net
 def graph_of(net: Net, x: jax.Array, native: bool) -> tuple[Graph, int]:
     """The net in evaluation mode as a graph of all rows, and the node of its logits.
 
-    Raises: UnsupportedPrimitive: a value whose first axis is not the rows, such as rows folded into another axis.
+    Raises: UnsupportedPrimitive: a value whose first axis is not the rows, such as rows folded into another axis. What mixes rows in
+      place only `check_rows_apart` finds.
     """
     model = net.model()
     graph = of_model(model, x, native)
@@ -42,7 +43,13 @@ def _check_rows(model: Model, x: jax.Array, graph: Graph, out: int, native: bool
         shapes.extend(node.shape for node in again.nodes)
         return x
 
-    jax.eval_shape(more, jax.ShapeDtypeStruct((n + 1, *x.shape[1:]), x.dtype))
+    try:
+        jax.eval_shape(more, jax.ShapeDtypeStruct((n + 1, *x.shape[1:]), x.dtype))
+    except (TypeError, ValueError) as e:
+        raise UnsupportedPrimitive(
+            f"a net that takes a batch of {n} rows and not of {n + 1} ({str(e).splitlines()[0]}). Training on bounds needs nets that take "
+            "any number of rows: reshape with x.shape[0]."
+        ) from e
     for i in graph.ancestors(out):
         node = graph.nodes[i]
         if len(shapes) != len(graph.nodes) or node.shape[:1] != (n,) or shapes[i] != (n + 1, *node.shape[1:]):

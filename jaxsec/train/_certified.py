@@ -13,6 +13,7 @@ from ..core import row_keys, static, struct
 from ._losses import accuracy, cross_entropy
 from ._net import Net
 from ._recipe import Metrics, Recipe
+from ._rows_apart import check_rows_apart
 from ._schedule import ramp, share_of
 from ._worst_case import certified, fused_loss, lower_margins, mixed_loss, worst_loss
 
@@ -167,6 +168,7 @@ def check_bounds(recipe: Any, net: Net, x: jax.Array) -> None:
 
     try:
         jax.eval_shape(jax.grad(step), net.params, net, x)
+        check_rows_apart(net, x)
     except UnsupportedPrimitive as e:
         raise ValueError(f"{recipe.name} cannot bound this net: {e}") from e
     except jax.errors.JAXTypeError as e:

@@ -59,8 +59,8 @@ def evaluate(
       threat: any set that the methods attack. key: consumed.
       method: of the naive adversary, by default `PGD(steps=40)`, and then of the adaptive one as well (of AutoAttack on a stochastic model
         the version "rand"). adaptive_method: one or several; by default that of the naive one; PGD of 40 steps on the margin, whose
-        gradient no confidence switches off, with steps that fall from half the radius to 0; and, on a deterministic deployed model of
-        images, 500 queries of `Square`. On stochastic
+        gradient no confidence switches off, and on DLR, which no scale of the logits leads astray, with steps that fall from half the
+        radius to 0; and, on a deterministic deployed model of images, 500 queries of `Square`. On stochastic
         models PGD on the margin, per draw and of the mean over the draws, is always among them. Of AutoAttack there FAB is left out.
       draws, judged: of stochastic models only. falls: in [0, 1]; a naive robust accuracy of at most this is "broken"; an adaptive one of at
         most this, or further than this below the naive one, "falls".
@@ -95,7 +95,7 @@ def evaluate(
         raise ValueError("models is empty; name at least one, e.g. {'plain': model}.")
     naive = PGD(steps=40) if method is None else method
     if adaptive_method is None:
-        known, blind = (naive, margin_pgd()), Square(steps=500, rescale=True)
+        known, blind = (naive, margin_pgd(), margin_pgd(loss="dlr")), Square(steps=500, rescale=True)
     else:
         known = tuple(adaptive_method) if isinstance(adaptive_method, Sequence) else (adaptive_method,)
         blind = None

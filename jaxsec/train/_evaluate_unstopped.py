@@ -43,7 +43,7 @@ class Unmet(Problem):
             z, _, gradient = super().evaluate(x, step, loss, target)
         if self.deployed is not None:
             z = self.deployed(self.at(x)).astype(jnp.float32)
-        return z, self.loss("margin", z), gradient
+        return z, jnp.where(jnp.all(jnp.isfinite(z), axis=1), self.loss("margin", z), jnp.inf), gradient  # NaN is no right answer
 
     def _margin(self, x: jax.Array, step: jax.Array | int) -> tuple[jax.Array, jax.Array]:
         @jax.checkpoint  # or the activations of all draws would be kept

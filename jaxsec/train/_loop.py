@@ -146,8 +146,8 @@ class Loop:
         if self.recipe.single_step and now < min(_CATASTROPHE * once, once - _FALL):
             self.stopped = "catastrophic overfitting"
             warnings.warn(
-                f"catastrophic overfitting in epoch {row['epoch']}: robust accuracy on the validation rows fell from {once:.1%} "
-                f"to {now:.1%}, as one-step training may; training stops, and the weights of epoch {self.best_epoch} are returned. "
+                f"catastrophic overfitting after {row['epoch'] + 1} epochs: robust accuracy on the validation rows fell from {once:.1%} "
+                f"to {now:.1%}, as one-step training may; training stops, and the weights after {self.best_epoch + 1} are returned. "
                 "Remedies: GradAlign (align=0.2), a smaller step_size, or pgd-at.",
                 RuntimeWarning,
                 stacklevel=5,

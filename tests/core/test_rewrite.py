@@ -52,6 +52,28 @@ def test_nothing_slow_is_left(checks):
     assert checks["attention"]["counts"]["jaxsec_conv2d"] == 2, "the last dense layer, forward and backward"
 
 
+SCALARS = {
+    "largest row sum": lambda w, x: x @ w / jnp.max(jnp.sum(jnp.abs(w.T), 1)),
+    "Frobenius norm": lambda w, x: x @ w * lax.rsqrt(jnp.sum(w.T**2)),
+    "scalar in front": lambda w, x: x @ (jnp.sum(w.T) * w.T.T),
+    "the weight itself": lambda w, x: x @ (w / jnp.max(jnp.abs(w.T))),
+    "a choice": lambda w, x: jnp.where(jnp.sum(w.T) > 0, x @ w, x @ -w),
+    "transposed on the left": lambda w, x: (w.T @ x.T).T * jnp.mean(w.T),
+}
+
+
+@pytest.mark.parametrize("name", SCALARS)
+def test_scalars_of_a_transposed_matrix(name):
+    import jaxsec
+
+    r = np.random.default_rng(0)
+    w, x = jnp.asarray(r.normal(size=(10, 3)), jnp.float32), jnp.asarray(r.normal(size=(4, 10)), jnp.float32)
+    model = jaxsec.bind(SCALARS[name], w)
+    run = jax.value_and_grad(loss, argnums=(0, 1))
+    for a, b in zip(jax.tree.leaves(run(model, x)), jax.tree.leaves(run(tuned(model), x)), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-5)
+
+
 def test_a_row_does_not_depend_on_the_batch_size(checks):
     assert all(checks[name]["exact"] for name in ("residual", "shared", "sequence"))
 

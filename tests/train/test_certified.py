@@ -343,7 +343,9 @@ def test_maxima_along_axes_keep_rows_apart(name):
     z = np.asarray(net(x))
     y = z.argmax(1)
     y[0] = z[0].argmin()
-    true = z[np.arange(16), y][:, None] - z
+    inside = np.concatenate([x[None], x[None] + threat.eps * np.sign(r.normal(size=(300, *x.shape)))]).astype(np.float32)
+    values = np.stack([np.asarray(net(v)) for v in inside])
+    true = (values[:, np.arange(16), y][..., None] - values).min(axis=0)
     for margins in (lower_margins(net, threat, x, jnp.asarray(y)), mixed_loss(net, threat, x, jnp.asarray(y), jnp.float32(1.0))[1]):
         assert (np.asarray(margins) <= true + 1e-4).all()
     loss, metrics = IBPTraining(threat=threat, kappa=0.0).loss(net.model(), x, jnp.asarray(y), KEY)
@@ -362,3 +364,30 @@ def test_rows_that_do_not_stay_in_front_are_refused(rows):
     for fn in (time_major, folded):
         with pytest.raises(ValueError, match="whose first axis is not the rows"):
             IBPTraining(threat=LINF).check(net_of(fn, jnp.ones((6, 12))), x)
+
+
+MIXED = {
+    "there and back": lambda p, x: jax.nn.relu((x @ p)[::-1])[::-1],
+    "by an index": lambda p, x: jax.nn.relu((x @ p)[jnp.arange(len(x))[::-1]])[jnp.arange(len(x))[::-1]],
+    "sums along the batch": lambda p, x: jnp.cumsum(jax.nn.relu(x @ p), axis=0),
+    "order along the batch": lambda p, x: jnp.sort(x @ p, axis=0),
+    "behind a dead unit": lambda p, x: jax.nn.relu(jax.nn.relu(x @ p - 40.0)[::-1])[::-1] + x[:, :3],
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_rows_that_change_places_are_refused(name):
+    """The net may be a function of each row alone; the walk back would still meet other rows' intervals."""
+    w = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)), jnp.float32)
+    with pytest.raises(ValueError, match="depends on other rows of the batch"):
+        IBPTraining(threat=LINF).check(net_of(MIXED[name], w), jnp.full((5, 6), 0.5))
+    apart = {"a gather": lambda p, x: jax.nn.relu(x @ p)[:, jnp.array([2, 0, 0])], "a sort": lambda p, x: jnp.sort(x @ p, axis=1)}
+    if name == "by an index":
+        for fn in apart.values():
+            IBPTraining(threat=LINF).check(net_of(fn, w), jnp.full((5, 6), 0.5))
+
+
+def test_a_net_of_one_batch_size_is_refused():
+    fixed = net_of(lambda p, x: jax.nn.relu((x @ p).reshape(6, 3, 4)).sum(1), jnp.ones((6, 12)))
+    with pytest.raises(ValueError, match="takes a batch of 6 rows and not of 7"):
+        IBPTraining(threat=LINF).check(fixed, jnp.full((6, 6), 0.5))

@@ -372,11 +372,11 @@ def test_draws_and_versions_that_the_attacks_get(monkeypatch):
         return method.version if isinstance(method, jaxsec.AutoAttack) else method.name
 
     versions = [(drawn, kinds(m), draws, mean) for drawn, m, draws, _, mean in asked]
-    standard, rand, margin = ["apgd ce", "apgd dlr"], ["apgd ce", "apgd margin"], ["pgd margin"]
+    standard, rand, margin = ["apgd ce", "apgd dlr"], ["apgd ce", "apgd margin"], ["pgd margin"]  # of two classes DLR is the margin
     assert versions[0][::2] == (True, 1) and standard[0] in versions[0][1] and not any("fab" in m for m in versions[0][1])
-    assert versions[1:4] == [(True, rand, 7, False), (True, margin, 7, False), (True, margin, 7, True)]
-    assert versions[4][::2] == (False, 1) and versions[5:6] == [(False, margin, 1, False)]
-    assert versions[6:] == [(False, kind, 1, False) for kind in ("standard", "standard", "pgd", "square")]
+    assert versions[1:5] == [(True, rand, 7, False), (True, margin, 7, False), (True, margin, 7, False), (True, margin, 7, True)]
+    assert versions[5][::2] == (False, 1) and versions[6:8] == [(False, margin, 1, False)] * 2
+    assert versions[8:] == [(False, kind, 1, False) for kind in ("standard", "standard", "pgd", "pgd", "square")]
     # wrong rows are not attacked
     assert {rows for *_, rows, _ in asked} == {1} and [row.clean for row in table.rows] == [0.5, 0.5] and table["a"].surrogates == 2
 
@@ -460,6 +460,61 @@ def test_the_deployed_model_remembers_where_its_surrogate_passes_by():
         row = evaluate(passing, x, y, **how).rows[0]
         assert row.clean == row.naive == 1.0 and row.adaptive == 0.0 and row.verdict == "falls"
         assert np.all((row.x > 0.3) & (row.x < 0.4))
+
+
+@pytest.mark.parametrize("worth", [jnp.nan, jnp.inf, 1.0])
+def test_where_the_deployed_model_has_no_answer_its_row_falls(worth):
+    def band(edges, x):
+        inside = (edges[0] < x) & (x < edges[1])
+        return jnp.concatenate([jnp.full_like(x, 0.5), jnp.where(inside, worth, 0.0)], axis=1)
+
+    passing = Defence(model=jaxsec.bind(band, jnp.array([0.3, 0.36])), surrogates=(jaxsec.bind(towards, jnp.float32(0.2)),))
+    how = {"method": jaxsec.FGSM(), "adaptive_method": jaxsec.BIM(steps=20, step_size=0.03)}
+    row = evaluate(passing, jnp.zeros((3, 1)), jnp.zeros(3, jnp.int32), threat=jaxsec.LInf(eps=0.9, lo=0.0, hi=1.0), key=KEY, **how).rows[0]
+    assert row.naive == 1.0 and row.adaptive == 0.0 and row.verdict == "falls"
+
+
+def towards(bias, x):
+    return jnp.concatenate([jnp.full_like(x, bias), x], axis=1)
+
+
+def test_logits_whose_scale_grows_towards_the_boundary_do_not_hold():
+    """Every gradient is honest, and of the cross-entropy and the margin it leads away from where the class changes."""
+    r = np.random.default_rng(0)
+    centres, y = r.normal(size=(4, 32)), r.integers(0, 4, 32).astype(np.int32)
+    x = np.clip(0.5 + 0.04 * centres[y] + 0.02 * r.normal(size=(32, 32)), 0, 1).astype(np.float32)
+
+    def inverted(w, x):
+        z = (x - 0.5) @ w
+        first, second = jnp.split(jax.lax.top_k(z, 2)[0], 2, axis=1)
+        return z / ((first - second) ** 2 + 1e-3)
+
+    model = jaxsec.bind(inverted, jnp.asarray(centres.T, jnp.float32))
+    row = evaluate(model, x, y, threat=jaxsec.LInf(eps=0.1, lo=0.0, hi=1.0), key=KEY, min_rows=32, max_rows=32).rows[0]
+    assert row.clean == 1.0 and row.naive > 0.5 and row.adaptive < 0.1 and row.verdict == "falls"
+
+
+def test_ties_and_coarse_numbers_are_not_taken_for_false_slopes():
+    r = np.random.default_rng(0)
+    centres, y = r.normal(size=(3, 36)), r.integers(0, 3, 24).astype(np.int32)
+    x = np.clip(0.5 + 0.1 * centres[y], 0, 1).astype(np.float32)
+    how = {"key": KEY, "method": jaxsec.PGD(steps=5), "adaptive_method": jaxsec.PGD(steps=5), "min_rows": 32, "max_rows": 32}
+    threat = jaxsec.LInf(eps=4 / 255, lo=0.0, hi=1.0)
+    for dtype in (jnp.float32, jnp.bfloat16, jnp.float16):
+
+        def linear(w, x, dtype=dtype):
+            return ((x - 0.5).astype(dtype) @ w.astype(dtype)).astype(jnp.float32)
+
+        row = evaluate(jaxsec.bind(linear, jnp.asarray(centres.T, jnp.float32)), x, y, threat=threat, **how).rows[0]
+        assert row.adaptive > 0.9 and row.verdict == "holds", dtype
+
+    def pooled(w, x):
+        top = jnp.max(x, axis=1, keepdims=True)
+        return jnp.concatenate([top, 1 - top], axis=1) * w
+
+    flat = jnp.broadcast_to(jnp.array([0.1, 0.9] * 8)[:, None], (16, 36))
+    row = evaluate(jaxsec.bind(pooled, jnp.float32(3)), flat, jnp.array([1, 0] * 8), threat=threat, **how).rows[0]
+    assert row.adaptive == 1.0 and row.verdict == "holds"
 
 
 def test_steps_on_the_margin_fall_from_half_the_radius_to_nothing():

@@ -1,0 +1,58 @@
+"""Does every value of a net in row i depend on row i of the input alone? Bounds of a batch walk back row by row, and trust that it does."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..bound._graph import UnsupportedPrimitive
+from ._batch_bounds import Ranges, graph_of
+from ._net import Net
+
+# (centre, scale) of what is drawn: small boxes, where logarithms are defined, and large ones, where no ReLU is dead.
+ROWS, SETTINGS = 4, ((0.5, 0.1), (0.0, 1.0), (0.0, 100.0))
+
+
+def check_rows_apart(net: Net, x: jax.Array) -> None:
+    """Raises UnsupportedPrimitive where a value mixes or permutes rows and keeps their number (`h[::-1]`, a sum along the batch).
+
+    Half of the rows are replaced, in as many ways as tell any two rows apart, and the intervals of the others must stay as they are.
+    Args: x: [B, ...] rows, for their shape and dtype.
+    Cost: 15 forwards of intervals on 4 rows.
+    Edge cases: a value that is not finite in any setting tells nothing; nor would its bounds certify anything.
+    """
+    r = np.random.default_rng(0)
+    shape, dtype = (ROWS, *x.shape[1:]), jnp.promote_types(x.dtype, jnp.float32)
+    for centre, scale in SETTINGS:
+        old, new = ((centre + scale * r.normal(size=shape), scale * r.uniform(0.5, 1, size=shape)) for _ in range(2))
+        stays = _intervals(net, *(jnp.asarray(v, dtype) for v in old))
+        for bit in (1, 2):
+            for side in (0, bit):
+                kept = (np.arange(ROWS) & bit) == side
+                mixed = (np.where(kept.reshape(-1, *(1,) * (len(shape) - 1)), a, b) for a, b in zip(old, new, strict=True))
+                found = _intervals(net, *(jnp.asarray(v, dtype) for v in mixed))
+                for i in stays:
+                    if not all(
+                        np.allclose(a[kept], b[kept], rtol=1e-4, atol=0, equal_nan=True) for a, b in zip(stays[i], found[i], strict=True)
+                    ):
+                        _refuse(net, shape, dtype, i)
+
+
+@jax.jit
+def _intervals(net: Net, centre: jax.Array, radius: jax.Array) -> dict[int, tuple[jax.Array, jax.Array]]:
+    """Node -> its interval over the boxes `centre` +- `radius`."""
+    with jax.numpy_rank_promotion("allow"):
+        graph, out = graph_of(net, centre, False)
+        ranges = Ranges(graph, out, (centre - radius, centre + radius))
+        return {i: ranges[i] for i in graph.ancestors(out)}
+
+
+def _refuse(net: Net, shape: tuple[int, ...], dtype: jnp.dtype, index: int) -> None:
+    said = []
+
+    def traced(x: jax.Array) -> jax.Array:
+        node = graph_of(net, x, False)[0].nodes[index]
+        said.append(f"a value of shape {node.shape} that in one row depends on other rows of the batch; used at {node.source}")
+        return x
+
+    jax.eval_shape(traced, jax.ShapeDtypeStruct(shape, dtype))
+    raise UnsupportedPrimitive(f"{said[0]}. Training on bounds needs nets that see rows one by one.")

@@ -53,9 +53,10 @@ audit: $(VENV)/.audit
 	$(BIN)/jaxsec audit --out "$(OUT)"
 	@echo "The report is in $(abspath $(OUT))"
 
-# Of these rooms the tests wait for hundreds of small programs to be compiled, so they are compiled unoptimised, in a third of the time. The
+# These tests wait for hundreds of small programs to be compiled, so they are compiled unoptimised, in a third to a half of the time. The
 # others are tested as users run them: there rounding is the subject, or an unoptimised program is huge. JAXSEC_FULL=1 runs all as users do.
-QUICK := tests/attack tests/audit tests/cli tests/train
+BOUND := beta_cuts control_flow forward_linear patches programs rules_affine rules_composites rules_elementwise rules_onnx rules_reduce
+QUICK := tests/attack tests/audit tests/cli tests/train $(BOUND:%=tests/bound/test_%.py)
 
 test: $(VENV)/.dev ctest lint
 	JAXSEC_QUICK=$(if $(JAXSEC_FULL),,1) $(PYTEST) $(QUICK)

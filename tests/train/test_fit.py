@@ -366,7 +366,7 @@ def scored(monkeypatch, *values):
 
 
 def test_catastrophic_overfitting_is_seen(monkeypatch):
-    with pytest.warns(RuntimeWarning, match="catastrophic overfitting in epoch 2"):
+    with pytest.warns(RuntimeWarning, match="catastrophic overfitting after 3 epochs"):
         fit = scored(monkeypatch, 0.8, 0.7, 0.1, 0.1)
     assert fit.stopped == "catastrophic overfitting" and fit.best_epoch == 0
 

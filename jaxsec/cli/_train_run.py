@@ -123,7 +123,7 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
         save(made.model, initial, out / MODEL)
         if test_rows is not None:
             np.savez_compressed(out / ROWS, x=test_rows.x, y=test_rows.y)
-        if said := _learned_nothing(made, train_rows.y):
+        if said := _learned_nothing(made, train_rows.y, validation):
             print(f"jaxsec: warning: {said}", file=sys.stderr)
         best = {k: v for k, v in made.history[made.best_epoch].items() if not isinstance(v, float) or np.isfinite(v)}
         about |= {"best": best, "stopped": made.stopped, "rollbacks": made.rollbacks, "epochs done": len(made.history)}
@@ -185,11 +185,11 @@ def _epochs(n: int) -> str:
     return f"{n} epoch" if n == 1 else f"{n} epochs"
 
 
-def _learned_nothing(made: Any, labels: np.ndarray) -> str | None:
-    """What to say of a net that is no better than the commonest class, such as after steps that were too large."""
+def _learned_nothing(made: Any, labels: np.ndarray, validation: float) -> str | None:
+    """What to say of a net that is no better than the commonest class by two deviations, such as after steps that were too large."""
     clean = made.history[made.best_epoch].get("validation_clean")
     common = float(np.bincount(labels).max() / len(labels))
-    if clean is None or clean > 1.1 * common:
+    if clean is None or clean > common + 2 * np.sqrt(common * (1 - common) / (validation * len(labels))):
         return None
     return (
         f"the net gets {clean:.1%} of the validation rows right, and the commonest class alone is {common:.1%} of the rows: it learned "

@@ -175,3 +175,25 @@ def test_a_fresh_run_that_is_refused_leaves_what_was_asked(trained, data, capsys
     args = ["--recipe", "trades", "--data", str(data), "--eps", "0.05", "--set", "beta=-1", *SHORT, "--out", str(trained)]
     assert main(["train", *args, "--fresh"]) == 2
     assert "beta" in capsys.readouterr().err and (trained / "asked.json").read_text() == before
+
+
+def test_an_eps_that_leaves_nothing_of_an_input_is_refused(data, tmp_path, capsys):
+    for threat, eps in (("linf", "8"), ("l2", "9")):
+        assert (
+            main(["train", "--recipe", "trades", "--data", str(data), "--threat", threat, "--eps", eps, "--out", str(tmp_path / "run")])
+            == 2
+        )
+        assert f"--eps is {eps}, as large as the whole valid range" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_a_net_that_learned_nothing_is_told(data, tmp_path, capsys):
+    found = np.load(data)
+    np.savez(tmp_path / "same.npz", x=np.full_like(found["x"], 0.5), y=found["y"])
+    args = ["--recipe", "standard", "--net", "linear", "--epochs", "4", "--validation", "0.3", "--quiet", "--range", "0,1"]
+    assert main(["train", *args, "--data", str(tmp_path / "same.npz"), "--out", str(tmp_path / "dull")]) == 0
+    assert "it learned nothing" in capsys.readouterr().err
+    assert main(["train", *args, "--batch-size", "8", "--data", str(data), "--out", str(tmp_path / "keen")]) == 0
+    assert "it learned nothing" not in capsys.readouterr().err
+    (tmp_path / "dull" / "model.onnx").unlink()
+    assert main(["audit", str(tmp_path / "dull")]) == 2
+    assert "train.json of a run and no model.onnx" in capsys.readouterr().err

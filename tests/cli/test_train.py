@@ -189,7 +189,21 @@ def test_an_eps_that_leaves_nothing_of_an_input_is_refused(data, tmp_path, capsy
 def test_a_net_that_learned_nothing_is_told(data, tmp_path, capsys):
     found = np.load(data)
     np.savez(tmp_path / "same.npz", x=np.full_like(found["x"], 0.5), y=found["y"])
-    args = ["--recipe", "standard", "--net", "linear", "--epochs", "4", "--validation", "0.3", "--quiet", "--range", "0,1"]
+    args = [
+        "--recipe",
+        "standard",
+        "--net",
+        "linear",
+        "--epochs",
+        "4",
+        "--average",
+        "0",
+        "--validation",
+        "0.3",
+        "--quiet",
+        "--range",
+        "0,1",
+    ]
     assert main(["train", *args, "--data", str(tmp_path / "same.npz"), "--out", str(tmp_path / "dull")]) == 0
     assert "it learned nothing" in capsys.readouterr().err
     assert main(["train", *args, "--batch-size", "8", "--data", str(data), "--out", str(tmp_path / "keen")]) == 0

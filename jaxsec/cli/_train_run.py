@@ -209,7 +209,8 @@ def _summary(made: Any, out: Path, held: bool) -> None:
     ]
     console.print(
         f"{_epochs(len(made.history))}, {made.stopped}"
-        + (f"; kept as it was after {_epochs(made.best_epoch + 1)}: {', '.join(said)} of the validation rows" if said else "")
+        + (f"; kept as it was after {_epochs(made.best_epoch + 1)}: {', '.join(said)} of the validation rows" if said else ""),
+        soft_wrap=True,
     )
     console.print(f"model: {out / MODEL}", soft_wrap=True)
     if held:

@@ -193,7 +193,7 @@ def test_a_net_that_learned_nothing_is_told(data, tmp_path, capsys):
         "--recipe",
         "standard",
         "--net",
-        "linear",
+        "mlp",
         "--epochs",
         "4",
         "--average",

@@ -91,7 +91,7 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
         going_on = not asked.fresh and any((out / "checkpoints").glob("[0-9]*"))
         before = None if going_on else asked.keep(words)
         if not asked.quiet:
-            _begin(asked, about, rows, out if going_on else None)
+            _begin(asked, about, rows, out if going_on and not asked.differing(words) else None)
         try:
             made = fit(
                 model,

@@ -57,8 +57,8 @@ def test_a_finished_run_is_not_done_again_and_another_is_refused(trained, data, 
     assert main(["train", *args, "--eps", "0.05"]) == 0
     assert (trained / "model.onnx").read_bytes() == before
     assert main(["train", *args, "--eps", "0.1"]) == 2
-    err = capsys.readouterr().err
-    assert "--eps: 0.05 there, 0.1 now" in err and "--fresh" in err
+    said = capsys.readouterr()
+    assert "--eps: 0.05 there, 0.1 now" in said.err and "--fresh" in said.err and "going on" not in said.out
     for changed in (["--learning-rate", "0.5"], ["--net", "mlp"], ["--seed", "3"]):
         assert main(["train", *args, "--eps", "0.05", *changed]) == 2
     assert not (trained / "initial.onnx").exists()

@@ -442,40 +442,36 @@ def shifted(b, x):
     return x + b[None]
 
 
-def test_the_deployed_model_remembers_where_its_surrogate_passes_by():
-    """A deterministic model that is wrong in a band only, which its surrogate's gradient leads into and out of again."""
-
-    def band(edges, x):
-        return jnp.concatenate([jnp.full_like(x, 0.5), jnp.where((edges[0] < x) & (x < edges[1]), 1.0, 0.0)], axis=1)
-
-    def slope(bias, x):
-        return jnp.concatenate([jnp.full_like(x, 0.2) + bias, x], axis=1)
-
-    x, y = jnp.zeros((3, 1)), jnp.zeros(3, jnp.int32)
-    walk = jaxsec.BIM(steps=20, step_size=0.03)  # up to 0.6, four steps of it in the band
-    how = {"threat": jaxsec.LInf(eps=0.9, lo=0.0, hi=1.0), "key": KEY, "method": jaxsec.FGSM(), "adaptive_method": walk}
-    # wrong at 0.21 already, and in no place at all: the search has to go on from where the surrogate fell, or did not
-    for bias in (0.0, 2.0):
-        passing = Defence(model=jaxsec.bind(band, jnp.array([0.3, 0.4])), surrogates=(jaxsec.bind(slope, jnp.float32(bias)),))
-        row = evaluate(passing, x, y, **how).rows[0]
-        assert row.clean == row.naive == 1.0 and row.adaptive == 0.0 and row.verdict == "falls"
-        assert np.all((row.x > 0.3) & (row.x < 0.4))
-
-
-@pytest.mark.parametrize("worth", [jnp.nan, jnp.inf, 1.0])
-def test_where_the_deployed_model_has_no_answer_its_row_falls(worth):
-    def band(edges, x):
-        inside = (edges[0] < x) & (x < edges[1])
-        return jnp.concatenate([jnp.full_like(x, 0.5), jnp.where(inside, worth, 0.0)], axis=1)
-
-    passing = Defence(model=jaxsec.bind(band, jnp.array([0.3, 0.36])), surrogates=(jaxsec.bind(towards, jnp.float32(0.2)),))
-    how = {"method": jaxsec.FGSM(), "adaptive_method": jaxsec.BIM(steps=20, step_size=0.03)}
-    row = evaluate(passing, jnp.zeros((3, 1)), jnp.zeros(3, jnp.int32), threat=jaxsec.LInf(eps=0.9, lo=0.0, hi=1.0), key=KEY, **how).rows[0]
-    assert row.naive == 1.0 and row.adaptive == 0.0 and row.verdict == "falls"
+def band(edges, x, worth=1.0):
+    """Wrong between the edges only."""
+    return jnp.concatenate([jnp.full_like(x, 0.5), jnp.where((edges[0] < x) & (x < edges[1]), worth, 0.0)], axis=1)
 
 
 def towards(bias, x):
     return jnp.concatenate([jnp.full_like(x, bias), x], axis=1)
+
+
+def through_the_band(deployed, bias):
+    """What is left of a model whose surrogate's gradient leads into the band and out of it again, four steps or two of 20 inside."""
+    passing = Defence(model=deployed, surrogates=(jaxsec.bind(towards, jnp.float32(bias)),))
+    how = {"threat": jaxsec.LInf(eps=0.9, lo=0.0, hi=1.0), "key": KEY, "method": jaxsec.FGSM()}
+    return evaluate(passing, jnp.zeros((3, 1)), jnp.zeros(3, jnp.int32), adaptive_method=jaxsec.BIM(steps=20, step_size=0.03), **how).rows[
+        0
+    ]
+
+
+@pytest.mark.parametrize("bias", [0.2, 2.2])
+def test_the_deployed_model_remembers_where_its_surrogate_passes_by(bias):
+    """The surrogate is wrong before the band already, or in no place at all: the search has to go on from there."""
+    row = through_the_band(jaxsec.bind(band, jnp.array([0.3, 0.4])), bias)
+    assert row.clean == row.naive == 1.0 and row.adaptive == 0.0 and row.verdict == "falls"
+    assert np.all((row.x > 0.3) & (row.x < 0.4))
+
+
+@pytest.mark.parametrize("worth", [jnp.nan, jnp.inf, 1.0])
+def test_where_the_deployed_model_has_no_answer_its_row_falls(worth):
+    row = through_the_band(jaxsec.bind(lambda edges, x: band(edges, x, worth), jnp.array([0.3, 0.36])), 0.2)
+    assert row.naive == 1.0 and row.adaptive == 0.0 and row.verdict == "falls"
 
 
 def test_logits_whose_scale_grows_towards_the_boundary_do_not_hold():

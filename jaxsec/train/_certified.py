@@ -31,8 +31,9 @@ class Bounded(Recipe):
         return False
 
     @property
-    def certifies(self) -> bool:
-        return True
+    def bounds(self) -> str:
+        """Lines, except for nets that are trained to be proved by intervals: others' intervals say little of them."""
+        return "crown-ibp"
 
     @property
     def settled(self) -> float:
@@ -81,6 +82,10 @@ class IBPTraining(Bounded):
     source: ClassVar[str] = "Gowal et al. 2018, arXiv:1810.12715"
 
     kappa: Any = 0.5
+
+    @property
+    def bounds(self) -> str:
+        return "ibp"
 
     def at(self, progress: jax.Array) -> Self:
         return super().at(progress).replace(kappa=1 + self.share_at(progress) * (self.kappa - 1))

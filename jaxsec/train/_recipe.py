@@ -70,9 +70,9 @@ class Recipe(Struct, abc.ABC):
         return None
 
     @property
-    def certifies(self) -> bool:
-        """Whether it trains on bounds over its threat, so that validation bounds the net too."""
-        return False
+    def bounds(self) -> str | None:
+        """By which bounds validation proves rows, "ibp" or "crown-ibp"; None for a recipe that does not train on bounds."""
+        return None
 
     @property
     def settled(self) -> float:

@@ -50,8 +50,8 @@ class Wrapped(Recipe):
         return self.recipe.noise
 
     @property
-    def certifies(self) -> bool:
-        return self.recipe.certifies
+    def bounds(self) -> str | None:
+        return self.recipe.bounds
 
     @property
     def settled(self) -> float:

@@ -7,12 +7,15 @@ import pytest
 from train_kit import LINF, blobs, ce, weights
 
 import jaxsec
+from jaxsec.bound import CROWNIBP, IBP
 from jaxsec.core import row_keys
-from jaxsec.train import net_of
+from jaxsec.train import AWP, net_of
 from jaxsec.train._certified import IBPTraining
 from jaxsec.train._inner import ascend
 from jaxsec.train._losses import cross_entropy
+from jaxsec.train._rows import Rows
 from jaxsec.train._small_box import MTLIBP, SABR, small_box
+from jaxsec.train._validate import validation_of
 
 X, Y = (jnp.asarray(v) for v in blobs(6))
 KEY = jax.random.key(3)
@@ -150,3 +153,26 @@ def test_what_cannot_be_trained_is_refused():
             cls(threat=LINF, ramp=0.95).check(NET, X)
     SABR(threat=BOX).check(NET, BOX.project(X, X))
     MTLIBP(threat=jaxsec.L2(eps=0.1)).check(NET, X)
+
+
+def test_validation_proves_by_lines_what_intervals_leave_open():
+    """A net that is linear where it counts: sums of opposite units, which intervals take for independent."""
+
+    def twins(params, x):
+        h = jax.nn.relu(x @ params["a"] + 3.0) - jax.nn.relu(3.0 + x @ params["a"] * 0.9)
+        return 10 * h @ params["b"] + params["c"][None]
+
+    net = net_of(twins, weights(scale=0.5))
+    x, _ = blobs(70)  # more than a part of 64
+    y = np.asarray(net(x)).argmax(1)
+    threat = jaxsec.LInf(eps=0.05)
+    shares = {}
+    for recipe in (SABR(threat=threat, share=0.1), AWP(recipe=MTLIBP(threat=threat)), IBPTraining(threat=threat)):
+        row = validation_of((x, y), recipe, None, KEY, Rows(3, ()), x.shape[1:])(net)
+        shares[recipe.name] = row["validation_certified"]
+        assert row["validation_certified"] <= row["validation_robust"]
+
+    def by(method):
+        return np.asarray(jaxsec.certify(net.model(), x, y, threat=threat, method=method, progress=False).robust).mean()
+
+    assert shares["ibp"] == by(IBP()) < by(CROWNIBP()) == shares["sabr"] == shares["awp"], shares

@@ -35,8 +35,9 @@ class UnsupportedPrimitive(NotImplementedError):
 class Graph:
     """Nodes in the order of evaluation, and the values that the function returns."""
 
-    def __init__(self, native: bool = False) -> None:
+    def __init__(self, native: bool = False, rows: int = 1) -> None:
         self.native = native  # convolutions by compiled code
+        self.rows = rows  # of a batch whose values lie side by side; what is chosen by size is chosen by that of one row
         self.nodes: list[Node] = []
         self.outputs: list[Value] = []
         self.out_tree: Any = None
@@ -102,10 +103,11 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
     return register
 
 
-def trace(fn: Callable[..., Any], *args: Any, native: bool = False) -> Graph:
+def trace(fn: Callable[..., Any], *args: Any, native: bool = False, rows: int = 1) -> Graph:
     """The graph of `fn(*args)` with every array of every argument perturbed.
 
-    What `fn` holds besides (weights) stays known. `args` may be arrays or `jax.ShapeDtypeStruct`.
+    What `fn` holds besides (weights) stays known. `args` may be arrays or `jax.ShapeDtypeStruct`. rows: of the
+    batch that the arguments are.
     Guarantee: every node is what the program computes in exact arithmetic; where a known function was recognised (softmax, gelu, a
       normalisation) its nodes are another way to write the same function. An operation that feeds no output is not looked at.
     Raises: UnsupportedPrimitive: an operation without a rule, on a value that depends on the input. TypeError: an input that is not
@@ -124,7 +126,7 @@ def trace(fn: Callable[..., Any], *args: Any, native: bool = False) -> Graph:
                 "narrower types the bounds' own rounding would be as large as the bounds."
             )
     closed, out = jax.make_jaxpr(lambda *ls: fn(*jax.tree.unflatten(tree, ls)), return_shape=True)(*shapes)
-    graph = Graph(native)
+    graph = Graph(native, rows)
     refs: list[Value] = []
     for position, s in enumerate(shapes):
         refs.append(graph.add(Input(inputs=(), shape=tuple(s.shape), dtype=s.dtype, position=position)))

@@ -30,8 +30,8 @@ def on_platform(run: Callable[..., Any], *args: Any) -> Any:
 
 
 def of_model(model: Model, x: jax.Array, native: bool) -> Graph:
-    """The graph of one row `x [1, ...]`, with logits [1, K]."""
-    return trace(model, jax.ShapeDtypeStruct(x.shape, x.dtype), native=native)
+    """The graph of rows `x [B, ...]` side by side, one as a rule, with logits [B, K]; the same one for every B."""
+    return trace(model, jax.ShapeDtypeStruct(x.shape, x.dtype), native=native, rows=x.shape[0])
 
 
 def output(graph: Graph) -> int:

@@ -22,7 +22,8 @@ from ._build import curve, moved, negated, scaled, size, summed
 from ._graph import Graph, Ref, concrete
 from ._nodes import Move, Range, Scale, certain
 
-# Up to so many pairs softmax is written with pairs: they are a head's classes or a short sequence, and what CROWN tightens one by one.
+# Up to so many pairs in a row of the batch softmax is written with pairs: a head's classes or a short sequence, what CROWN tightens one by
+# one.
 PAIRS = 2048
 # Known logits below this are a program's way to write minus infinity: their exponentials are 0.
 _MASKED = -(2.0**100)
@@ -75,7 +76,7 @@ class Rows:
 
     @property
     def pairs(self) -> bool:
-        return math.prod(self.kept) * self.n**2 <= PAIRS
+        return math.prod(self.kept) * self.n**2 <= PAIRS * self.graph.rows
 
     def softmax(self) -> Ref:
         if not self.pairs:

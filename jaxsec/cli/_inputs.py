@@ -50,7 +50,7 @@ def threat_of(
         said = f"{names[1]} {said.removeprefix('eps ')}" if given else f"the default {said}"
         _warn(f"{said}: give {names[1]} in the units of the data (8 of 255, not 8/255), or data in [0, 1].")
     if radius == 0:
-        _warn(f"{names[1]} is 0: no input can be changed, so nothing is tested.")
+        _warn(f"{names[1]} is 0: no input can be changed.")
     if said := too_large(ball, data.x.shape[1:]):
         _warn(f"{names[1]} {said.removeprefix('eps ')}")
     if not given and (said := measured(data)):

@@ -54,10 +54,17 @@ class Asked:
 
     def differing(self, words: dict[str, Any]) -> str:
         """Options whose values are not those of the run in the folder, and both values; empty where nothing is known to differ."""
-        try:
-            there = json.loads((self.out / ASKED).read_text())
-        except (OSError, ValueError):
+        if (there := read(self.out)) is None:
             return ""
         now = self.typed(words)
         changed = [name for name in {**there, **now} if there.get(name) != now.get(name)]
         return "; ".join(f"{name}: {there.get(name, 'not given')} there, {now.get(name, 'not given')} now" for name in changed)
+
+
+def read(out: Path) -> dict[str, Any] | None:
+    """What was typed for the run in the folder; None where nothing readable stands there."""
+    try:
+        found = json.loads((out / ASKED).read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -34,3 +34,10 @@ def without_remains(folder: Path | None) -> Iterator[None]:
                 with contextlib.suppress(OSError):
                     empty.rmdir()
         raise
+
+
+def whole_or_absent(path: Path, text: str) -> None:
+    """Writes a file that a killed process does not leave in part."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    part.replace(path)

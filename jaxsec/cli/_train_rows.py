@@ -1,5 +1,6 @@
 """The rows that `jaxsec train` learns from and holds out, and the network that it starts from."""
 
+import dataclasses
 import warnings
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,8 @@ from typing import Any
 import numpy as np
 
 
-def prepared(net: str | None, source: Any, seed: int, folder: Path) -> tuple[Any, Path]:
-    """(the rows, the .onnx file that training starts from; one that is made here goes to `folder`)."""
+def prepared(net: str | None, source: Any, seed: int, folder: Path) -> tuple[Any, Path, str]:
+    """(the rows, the .onnx file that training starts from; one that is made here goes to `folder`, and which net it is)."""
     from ..core import Model, ModelInfo
     from ..io import NETWORKS, load, new_network
     from ._inputs import data_of
@@ -17,7 +18,9 @@ def prepared(net: str | None, source: Any, seed: int, folder: Path) -> tuple[Any
         path = Path(net)
         if not (path.name.endswith((".onnx", ".onnx.gz")) and path.is_file()):
             raise ValueError(f"--net is {net!r}; allowed: {', '.join(NETWORKS)}, or an .onnx file that exists.")
-        return data_of(source, load(path)), path
+        return data_of(source, load(path)), path, net
+    if source.data == "digits" and source.layout is None and net != "mlp":
+        source = dataclasses.replace(source, layout="NCHW")  # images, which a black-box attack can be tried on
     rows = data_of(source, Model(params=(), apply=_nothing, info=ModelInfo()))
     _check_classes(rows)
     shape = rows.x.shape[1:]
@@ -25,7 +28,7 @@ def prepared(net: str | None, source: Any, seed: int, folder: Path) -> tuple[Any
         net = "cnn" if rows.layout in ("NCHW", "NHWC") and min(shape[1:] if rows.layout == "NCHW" else shape[:2]) >= 8 else "mlp"
     path = folder / "initial.onnx"
     new_network(net, shape, rows.n_classes, path, seed=seed, layout=rows.layout)
-    return rows, path
+    return rows, path, net
 
 
 def _check_classes(rows: Any) -> None:

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ._train_asked import ASKED, Asked
-from ._train_folder import LOG, nothing_lost, without_remains
+from ._train_asked import ASKED, Asked, read
+from ._train_folder import nothing_lost, whole_or_absent, without_remains
 from ._train_recipe import augment_of, recipe_of
 from ._train_rows import prepared, split
 from ._trained import ABOUT, MODEL, ROWS
@@ -48,14 +48,15 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
     writable(out, "a folder for the model")
     nothing_lost(out, {"--data": words["data"], "--net": asked.net, "--teacher": asked.teacher, "--labels": words.get("labels")})
     keep_programs()
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every folder that it finds
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax tells of every folder that it finds; what is wrong with one is said here
     with (
         without_remains(out if new else None),
         interruptible(out / "checkpoints"),
         _warnings_as_lines(),
+        _going_on(asked.quiet),
         tempfile.TemporaryDirectory() as made_here,
     ):
-        rows, initial = prepared(asked.net, Source(**words), start, Path(made_here))
+        rows, initial, net = prepared(asked.net, Source(**words), start, Path(made_here))
         train_rows, test_rows = split(rows, held, start)
         if validation and not 1 <= round(len(train_rows) * validation) < len(train_rows):
             raise ValueError(f"--validation is a share of {validation:g} of {len(train_rows)} rows; give more data, or --validation 0.")
@@ -81,7 +82,7 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
             "seed": start,
             "epochs": epochs,
             "recipe in full": repr(recipe),
-            "net": asked.net or "default",
+            "net": net,
             "batch size": min(batch, int(len(train_rows) * (1 - validation))),
             "learning rate": rate,
             "weight decay": decay,
@@ -91,7 +92,7 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
         going_on = not asked.fresh and any((out / "checkpoints").glob("[0-9]*"))
         before = None if going_on else asked.keep(words)
         if not asked.quiet:
-            _begin(asked, about, rows, out if going_on and not asked.differing(words) else None)
+            _begin(asked, about, rows)
         try:
             made = fit(
                 model,
@@ -116,20 +117,22 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
             if before:  # nothing was trained, so what the folder holds is what it was
                 (out / ASKED).write_text(before)
             said = str(error).replace("resume=False", "--fresh")
-            if "holds a run that differs in" in said and (changed := asked.differing(words)):
+            if "holds a run that differs in" in said:
+                changed = asked.differing(words) or "what it was asked for is not known here; was it jaxsec.fit that wrote there?"
                 said = f"--out {out} holds another run ({changed}); pass the same arguments, another folder, or --fresh to begin anew."
             raise ValueError(said) from None
-        # only now, so that a call that cannot go on with what the folder holds leaves it as it is
+        # only now, so that a call that cannot go on with what the folder holds leaves it as it is; while these are written none counts
+        (out / ABOUT).unlink(missing_ok=True)
         save(made.model, initial, out / MODEL)
         if test_rows is not None:
             np.savez_compressed(out / ROWS, x=test_rows.x, y=test_rows.y)
         if said := _learned_nothing(made, train_rows.y, validation):
             print(f"jaxsec: warning: {said}", file=sys.stderr)
         best = {k: v for k, v in made.history[made.best_epoch].items() if not isinstance(v, float) or np.isfinite(v)}
-        about |= {"best": best, "stopped": made.stopped, "rollbacks": made.rollbacks, "epochs done": len(made.history)}
-        (out / ABOUT).write_text(json.dumps(about, indent=2) + "\n")
+        about |= {"asked": read(out), "best": best, "stopped": made.stopped, "rollbacks": made.rollbacks, "epochs done": len(made.history)}
+        whole_or_absent(out / ABOUT, json.dumps(about, indent=2) + "\n")
     if not asked.quiet:
-        _summary(made, out, test_rows is not None)
+        _summary(made, out, test_rows is not None, None if recipe.noise is None else float(np.asarray(recipe.noise)))
 
 
 @contextlib.contextmanager
@@ -145,22 +148,39 @@ def _warnings_as_lines() -> Iterator[None]:
         yield
 
 
-def _begin(asked: Asked, about: dict[str, Any], rows: Any, running: Path | None) -> None:
-    """One line on what is trained on what, and whether a run goes on."""
+@contextlib.contextmanager
+def _going_on(quiet: bool) -> Iterator[None]:
+    """Says what training tells once it has read the run that it goes on with."""
+    from rich.console import Console
+
+    class Said(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            Console(highlight=False).print(record.getMessage(), soft_wrap=True, markup=False)
+
+    logger, handler = logging.getLogger("jaxsec.train"), Said()
+    before = logger.level
+    if not quiet:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+def _begin(asked: Asked, about: dict[str, Any], rows: Any) -> None:
+    """One line on what is trained on what."""
     from rich.console import Console
 
     console = Console(highlight=False)
     ball = "" if about["eps"] is None else f", {about['threat']} eps {asked.eps or format(about['eps'], '.6g')}"
     console.print(
         f"{asked.recipe}{ball}: {about['data']['rows']} rows of {about['data']['source']}, {about['data']['held out']} held out; "
-        f"{rows.n_classes} classes; {_epochs(about['epochs'])}, {about['batch size']} rows an update",
+        f"{rows.n_classes} classes; {about['net']}, {_epochs(about['epochs'])}, {about['batch size']} rows an update",
         soft_wrap=True,
         markup=False,
     )
-    if running is not None:
-        log = running / LOG
-        done = len(log.read_text().splitlines()) if log.is_file() else 0
-        console.print(f"going on with the run in {running}: {_epochs(min(done, about['epochs']))} done", soft_wrap=True, markup=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,14 +210,19 @@ def _learned_nothing(made: Any, labels: np.ndarray, validation: float) -> str | 
     clean = made.history[made.best_epoch].get("validation_clean")
     common = float(np.bincount(labels).max() / len(labels))
     if clean is None or clean > common + 2 * np.sqrt(common * (1 - common) / (validation * len(labels))):
-        return None
+        if made.history[made.best_epoch].get("validation_certified") != 0:
+            return None
+        return (
+            "none of the validation rows is certified at the whole eps: the bounds have not become tight enough. Try more --epochs, a "
+            "smaller --eps, or an earlier end of the ramp (--set ramp=0.3)."
+        )
     return (
         f"the net gets {clean:.1%} of the validation rows right, and the commonest class alone is {common:.1%} of the rows: it learned "
         "nothing. Try a smaller --learning-rate, a smaller --eps, or more --epochs."
     )
 
 
-def _summary(made: Any, out: Path, held: bool) -> None:
+def _summary(made: Any, out: Path, held: bool, noise: float | None) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -214,4 +239,5 @@ def _summary(made: Any, out: Path, held: bool) -> None:
     )
     console.print(f"model: {out / MODEL}", soft_wrap=True)
     if held:
-        console.print(f"next: jaxsec audit {out}   (on the rows held out in {out / ROWS})", soft_wrap=True)
+        smoothed = "" if noise is None else f" --threat l2 --eps {2 * noise:.4g} --smooth-sigma {noise:.6g}"
+        console.print(f"next: jaxsec audit {out}{smoothed}   (on the rows held out in {out / ROWS})", soft_wrap=True, markup=False)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ._inputs import Source
+from ._train_asked import read
 
 MODEL, ROWS, ABOUT = "model.onnx", "test.npz", "train.json"
 
@@ -13,27 +14,38 @@ MODEL, ROWS, ABOUT = "model.onnx", "test.npz", "train.json"
 def trained(spec: str | None) -> dict[str, Any] | None:
     """What the run in the folder `spec` was; None where that is no folder of a finished run."""
     folder = Path(spec or "")
-    if spec and (folder / "checkpoints").is_dir() and not (folder / ABOUT).is_file():
-        raise ValueError(f"{spec} holds a run that is not finished; run the same 'jaxsec train' again to go on with it.")
-    if not spec or not (folder / ABOUT).is_file():
+    if not spec or not folder.is_dir():
         return None
+    asked, unfinished = read(folder), f"{spec} holds a run that is not finished; run the same 'jaxsec train' again to go on with it."
+    if not (folder / ABOUT).is_file():
+        if not (folder / "checkpoints").is_dir():
+            return None
+        if asked is None:
+            raise ValueError(
+                f"{spec} holds checkpoints and no model: it was not 'jaxsec train' that wrote them. What jaxsec.fit returned is audited in "
+                "Python: jaxsec.audit(fit.model, ...)."
+            )
+        raise ValueError(unfinished)
     if not (folder / MODEL).is_file():
         raise ValueError(f"{spec} holds {ABOUT} of a run and no {MODEL}; run the same 'jaxsec train' again, which writes it.")
     try:
-        return json.loads((folder / ABOUT).read_text())
+        about = json.loads((folder / ABOUT).read_text())
     except ValueError as error:
         raise ValueError(f"{folder / ABOUT} is damaged ({error}); train again, or give {folder / MODEL} and --data.") from None
+    if asked is not None and about.get("asked", asked) != asked:
+        raise ValueError(unfinished)  # begun anew over one that was
+    return about
 
 
 def how(run: dict[str, Any]) -> str:
     """One line for reports, of what `train.json` holds."""
-    data, best = run.get("data", {}), run.get("best", {})
+    data, best, done = run.get("data", {}), run.get("best", {}), run.get("epochs done")
     ball = f" against {run['threat']} eps {run.get('eps typed') or format(run['eps'], '.6g')}" if run.get("threat") else ""
     settings = f" with {' '.join(run['settings'])}" if run.get("settings") else ""
     shares = {name: best.get(f"validation_{name}") for name in ("clean", "noisy", "robust", "certified")}
     told = ", ".join(f"{name} {share:.1%}" for name, share in shares.items() if share is not None)
     return (
-        f"trained by 'jaxsec train' {run.get('jaxsec', '')}: {run.get('recipe')}{settings}{ball}, {run.get('epochs done')} epochs, seed "
+        f"trained by 'jaxsec train' {run.get('jaxsec', '')}: {run.get('recipe')}{settings}{ball}, {done} epoch{'s' * (done != 1)}, seed "
         f"{run.get('seed')}, {data.get('rows', 0) - data.get('held out', 0)} rows of {data.get('source')}"
         + (f"; on its own validation rows {told}" if told else "")
     )
@@ -43,6 +55,10 @@ def of_run(spec: str | None, source: Source) -> tuple[str | None, Source, str | 
     """(the model's file, the data, `how` it was trained): of a run, its model and, where no data were named, the rows that it held out."""
     run = trained(spec)
     if run is None:
+        if spec and source.data is None and Path(spec).is_dir():
+            raise ValueError(f"{spec} is a folder without a run of 'jaxsec train' in it; name such a folder, or a model's file and --data.")
+        if spec and source.data is None and not Path(spec).suffix and not Path(spec).exists():
+            raise ValueError(f"there is no {spec} (working folder: {Path.cwd()}); name the folder of a run, or a model's file and --data.")
         return spec, source, None
     folder = Path(str(spec))
     if source.data is None:

@@ -50,9 +50,14 @@ def _check_rows(model: Model, x: jax.Array, graph: Graph, out: int, native: bool
             f"a net that takes a batch of {n} rows and not of {n + 1} ({str(e).splitlines()[0]}). Training on bounds needs nets that take "
             "any number of rows: reshape with x.shape[0]."
         ) from e
+    if len(shapes) != len(graph.nodes):
+        raise UnsupportedPrimitive(
+            f"a net that runs other operations for {n} rows than for {n + 1}; training on bounds needs nets that see rows one by one, and "
+            "from a few rows on always in the same way."
+        )
     for i in graph.ancestors(out):
         node = graph.nodes[i]
-        if len(shapes) != len(graph.nodes) or node.shape[:1] != (n,) or shapes[i] != (n + 1, *node.shape[1:]):
+        if node.shape[:1] != (n,) or shapes[i] != (n + 1, *node.shape[1:]):
             raise UnsupportedPrimitive(
                 f"a value of shape {node.shape}, of {n} rows, whose first axis is not the rows; used at {node.source}. Training on bounds "
                 "needs the rows in front all along: reshape with x.shape[0] first, and move other axes."

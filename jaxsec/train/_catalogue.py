@@ -88,8 +88,11 @@ def parts_of(name: str) -> list[str]:
     """The recipe and what is put around it, from the inside out; ValueError for names that are none."""
     parts = [part.strip() for part in name.split("+")]
     if parts[0] not in RECIPES:
-        wraps = f"; {parts[0]} goes around another one, as in pgd-at+{parts[0]}" if parts[0] in WRAPPERS else ""
-        raise ValueError(f"the recipe is {parts[0]!r}{wraps}{_near(parts[0], RECIPES)}; allowed: {', '.join(sorted(RECIPES))}.")
+        near = _near(parts[0], RECIPES)
+        if parts[0] in WRAPPERS:
+            inner = next((part for part in parts[1:] if part in RECIPES), "pgd-at")
+            near = f"; {parts[0]} goes around another one, as in {'+'.join([inner, *(p for p in parts if p in WRAPPERS)])}"
+        raise ValueError(f"the recipe is {parts[0]!r}{near}; allowed: {', '.join(sorted(RECIPES))}.")
     for part in parts[1:]:
         if part not in WRAPPERS:
             raise ValueError(

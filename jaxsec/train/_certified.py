@@ -56,7 +56,8 @@ class IBPTraining(Bounded):
     """Cross-entropy at interval bounds of the logits, mixed with the clean one; eps and the mixture grow during training.
 
     Guarantee: the worst loss is at least the cross-entropy at every point of the set, for the net in evaluation mode (the one that will be
-      certified) and up to float32 rounding. Statistics of BatchNorm come from clean rows in training mode.
+      certified) and up to float32 rounding, where the net passes `check`: it has to see rows one by one. Statistics of BatchNorm come from
+      clean rows in training mode.
     Args:
       threat: any threat set; bounds are over its `interval` box. kappa: share of the clean loss in the end, in [0, 1].
       warmup, ramp: shares of training, at eps 0 and kappa 1, then until both have reached their end; their sum is at most 1.

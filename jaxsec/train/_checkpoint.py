@@ -3,10 +3,13 @@
 import json
 import os
 import pathlib
+import warnings
+import zlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ._step import TrainState
 
@@ -14,7 +17,8 @@ from ._step import TrainState
 class Checkpoints:
     """A folder of checkpoints, the newest `keep` of them.
 
-    Guarantee: a checkpoint is whole or absent, also if the process is killed while it is written; the folder of another run is refused.
+    Guarantee: a checkpoint is whole or absent, also if the process is killed while it is written; one that was changed since is found by
+      its check sums, and the one before it counts; the folder of another run is refused.
     """
 
     def __init__(self, folder: str | os.PathLike[str], identity: dict[str, Any], keep: int = 2):
@@ -30,31 +34,50 @@ class Checkpoints:
     def save(self, state: TrainState, best: Any, record: dict[str, Any]) -> None:
         """Writes the state of the run; `record` is JSON."""
         args = self._ocp.args
-        step = int(state.step)
-        self._manager.save(
-            step,
-            args=args.Composite(
-                state=args.StandardSave(_stored((state, best))), record=args.JsonSave({"identity": self._identity, **record})
-            ),
-        )
+        step, stored = int(state.step), _stored((state, best))
+        record = {"identity": self._identity, "sums": _sums(stored), **record}
+        self._manager.save(step, args=args.Composite(state=args.StandardSave(stored), record=args.JsonSave(record)))
 
     def restore(self, state: TrainState, best: Any) -> tuple[TrainState, Any, dict[str, Any]] | None:
-        """(state, best, record) of the newest checkpoint, None where there is none. Args: trees like those saved.
+        """(state, best, record) of the newest checkpoint that can be read, None where there is none. Args: trees like those saved.
 
-        Raises: ValueError: the folder holds a run with another recipe, other data or another key.
+        Raises: ValueError: the folder holds a run with another recipe, other data or another key, or only damaged checkpoints.
         """
-        step = self._manager.latest_step()
-        if step is None:
-            return None
+        damaged: dict[int, str] = {}
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            try:
+                found = self._read(step, (state, best))
+            except _Other:
+                raise
+            except Exception as error:  # whatever Orbax and its storage make of files that are not as they were written
+                damaged[step] = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+                continue
+            for later, why in damaged.items():
+                warnings.warn(
+                    f"the checkpoint {self._folder / str(later)} is damaged ({why}); training goes on from update {step}.",
+                    RuntimeWarning,
+                    stacklevel=5,
+                )
+                self._manager.delete(later)
+            return found
+        if damaged:
+            raise ValueError(
+                f"no checkpoint in {self._folder} can be read ({'; '.join(f'{k}: {why}' for k, why in damaged.items())}); give another "
+                "folder, or resume=False to begin anew."
+            )
+        return None
+
+    def _read(self, step: int, like: tuple[TrainState, Any]) -> tuple[TrainState, Any, dict[str, Any]]:
         args = self._ocp.args
         record = self._manager.restore(step, args=args.Composite(record=args.JsonRestore()))["record"]
         if differing := [k for k in sorted({*record["identity"], *self._identity}) if record["identity"].get(k) != self._identity.get(k)]:
-            raise ValueError(
+            raise _Other(
                 f"{self._folder} holds a run that differs in {', '.join(differing)}; pass the same arguments to go on with it, "
                 "another folder, or resume=False to begin anew."
             )
-        like = (state, best)
         restored = self._manager.restore(step, args=args.Composite(state=args.StandardRestore(_stored(like))))["state"]
+        if changed := [k for k, s in _sums(restored).items() if record["sums"].get(k) != s]:
+            raise ValueError(f"{len(changed)} of {len(restored)} arrays are not those that were written")
         return (*_unstored(restored, like), record)
 
     def clear(self) -> None:
@@ -64,6 +87,15 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
+
+
+class _Other(ValueError):
+    """The folder holds another run."""
+
+
+def _sums(stored: dict[str, jax.Array]) -> dict[str, int]:
+    """Check sums of the arrays, but of those of which this process holds a part only."""
+    return {k: zlib.crc32(np.asarray(v).tobytes()) for k, v in stored.items() if v.is_fully_addressable}
 
 
 def _stored(tree: Any) -> dict[str, jax.Array]:

@@ -1,6 +1,7 @@
 """The host's side of a run: epochs, validation, the best weights, rollbacks and checkpoints."""
 
 import dataclasses
+import logging
 import time
 import warnings
 from typing import Any
@@ -21,6 +22,7 @@ from ._validate import Validation
 # A one-step adversary that loses half of the robust accuracy that the net had, and so much of it, has been overfitted to. (A net that has
 # hardly begun to learn goes from 0.13 to 0.07 and comes back.)
 _CATASTROPHE, _FALL = 0.5, 0.1
+_LOGGER = logging.getLogger("jaxsec.train")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,4 +211,6 @@ class Loop:
             return state, best
         state, best, record = found
         self._recall(record)
+        done, over = len(self.history), len(self.history) == self.epochs or self.stopped != "done"
+        _LOGGER.info("%s: %s done", "finished before, nothing to train" if over else "going on", f"{done} epoch{'s' * (done != 1)}")
         return state, best

@@ -135,6 +135,8 @@ class Recipe(Struct, abc.ABC):
         Args: model: a `Model`, or a `Net` where BatchNorm or dropout have a training mode. x [B, ...]; y [B] or [B, K]; key: consumed,
           row i uses `fold_in(key, i)`.
         Returns: (loss [], metrics); the metrics of a net with statistics hold the new ones under "state".
+        Edge cases: unlike `fit` it does not `check` the net, as it may be traced; bounds are those of nets that see rows one by one, which
+          `check` tests.
 
         Example:
           >>> import jax, jax.numpy as jnp, jaxsec, optax

@@ -107,7 +107,7 @@ def train_step(
 
 
 def _sane(new: Any, old: Any) -> jax.Array:
-    """[] whether all numbers are finite or as they were, such as the -inf of an attention mask.
+    """[] whether all numbers are finite or as they were, such as the -inf of an attention mask; NaN is never taken for what it was.
 
     Statistics and the optimizer's own may overflow where loss and gradient do not.
     """

@@ -33,7 +33,8 @@ def certified(margins: jax.Array, y: jax.Array) -> jax.Array:
 def lower_margins(net: Net, threat: Threat, x: jax.Array, y: jax.Array) -> jax.Array:
     """[B, K] lower bounds of `(p - e_k) . z` over each row's set by intervals, of the net in evaluation mode; 0 at a label's own class.
 
-    Guarantee: sound up to float32 rounding, for any net whose operations have rules. Differentiable in the parameters, x and eps.
+    Guarantee: sound up to float32 rounding, for any net whose operations have rules and that `check_rows_apart` passes. Differentiable
+      in the parameters, x and eps.
     Cost: 2 forwards; the gradient 2 more of each kind. On CPUs with the compiled convolutions.
     Source: Gowal et al. 2018, eq. 6, 7 and section 3 (elision).
     """

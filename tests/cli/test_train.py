@@ -1,11 +1,14 @@
 """`jaxsec train`: from data to a folder that the other commands take, killed or not, and what it says of mistakes."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from jaxsec.cli import main
+from jaxsec.cli._inputs import Source
+from jaxsec.cli._train_rows import prepared
 
 pytest.importorskip("onnx")
 SHORT = ["--epochs", "3", "--batch-size", "16", "--quiet"]
@@ -93,6 +96,7 @@ def test_list_names_every_recipe(capsys):
         ([], "--recipe is missing"),
         (["--recipe", "magic"], "allowed: "),
         (["--recipe", "trade"], "did you mean trades?"),
+        (["--recipe", "awp+trades"], "as in trades+awp; allowed"),
         (["--recipe", "trades", "--weight-decay", "-1"], "--weight-decay is '-1'"),
         (["--recipe", "trades", "--eps", "x"], "--eps is 'x'"),
         (["--recipe", "trades", "--eps", "-1"], "--eps is '-1'"),
@@ -183,7 +187,8 @@ def test_an_eps_that_leaves_nothing_of_an_input_is_refused(data, tmp_path, capsy
             main(["train", "--recipe", "trades", "--data", str(data), "--threat", threat, "--eps", eps, "--out", str(tmp_path / "run")])
             == 2
         )
-        assert f"--eps is {eps}, as large as the whole valid range" in capsys.readouterr().err and not (tmp_path / "run").exists()
+        err = capsys.readouterr().err
+        assert "every input can be turned into the same one" in err and "warning" not in err and not (tmp_path / "run").exists()
 
 
 def test_a_net_that_learned_nothing_is_told(data, tmp_path, capsys):
@@ -211,3 +216,46 @@ def test_a_net_that_learned_nothing_is_told(data, tmp_path, capsys):
     (tmp_path / "dull" / "model.onnx").unlink()
     assert main(["audit", str(tmp_path / "dull")]) == 2
     assert "train.json of a run and no model.onnx" in capsys.readouterr().err
+
+
+def test_a_run_that_was_begun_anew_over_another_is_not_the_other(trained, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    asked = json.loads((folder / "asked.json").read_text())
+    (folder / "asked.json").write_text(json.dumps(asked | {"--seed": "7"}))
+    assert main(["audit", str(folder), "--out", str(tmp_path / "report")]) == 2
+    assert "not finished" in capsys.readouterr().err
+    (folder / "asked.json").write_text("[]")  # nothing is known then
+    assert main(["train", "--recipe", "trades", "--data", str(trained / "test.npz"), "--eps", "0.05", "--out", str(folder)]) == 2
+    err = capsys.readouterr().err
+    assert "is not known here" in err and "--fresh" in err and "internal" not in err
+
+
+def test_folders_that_no_train_command_made(tmp_path, capsys):
+    for made, said in (
+        (None, "; name the folder of a run"),
+        ("run", "without a run of"),
+        ("run/checkpoints", "it was not 'jaxsec train'"),
+    ):
+        if made is not None:
+            (tmp_path / made).mkdir()
+        assert main(["audit", str(tmp_path / "run")]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_digits_are_images(tmp_path):
+    rows, _, net = prepared(None, Source(data="digits"), 0, tmp_path)
+    assert (rows.x.shape[1:], rows.layout, net) == ((1, 8, 8), "NCHW", "cnn")
+    rows, _, net = prepared("mlp", Source(data="digits"), 0, tmp_path)
+    assert (rows.x.shape[1:], net) == ((64,), "mlp")
+
+
+def test_what_comes_next_and_what_failed_is_said(data, tmp_path, capsys):
+    args = ["train", "--data", str(data), "--net", "mlp", "--epochs", "2"]
+    assert main([*args, "--recipe", "gaussian", "--set", "sigma=0.25", "--out", str(tmp_path / "noise")]) == 0
+    assert f"next: jaxsec audit {tmp_path / 'noise'} --threat l2 --eps 0.5 --smooth-sigma 0.25" in capsys.readouterr().out
+    assert main([*args, "--recipe", "ibp", "--eps", "0.4", "--out", str(tmp_path / "bounds")]) == 0
+    said = capsys.readouterr()
+    assert "none of the validation rows is certified" in said.err
+    assert main([*args, "--recipe", "ibp", "--eps", "0.4", "--out", str(tmp_path / "bounds")]) == 0
+    assert "finished before, nothing to train: 2 epochs done" in capsys.readouterr().out

@@ -387,6 +387,30 @@ def test_rows_that_change_places_are_refused(name):
             IBPTraining(threat=LINF).check(net_of(fn, w), jnp.full((5, 6), 0.5))
 
 
+def test_a_layer_that_begins_at_0_hides_nothing():
+    zero = {"a": jnp.eye(6), "z": jnp.zeros((6, 6))}
+    mixing = net_of(lambda p, x: x @ p["a"] + (x @ p["z"])[::-1], zero)
+    with pytest.raises(ValueError, match="depends on other rows of the batch"):
+        IBPTraining(threat=LINF).check(mixing, jnp.full((5, 6), 0.5))
+    IBPTraining(threat=LINF).check(net_of(lambda p, x: x @ p["a"] + jax.nn.relu(x @ p["z"]), zero), jnp.full((5, 6), 0.5))
+
+
+def tokens(p, x):
+    t = x.reshape(len(x), 8, -1)
+    return (jax.nn.softmax(jnp.einsum("bid,bjd->bij", t, t)) @ t).reshape(len(x), -1) @ p
+
+
+@pytest.mark.parametrize(("rows", "classes"), [(128, 4), (32, 8), (2, 22), (20, 10)])
+def test_a_softmax_is_bounded_alike_in_every_batch(rows, classes):
+    """It is written in pairs or shifted: what decides is the size of a row, for the graph of n rows is compared with that of n + 1."""
+    w = jnp.asarray(np.random.default_rng(0).normal(size=(8, classes)), jnp.float32)
+    x = jnp.asarray(np.random.default_rng(1).uniform(size=(rows, 8)), jnp.float32)
+    for fn in (lambda p, x: jax.nn.softmax(jax.nn.relu(x @ p)), tokens):
+        net, y = net_of(fn, w), jnp.zeros(rows, jnp.int32)
+        IBPTraining(threat=LINF).check(net, x)
+        np.testing.assert_allclose(lower_margins(net, LINF, x, y)[:2], lower_margins(net, LINF, x[:2], y[:2]), rtol=2e-6)
+
+
 def test_a_net_of_one_batch_size_is_refused():
     fixed = net_of(lambda p, x: jax.nn.relu((x @ p).reshape(6, 3, 4)).sum(1), jnp.ones((6, 12)))
     with pytest.raises(ValueError, match="takes a batch of 6 rows and not of 7"):

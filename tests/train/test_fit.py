@@ -116,6 +116,29 @@ def test_a_finished_run_is_returned_and_another_is_refused(whole):
             run(out=out, **{**FULL, **changed})
 
 
+def test_a_checkpoint_that_was_changed_does_not_count(tmp_path, caplog):
+    whole = run(out=tmp_path)
+    newest, older = sorted((tmp_path / "checkpoints").iterdir(), key=lambda p: -int(p.name))
+    for stored in (newest / "state").rglob("d/*"):
+        data = bytearray(stored.read_bytes())
+        for i in range(len(data) // 2, len(data) // 2 + 200, 8):
+            data[i % len(data)] ^= 1
+        stored.write_bytes(data)
+    with caplog.at_level("INFO", logger="jaxsec.train"), pytest.warns(RuntimeWarning, match=f"{newest.name} is damaged"):
+        again = run(out=tmp_path)
+    assert trees_equal(again.net.params, whole.net.params) and "going on: 3 epochs done" in caplog.text
+    (record,) = (path for path in (newest / "record").iterdir() if "sums" in path.read_text())
+    told = json.loads(record.read_text())
+    record.write_text(json.dumps(told | {"sums": told["sums"] | {"00003": 1}}))
+    with pytest.warns(RuntimeWarning, match=f"{newest.name} is damaged .1 of {len(told['sums'])} arrays are not those that were written"):
+        assert trees_equal(run(out=tmp_path).net.params, whole.net.params)
+    for folder in (newest, older):
+        for path in (folder / "record").iterdir():
+            path.write_bytes(b"\x8cnot it")
+    with pytest.raises(ValueError, match=rf"no checkpoint in .* can be read \({newest.name}: .*; {older.name}: .*resume=False"):
+        run(out=tmp_path)
+
+
 def test_nets_and_boxes_that_differ_in_order_only_are_others(tmp_path):
     teacher, other = (jaxsec.bind(mlp, jax.tree.map(lambda v, s=s: v[::s], weights(3))) for s in (1, -1))
     kept = {"epochs": 1, "out": tmp_path}

@@ -158,15 +158,17 @@ def _going_on(quiet: bool) -> Iterator[None]:
             Console(highlight=False).print(record.getMessage(), soft_wrap=True, markup=False)
 
     logger, handler = logging.getLogger("jaxsec.train"), Said()
-    before = logger.level
+    before = logger.level, logger.propagate
     if not quiet:
         logger.addHandler(handler)
         logger.setLevel(logging.INFO)
+        logger.propagate = False  # Orbax may have given the root a handler of its own
     try:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.setLevel(before)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
 
 
 def _begin(asked: Asked, about: dict[str, Any], rows: Any) -> None:

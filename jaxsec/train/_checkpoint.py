@@ -1,15 +1,14 @@
 """Checkpoints of a run by Orbax: the exact state, the best weights so far and the history, and what they are checkpoints of."""
 
+import hashlib
 import json
 import os
 import pathlib
 import warnings
-import zlib
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ._step import TrainState
 
@@ -18,7 +17,7 @@ class Checkpoints:
     """A folder of checkpoints, the newest `keep` of them.
 
     Guarantee: a checkpoint is whole or absent, also if the process is killed while it is written; one that was changed since is found by
-      its check sums, and the one before it counts; the folder of another run is refused.
+      the digests of its files, and the one before it counts; the folder of another run is refused.
     """
 
     def __init__(self, folder: str | os.PathLike[str], identity: dict[str, Any], keep: int = 2):
@@ -28,15 +27,28 @@ class Checkpoints:
             raise ImportError("checkpoints need the package orbax-checkpoint: pip install 'jaxsec[train]'.") from error
         self._ocp, self._identity = ocp, json.loads(json.dumps(identity))
         self._folder = pathlib.Path(folder).absolute()
+        self._seals = self._folder.with_suffix(".json")
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, state: TrainState, best: Any, record: dict[str, Any]) -> None:
         """Writes the state of the run; `record` is JSON."""
         args = self._ocp.args
-        step, stored = int(state.step), _stored((state, best))
-        record = {"identity": self._identity, "sums": _sums(stored), **record}
-        self._manager.save(step, args=args.Composite(state=args.StandardSave(stored), record=args.JsonSave(record)))
+        step, record = int(state.step), {"identity": self._identity, **record}
+        self._manager.save(step, args=args.Composite(state=args.StandardSave(_stored((state, best))), record=args.JsonSave(record)))
+        if jax.process_index() == 0:
+            before = {k: v for k, v in self._sealed().items() if k != str(step)}
+            seals = {str(k): before.get(str(k)) or _digests(self._folder / str(k)) for k in self._manager.all_steps()}
+            part = self._seals.with_suffix(".part")
+            part.write_text(json.dumps(seals))
+            part.replace(self._seals)
+
+    def _sealed(self) -> dict[str, dict[str, str]]:
+        """Of each checkpoint the digests of its files as they were written."""
+        try:
+            return dict(json.loads(self._seals.read_text()))
+        except (OSError, ValueError, TypeError):
+            return {}
 
     def restore(self, state: TrainState, best: Any) -> tuple[TrainState, Any, dict[str, Any]] | None:
         """(state, best, record) of the newest checkpoint that can be read, None where there is none. Args: trees like those saved.
@@ -69,6 +81,10 @@ class Checkpoints:
 
     def _read(self, step: int, like: tuple[TrainState, Any]) -> tuple[TrainState, Any, dict[str, Any]]:
         args = self._ocp.args
+        seal, files = self._sealed().get(str(step)), _digests(self._folder / str(step))
+        if seal is not None and (changed := [k for k in {**seal, **files} if seal.get(k) != files.get(k)]):
+            # before Orbax reads them, whose threads print their own errors
+            raise ValueError(f"{len(changed)} of {len({**seal, **files})} files are not as they were written")
         record = self._manager.restore(step, args=args.Composite(record=args.JsonRestore()))["record"]
         if differing := [k for k in sorted({*record["identity"], *self._identity}) if record["identity"].get(k) != self._identity.get(k)]:
             raise _Other(
@@ -76,14 +92,13 @@ class Checkpoints:
                 "another folder, or resume=False to begin anew."
             )
         restored = self._manager.restore(step, args=args.Composite(state=args.StandardRestore(_stored(like))))["state"]
-        if changed := [k for k, s in _sums(restored).items() if record["sums"].get(k) != s]:
-            raise ValueError(f"{len(changed)} of {len(restored)} arrays are not those that were written")
         return (*_unstored(restored, like), record)
 
     def clear(self) -> None:
         """Deletes every checkpoint of the folder."""
         for step in self._manager.all_steps():
             self._manager.delete(step)
+        self._seals.unlink(missing_ok=True)
 
     def close(self) -> None:
         self._manager.close()
@@ -93,9 +108,13 @@ class _Other(ValueError):
     """The folder holds another run."""
 
 
-def _sums(stored: dict[str, jax.Array]) -> dict[str, int]:
-    """Check sums of the arrays, but of those of which this process holds a part only."""
-    return {k: zlib.crc32(np.asarray(v).tobytes()) for k, v in stored.items() if v.is_fully_addressable}
+def _digests(folder: pathlib.Path) -> dict[str, str]:
+    """Path in the folder -> digest of the file."""
+    found = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        with path.open("rb") as file:
+            found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
 
 
 def _stored(tree: Any) -> dict[str, jax.Array]:

@@ -127,15 +127,12 @@ def test_a_checkpoint_that_was_changed_does_not_count(tmp_path, caplog):
     with caplog.at_level("INFO", logger="jaxsec.train"), pytest.warns(RuntimeWarning, match=f"{newest.name} is damaged"):
         again = run(out=tmp_path)
     assert trees_equal(again.net.params, whole.net.params) and "going on: 3 epochs done" in caplog.text
-    (record,) = (path for path in (newest / "record").iterdir() if "sums" in path.read_text())
-    told = json.loads(record.read_text())
-    record.write_text(json.dumps(told | {"sums": told["sums"] | {"00003": 1}}))
-    with pytest.warns(RuntimeWarning, match=f"{newest.name} is damaged .1 of {len(told['sums'])} arrays are not those that were written"):
-        assert trees_equal(run(out=tmp_path).net.params, whole.net.params)
     for folder in (newest, older):
-        for path in (folder / "record").iterdir():
-            path.write_bytes(b"\x8cnot it")
-    with pytest.raises(ValueError, match=rf"no checkpoint in .* can be read \({newest.name}: .*; {older.name}: .*resume=False"):
+        next((folder / "record").iterdir()).write_bytes(b"\x8cnot it")
+    with pytest.raises(ValueError, match=rf"no checkpoint in .* can be read \({newest.name}: 1 of .*; {older.name}: .*resume=False"):
+        run(out=tmp_path)
+    (tmp_path / "checkpoints.json").unlink()  # without seals it is Orbax that fails
+    with pytest.raises(ValueError, match=r"no checkpoint in .* can be read"):
         run(out=tmp_path)
 
 

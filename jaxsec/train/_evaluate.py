@@ -48,12 +48,15 @@ def evaluate(
       (`defence_of` says which) with `draws` draws per step, by each method in turn, on the rows that still stand; a row falls if any of the
       inputs of either adversary is judged wrong. Where the model draws, no search stops at a wrong answer, which may be luck: all steps
       are run, and of each restart the iterate of the largest margin over its draws and the last one are judged.
-    Verdicts: "broken" and "falls" as `falls` says below; "masked": more than `falls` of the rows stand, but no gradient that the attacks
-      had was of use (their flags, of every attack), or those of a deterministic model without surrogates do not say how it changes nearby,
-      or a search without gradients, which is always made last, broke more than 5 % of what
-      the others left, lowered the margin of most rows further than they did, or did as well as surrogates of a model whose own gradients
-      say nothing: give a `Defence` with a (better) surrogate. "holds" is none of these, and no proof: a
-      surrogate of another model may tell of nothing, and no search here goes along the decision boundary.
+    Verdicts, the first that fits:
+      "broken": the naive attack leaves at most `falls`.
+      "falls": the adaptive ones leave at most `falls`, or less than the naive one by more than `falls`.
+      "masked": the gradients were of no use, so give a `Defence` with a (better) surrogate. Said where every attack's flags say so; where a
+        deterministic model without surrogates does not change nearby as its gradient says; or where the search without gradients, which
+        always comes last, broke more than 5 % of what the others left, lowered the margin of most rows further than they did, or did as
+        well as surrogates of a model whose own gradients say nothing.
+      "holds": none of these, and no proof: a surrogate of another model may tell of nothing, and no search here goes along the decision
+        boundary.
     Args:
       models: a `Model`, `Net` or `Defence`, or several by name. x [B, ...], y [B] integer labels, B at least 1.
       threat: any set that the methods attack. key: consumed.
@@ -65,6 +68,8 @@ def evaluate(
       draws, judged: of stochastic models only. falls: in [0, 1]; a naive robust accuracy of at most this is "broken"; an adaptive one of at
         most this, or further than this below the naive one, "falls".
       row_ids, max_rows, min_rows: as in `attack`.
+    Returns: an `Evaluation`: `found["name"]` is a defence's row (clean, naive, adaptive, verdict, flags, notes, and arrays behind them),
+      `found.table()` the table as text, or as Markdown, `found.to_dict()` as JSON takes it.
     Raises: ValueError, TypeError: as `attack`; no rows.
     Cost: per defence `1 + surrogates * methods` attacks, each on the rows that stand before it; of stochastic ones all steps of each, and
       `4 * judged` forwards per restart; and 980 queries of each row that is left, `draws` forwards each.
@@ -75,7 +80,7 @@ def evaluate(
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxsec
-      >>> from jaxsec.train import BitDepth, defended
+      >>> from jaxsec.train import BitDepth, defended, evaluate
       >>> def linear(w, x):
       ...     return x @ w
       >>> model = jaxsec.bind(linear, 3 * jnp.eye(2))

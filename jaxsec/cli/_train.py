@@ -44,7 +44,8 @@ def train(
         typer.Option(
             "--net",
             metavar="NET",
-            help="linear, mlp, cnn or cnn-large, or an .onnx file to train further. [default: cnn for images of at least 8x8, else mlp]",
+            help="linear, mlp, cnn or cnn-large, or an .onnx file to train further. [default: cnn for images of at least 8x8, digits too, else "
+            "mlp]",
         ),
     ] = None,
     settings: Annotated[
@@ -55,7 +56,9 @@ def train(
         str | None, typer.Option("--teacher", metavar="MODEL", help="The model to distil: an .onnx file or a folder of jaxsec train.")
     ] = None,
     epochs: Annotated[str | None, typer.Option("--epochs", metavar="N", help="Passes over the data, at least 1. [default: 30]")] = None,
-    batch_size: Annotated[str | None, typer.Option("--batch-size", metavar="N", help="Rows per update. [default: 128]")] = None,
+    batch_size: Annotated[
+        str | None, typer.Option("--batch-size", metavar="N", help="Rows per update, at most all. [default: 128]")
+    ] = None,
     learning_rate: Annotated[
         str | None, typer.Option("--learning-rate", metavar="RATE", help="The largest of the schedule (AdamW, cosine). [default: 0.002]")
     ] = None,

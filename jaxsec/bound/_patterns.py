@@ -11,8 +11,9 @@ from jax.core import Tracer
 from ._graph import Graph, Ref, concrete, scalar, steady
 from ._nodes import Curve, Kink, Move, Node, Scale, Sum
 
-# Beyond, float32 cannot count the elements of an array, and nothing is recognised.
-_MOST_ELEMENTS = 1 << 24
+# Elements of one row of the batch (so that batches of all sizes are read alike) beyond which nothing is recognised, and of the whole batch.
+# Beyond the first float32 cannot count them either.
+_MOST_ELEMENTS, _MOST_IN_ALL = 1 << 24, 1 << 29
 
 
 def multiple(graph: Graph, ref: Ref) -> tuple[Any, Any, Ref]:
@@ -65,13 +66,17 @@ def copied(graph: Graph, ref: Ref, wanted: Callable[[Node], bool] = lambda node:
     size = int(np.prod(graph.node(ref).shape))
     if not wanted(graph.node(ref)):
         return None
-    if size >= _MOST_ELEMENTS or any(np.prod(m.shape) >= _MOST_ELEMENTS for m in moves):
+    most = max(size, *(int(np.prod(m.shape)) for m in moves), 0)
+    if most >= min(_MOST_ELEMENTS * graph.rows, _MOST_IN_ALL):
         return None
     picked = np.arange(1, size + 1).reshape(graph.node(ref).shape)
     for move in reversed(moves):
-        out = steady(lambda v, move=move: jnp.asarray(move.run(v)), np.asarray(picked, graph.node(Ref(move.inputs[0])).dtype))
+        dtype = graph.node(Ref(move.inputs[0])).dtype if most < _MOST_ELEMENTS else np.int32
+        out = steady(lambda v, move=move: jnp.asarray(move.run(v)), np.asarray(picked, dtype))
         if isinstance(out, Tracer):
             return None  # moved by traced indices
+        if most >= _MOST_ELEMENTS and not jnp.issubdtype(out.dtype, jnp.integer):
+            return None  # numbers that float32 cannot count
         picked = np.asarray(out).astype(np.int64)
     return Copied(factor, ref, picked - 1)
 

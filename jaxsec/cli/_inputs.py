@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,15 @@ _REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def threat_of(
-    norm: Any, eps: Any, data: Dataset, defaults: dict[str, str] = DEFAULT_EPS, names: tuple[str, str] = ("--threat", "--eps")
+    norm: Any,
+    eps: Any,
+    data: Dataset,
+    defaults: dict[str, str] = DEFAULT_EPS,
+    names: tuple[str, str] = ("--threat", "--eps"),
+    warn: Callable[[str], object] | None = None,
 ) -> Ball:
     """The ball in the data's valid range. `names` are what messages call the norm and eps: options, or keys of a plan file."""
+    warn = warn or _warn
     which = str(norm).lower()
     if which not in ("linf", "l2", "l1"):
         raise ValueError(f"{names[0]} is {norm!r}; allowed: linf, l2, l1.")
@@ -48,13 +55,13 @@ def threat_of(
     ball = named(which, eps=radius, lo=lo, hi=hi)
     if said := too_small(ball, data.x.shape[1:]):
         said = f"{names[1]} {said.removeprefix('eps ')}" if given else f"the default {said}"
-        _warn(f"{said}: give {names[1]} in the units of the data (8 of 255, not 8/255), or data in [0, 1].")
+        warn(f"{said}: give {names[1]} in the units of the data (8 of 255, not 8/255), or data in [0, 1].")
     if radius == 0:
-        _warn(f"{names[1]} is 0: no input can be changed.")
+        warn(f"{names[1]} is 0: no input can be changed.")
     if said := too_large(ball, data.x.shape[1:]):
-        _warn(f"{names[1]} {said.removeprefix('eps ')}")
+        warn(f"{names[1]} {said.removeprefix('eps ')}")
     if not given and (said := measured(data)):
-        _warn(f"{said}, and eps is the default {eps}, meant for [0, 1]: give --eps in the units of the data, and --range LO,HI.")
+        warn(f"{said}, and eps is the default {eps}, meant for [0, 1]: give --eps in the units of the data, and --range LO,HI.")
     return ball
 
 

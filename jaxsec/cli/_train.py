@@ -44,8 +44,8 @@ def train(
         typer.Option(
             "--net",
             metavar="NET",
-            help="linear, mlp, cnn or cnn-large, or an .onnx file to train further. [default: cnn for images of at least 8x8, digits too, else "
-            "mlp]",
+            help="linear, mlp, cnn or cnn-large, or an .onnx file to train further. [default: cnn for images of at least 8x8, digits "
+            "too, else mlp]",
         ),
     ] = None,
     settings: Annotated[

@@ -1,8 +1,12 @@
 """The folder of a `jaxsec train` run: nothing of the user's is lost to it, and nothing of it remains where it came to nothing."""
 
 import contextlib
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ._train_asked import ASKED
 from ._trained import ABOUT, MODEL, ROWS
@@ -36,8 +40,19 @@ def without_remains(folder: Path | None) -> Iterator[None]:
         raise
 
 
-def whole_or_absent(path: Path, text: str) -> None:
-    """Writes a file that a killed process does not leave in part."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)
+def finished(out: Path, about: dict[str, Any], typed: dict[str, Any], model: Callable[[Path], object], rows: Any) -> None:
+    """Writes what the other commands read of a run; while these files change places the folder holds no finished run.
+
+    Args: typed: what the run was asked for. model: writes it to a path. rows: those held out, or None.
+    """
+    parts = {MODEL: out / f"part.{MODEL}", ASKED: out / f"part.{ASKED}", ABOUT: out / f"part.{ABOUT}"}
+    model(parts[MODEL])
+    if rows is not None:
+        parts = {ROWS: out / f"part.{ROWS}"} | parts
+        np.savez_compressed(parts[ROWS], x=rows.x, y=rows.y)
+    parts[ASKED].write_text(json.dumps(typed, indent=2) + "\n")
+    parts[ABOUT].write_text(json.dumps(about | {"asked": typed}, indent=2) + "\n")
+    for name in (ABOUT, ROWS):
+        (out / name).unlink(missing_ok=True)
+    for name, part in parts.items():
+        part.replace(out / name)

@@ -1,7 +1,5 @@
 """The words of `jaxsec train` as a recipe and an augmentation."""
 
-import contextlib
-import io
 import sys
 from typing import Any
 
@@ -35,17 +33,21 @@ def recipe_of(asked: Asked, rows: Any) -> tuple[Any, Any]:
     ball = None
     if takes(name, "threat"):
         norm = "l2" if "lipschitz" in parts_of(name) else "linf"
-        said = io.StringIO()  # what it warns of is what an eps is refused for
-        with contextlib.redirect_stderr(said):
-            ball = threat_of(
-                norm if asked.threat is None else asked.threat, asked.eps, rows, DIGITS_EPS if rows.source == "digits" else DEFAULT_EPS
-            )
+        said: list[str] = []  # what it warns of is what an eps is refused for
+        ball = threat_of(
+            norm if asked.threat is None else asked.threat,
+            asked.eps,
+            rows,
+            DIGITS_EPS if rows.source == "digits" else DEFAULT_EPS,
+            warn=said.append,
+        )
         if too_large(ball.scaled(0.5), rows.x.shape[1:]):  # any input can be turned into any other
             raise ValueError(
                 f"--eps {too_large(ball, rows.x.shape[1:]).removeprefix('eps ')} Give it in the units of the data, such as 0.03 or 8/255 "
                 "for data in [0, 1], or say the range with --range LO,HI."
             )
-        sys.stderr.write(said.getvalue())
+        for text in said:
+            print(f"jaxsec: warning: {text}", file=sys.stderr)
     elif asked.threat is not None or asked.eps is not None:
         given = "--threat" if asked.threat is not None else "--eps"
         raise ValueError(f"{given} was given, and the recipe {name} has no threat; leave it out, or choose another recipe.")

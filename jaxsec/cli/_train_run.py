@@ -1,23 +1,18 @@
 """What `jaxsec train` does with its words: data split, network made or read, recipe run, folder written."""
 
-import contextlib
 import dataclasses
-import json
-import logging
 import sys
 import tempfile
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ._train_asked import ASKED, Asked, read
-from ._train_folder import nothing_lost, whole_or_absent, without_remains
+from ._train_folder import finished, nothing_lost, without_remains
 from ._train_recipe import augment_of, recipe_of
 from ._train_rows import prepared, split
-from ._trained import ABOUT, MODEL, ROWS
+from ._train_show import begin, going_on_said, learned_nothing, summary, warnings_as_lines
 from ._values import least, part, positive, seed_of, whole, writable
 
 
@@ -48,12 +43,11 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
     writable(out, "a folder for the model")
     nothing_lost(out, {"--data": words["data"], "--net": asked.net, "--teacher": asked.teacher, "--labels": words.get("labels")})
     keep_programs()
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax tells of every folder that it finds; what is wrong with one is said here
     with (
         without_remains(out if new else None),
         interruptible(out / "checkpoints"),
-        _warnings_as_lines(),
-        _going_on(asked.quiet),
+        warnings_as_lines(),
+        going_on_said(asked.quiet),
         tempfile.TemporaryDirectory() as made_here,
     ):
         rows, initial, net = prepared(asked.net, Source(**words), start, Path(made_here))
@@ -92,7 +86,7 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
         going_on = not asked.fresh and any((out / "checkpoints").glob("[0-9]*"))
         before = None if going_on else asked.keep(words)
         if not asked.quiet:
-            _begin(asked, about, rows)
+            begin(asked, about, rows)
         try:
             made = fit(
                 model,
@@ -118,71 +112,26 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
                 (out / ASKED).write_text(before)
             said = str(error).replace("resume=False", "--fresh")
             if "holds a run that differs in" in said:
-                changed = asked.differing(words) or "what it was asked for is not known here; was it jaxsec.fit that wrote there?"
-                said = f"--out {out} holds another run ({changed}); pass the same arguments, another folder, or --fresh to begin anew."
+                changed = asked.differing(words)
+                if read(out) is None:
+                    changed = "what it was asked for is not known here; was it jaxsec.fit that wrote there?"
+                if changed:
+                    said = f"--out {out} holds another run ({changed}); pass the same arguments, another folder, or --fresh to begin anew."
             raise ValueError(said) from None
-        # only now, so that a call that cannot go on with what the folder holds leaves it as it is; while these are written none counts
-        (out / ABOUT).unlink(missing_ok=True)
-        save(made.model, initial, out / MODEL)
-        if test_rows is not None:
-            np.savez_compressed(out / ROWS, x=test_rows.x, y=test_rows.y)
-        if said := _learned_nothing(made, train_rows.y, validation):
+        if said := learned_nothing(made, train_rows.y, validation):
             print(f"jaxsec: warning: {said}", file=sys.stderr)
         best = {k: v for k, v in made.history[made.best_epoch].items() if not isinstance(v, float) or np.isfinite(v)}
-        about |= {"asked": read(out), "best": best, "stopped": made.stopped, "rollbacks": made.rollbacks, "epochs done": len(made.history)}
-        whole_or_absent(out / ABOUT, json.dumps(about, indent=2) + "\n")
+        about |= {"best": best, "stopped": made.stopped, "rollbacks": made.rollbacks, "epochs done": len(made.history)}
+        # only now, so that a call that cannot go on with what the folder holds leaves it as it is
+        finished(out, about, asked.typed(words), lambda path: save(made.model, initial, path), test_rows)
     if not asked.quiet:
-        _summary(made, out, test_rows is not None, None if recipe.noise is None else float(np.asarray(recipe.noise)))
+        noise = None if recipe.noise is None or ball is not None else float(np.asarray(recipe.noise))
+        summary(made, out, test_rows is not None, noise)
 
 
-@contextlib.contextmanager
-def _warnings_as_lines() -> Iterator[None]:
-    """What training warns of, as every command says it."""
-
-    def line(message: Any, *_: Any, **__: Any) -> None:
-        print(f"jaxsec: warning: {message}", file=sys.stderr)
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("always", category=RuntimeWarning, module="jaxsec")
-        warnings.showwarning = line
-        yield
-
-
-@contextlib.contextmanager
-def _going_on(quiet: bool) -> Iterator[None]:
-    """Says what training tells once it has read the run that it goes on with."""
-    from rich.console import Console
-
-    class Said(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            Console(highlight=False).print(record.getMessage(), soft_wrap=True, markup=False)
-
-    logger, handler = logging.getLogger("jaxsec.train"), Said()
-    before = logger.level, logger.propagate
-    if not quiet:
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False  # Orbax may have given the root a handler of its own
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before[0])
-        logger.propagate = before[1]
-
-
-def _begin(asked: Asked, about: dict[str, Any], rows: Any) -> None:
-    """One line on what is trained on what."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    ball = "" if about["eps"] is None else f", {about['threat']} eps {asked.eps or format(about['eps'], '.6g')}"
-    console.print(
-        f"{asked.recipe}{ball}: {about['data']['rows']} rows of {about['data']['source']}, {about['data']['held out']} held out; "
-        f"{rows.n_classes} classes; {about['net']}, {_epochs(about['epochs'])}, {about['batch size']} rows an update",
-        soft_wrap=True,
-        markup=False,
-    )
+def _range(value_range: tuple[Any, Any]) -> str | None:
+    lo, hi = value_range
+    return f"{float(lo):.9g},{float(hi):.9g}" if np.ndim(lo) == np.ndim(hi) == 0 else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,50 +145,3 @@ class _Optimizer:
         from ..train import default_optimizer
 
         return default_optimizer(total, self.rate, self.decay)
-
-
-def _range(value_range: tuple[Any, Any]) -> str | None:
-    lo, hi = value_range
-    return f"{float(lo):.9g},{float(hi):.9g}" if np.ndim(lo) == np.ndim(hi) == 0 else None
-
-
-def _epochs(n: int) -> str:
-    return f"{n} epoch" if n == 1 else f"{n} epochs"
-
-
-def _learned_nothing(made: Any, labels: np.ndarray, validation: float) -> str | None:
-    """What to say of a net that is no better than the commonest class by two deviations, such as after steps that were too large."""
-    clean = made.history[made.best_epoch].get("validation_clean")
-    common = float(np.bincount(labels).max() / len(labels))
-    if clean is None or clean > common + 2 * np.sqrt(common * (1 - common) / (validation * len(labels))):
-        if made.history[made.best_epoch].get("validation_certified") != 0:
-            return None
-        return (
-            "none of the validation rows is certified at the whole eps: the bounds have not become tight enough. Try more --epochs, a "
-            "smaller --eps, or an earlier end of the ramp (--set ramp=0.3)."
-        )
-    return (
-        f"the net gets {clean:.1%} of the validation rows right, and the commonest class alone is {common:.1%} of the rows: it learned "
-        "nothing. Try a smaller --learning-rate, a smaller --eps, or more --epochs."
-    )
-
-
-def _summary(made: Any, out: Path, held: bool, noise: float | None) -> None:
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    row = made.history[made.best_epoch]
-    said = [
-        f"{name.removeprefix('validation_')} {row[name]:.1%}"
-        for name in ("validation_clean", "validation_noisy", "validation_robust", "validation_certified")
-        if name in row
-    ]
-    console.print(
-        f"{_epochs(len(made.history))}, {made.stopped}"
-        + (f"; kept as it was after {_epochs(made.best_epoch + 1)}: {', '.join(said)} of the validation rows" if said else ""),
-        soft_wrap=True,
-    )
-    console.print(f"model: {out / MODEL}", soft_wrap=True)
-    if held:
-        smoothed = "" if noise is None else f" --threat l2 --eps {2 * noise:.4g} --smooth-sigma {noise:.6g}"
-        console.print(f"next: jaxsec audit {out}{smoothed}   (on the rows held out in {out / ROWS})", soft_wrap=True, markup=False)

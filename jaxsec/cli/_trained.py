@@ -30,7 +30,8 @@ def trained(spec: str | None) -> dict[str, Any] | None:
         raise ValueError(f"{spec} holds {ABOUT} of a run and no {MODEL}; run the same 'jaxsec train' again, which writes it.")
     try:
         about = json.loads((folder / ABOUT).read_text())
-    except ValueError as error:
+        about["recipe"]
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / ABOUT} is damaged ({error}); train again, or give {folder / MODEL} and --data.") from None
     if asked is not None and about.get("asked", asked) != asked:
         raise ValueError(unfinished)  # begun anew over one that was
@@ -57,7 +58,7 @@ def of_run(spec: str | None, source: Source) -> tuple[str | None, Source, str | 
     if run is None:
         if spec and source.data is None and Path(spec).is_dir():
             raise ValueError(f"{spec} is a folder without a run of 'jaxsec train' in it; name such a folder, or a model's file and --data.")
-        if spec and source.data is None and not Path(spec).suffix and not Path(spec).exists():
+        if spec and source.data is None and ":" not in spec and not spec.endswith((".onnx", ".gz")) and not Path(spec).exists():
             raise ValueError(f"there is no {spec} (working folder: {Path.cwd()}); name the folder of a run, or a model's file and --data.")
         return spec, source, None
     folder = Path(str(spec))

@@ -4,13 +4,18 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import warnings
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
 
 from ._step import TrainState
+
+_SEAL = "seal.json"  # in a checkpoint's folder, so that it goes where the checkpoint goes
 
 
 class Checkpoints:
@@ -27,7 +32,6 @@ class Checkpoints:
             raise ImportError("checkpoints need the package orbax-checkpoint: pip install 'jaxsec[train]'.") from error
         self._ocp, self._identity = ocp, json.loads(json.dumps(identity))
         self._folder = pathlib.Path(folder).absolute()
-        self._seals = self._folder.with_suffix(".json")
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=False)
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
@@ -37,84 +41,111 @@ class Checkpoints:
         step, record = int(state.step), {"identity": self._identity, **record}
         self._manager.save(step, args=args.Composite(state=args.StandardSave(_stored((state, best))), record=args.JsonSave(record)))
         if jax.process_index() == 0:
-            before = {k: v for k, v in self._sealed().items() if k != str(step)}
-            seals = {str(k): before.get(str(k)) or _digests(self._folder / str(k)) for k in self._manager.all_steps()}
-            part = self._seals.with_suffix(".part")
-            part.write_text(json.dumps(seals))
-            part.replace(self._seals)
-
-    def _sealed(self) -> dict[str, dict[str, str]]:
-        """Of each checkpoint the digests of its files as they were written."""
-        try:
-            return dict(json.loads(self._seals.read_text()))
-        except (OSError, ValueError, TypeError):
-            return {}
+            folder = self._folder / str(step)
+            part = folder / f"{_SEAL}.part"
+            part.write_text(json.dumps(_digests(folder)))
+            part.replace(folder / _SEAL)
 
     def restore(self, state: TrainState, best: Any) -> tuple[TrainState, Any, dict[str, Any]] | None:
-        """(state, best, record) of the newest checkpoint that can be read, None where there is none. Args: trees like those saved.
+        """(state, best, record) of the newest checkpoint that is as it was written, None where there is none. Args: trees like those saved.
 
-        Raises: ValueError: the folder holds a run with another recipe, other data or another key, or only damaged checkpoints.
+        A damaged one is moved aside, to `checkpoints.damaged`, with a warning; one without a seal, for the process was killed before it was
+        written, is taken as it is.
+        Raises: ValueError: the folder holds a run with another recipe, other data or another key, or checkpoints that cannot be read.
         """
-        damaged: dict[int, str] = {}
-        for step in sorted(self._manager.all_steps(), reverse=True):
-            try:
-                found = self._read(step, (state, best))
-            except _Other:
-                raise
-            except Exception as error:  # whatever Orbax and its storage make of files that are not as they were written
-                damaged[step] = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-                continue
-            for later, why in damaged.items():
-                warnings.warn(
-                    f"the checkpoint {self._folder / str(later)} is damaged ({why}); training goes on from update {step}.",
-                    RuntimeWarning,
-                    stacklevel=5,
-                )
-                self._manager.delete(later)
-            return found
-        if damaged:
+        step = self._newest()
+        if step is None:
+            return None
+        args, like = self._ocp.args, (state, best)
+        try:
+            record = self._manager.restore(step, args=args.Composite(record=args.JsonRestore()))["record"]
+            there = dict(record["identity"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._unreadable(step, error) from error
+        if differing := [k for k in sorted({*there, *self._identity}) if there.get(k) != self._identity.get(k)]:
             raise ValueError(
-                f"no checkpoint in {self._folder} can be read ({'; '.join(f'{k}: {why}' for k, why in damaged.items())}); give another "
-                "folder, or resume=False to begin anew."
-            )
-        return None
-
-    def _read(self, step: int, like: tuple[TrainState, Any]) -> tuple[TrainState, Any, dict[str, Any]]:
-        args = self._ocp.args
-        seal, files = self._sealed().get(str(step)), _digests(self._folder / str(step))
-        if seal is not None and (changed := [k for k in {**seal, **files} if seal.get(k) != files.get(k)]):
-            # before Orbax reads them, whose threads print their own errors
-            raise ValueError(f"{len(changed)} of {len({**seal, **files})} files are not as they were written")
-        record = self._manager.restore(step, args=args.Composite(record=args.JsonRestore()))["record"]
-        if differing := [k for k in sorted({*record["identity"], *self._identity}) if record["identity"].get(k) != self._identity.get(k)]:
-            raise _Other(
                 f"{self._folder} holds a run that differs in {', '.join(differing)}; pass the same arguments to go on with it, "
                 "another folder, or resume=False to begin anew."
             )
-        restored = self._manager.restore(step, args=args.Composite(state=args.StandardRestore(_stored(like))))["state"]
+        try:
+            restored = self._manager.restore(step, args=args.Composite(state=args.StandardRestore(_stored(like))))["state"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._unreadable(step, error) from error
         return (*_unstored(restored, like), record)
+
+    def _newest(self) -> int | None:
+        """The newest step whose files are those of its seal; one process looks, and moves aside what is damaged."""
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        damaged: dict[int, list[str]] = {}
+        if jax.process_index() == 0:
+            for step in steps:
+                if not (changed := self._changed(step)):
+                    break
+                damaged[step] = changed
+        count = len(damaged)
+        if jax.process_count() > 1:
+            count = int(multihost_utils.broadcast_one_to_all(np.int32(count)))
+        if not count:
+            return steps[0] if steps else None
+        if count == len(steps):
+            raise ValueError(
+                f"every checkpoint in {self._folder} is damaged ({'; '.join(f'{k}: {_few(v)}' for k, v in damaged.items())}); give another "
+                "folder, or resume=False to begin anew."
+            )
+        moved = []
+        for step, changed in damaged.items():
+            aside = self._folder.with_suffix(".damaged") / str(step)
+            aside.parent.mkdir(exist_ok=True)
+            if aside.exists():
+                shutil.rmtree(aside)
+            (self._folder / str(step)).rename(aside)
+            moved.append(f"the checkpoint of update {step} is damaged ({_few(changed)}) and was moved to {aside}")
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("jaxsec checkpoints moved")
+        self._manager.reload()
+        if moved:
+            warnings.warn(f"{'; '.join(moved)}; training goes on from update {steps[count]}.", RuntimeWarning, stacklevel=5)
+        return steps[count]
+
+    def _changed(self, step: int) -> list[str]:
+        """Files of a checkpoint that are not as they were written; none where it has no seal, and what was added does not count."""
+        folder = self._folder / str(step)
+        try:
+            seal = json.loads((folder / _SEAL).read_text())
+            return [name for name, digest in seal.items() if not (folder / name).is_file() or _digest(folder / name) != digest]
+        except FileNotFoundError:
+            return []
+        except (ValueError, AttributeError):
+            return [_SEAL]
+
+    def _unreadable(self, step: int, error: Exception) -> ValueError:
+        why = str(error).splitlines()[0][:150] if str(error) else type(error).__name__
+        return ValueError(
+            f"the checkpoint {self._folder / str(step)} cannot be read ({why}); move it away to go on from the one before, give another "
+            "folder, or resume=False to begin anew."
+        )
 
     def clear(self) -> None:
         """Deletes every checkpoint of the folder."""
         for step in self._manager.all_steps():
             self._manager.delete(step)
-        self._seals.unlink(missing_ok=True)
 
     def close(self) -> None:
         self._manager.close()
 
 
-class _Other(ValueError):
-    """The folder holds another run."""
-
-
 def _digests(folder: pathlib.Path) -> dict[str, str]:
     """Path in the folder -> digest of the file."""
-    found = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        with path.open("rb") as file:
-            found[path.relative_to(folder).as_posix()] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+    return {path.relative_to(folder).as_posix(): _digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def _digest(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _few(names: list[str]) -> str:
+    return f"{names[0]} is not as it was written" if len(names) == 1 else f"{len(names)} files are not as they were written"
 
 
 def _stored(tree: Any) -> dict[str, jax.Array]:

@@ -30,11 +30,15 @@ def check_rows_apart(net: Net, x: jax.Array) -> None:
 
 
 def _around(w: Any, r: np.random.Generator) -> Any:
-    if not jnp.issubdtype(jnp.result_type(w), jnp.floating):
+    """Each weight a factor larger or smaller, with its sign, for a variance below 0 would make everything NaN; a 0 becomes as large as
+    the others, or 1."""
+    if not jnp.issubdtype(jnp.result_type(w), jnp.floating) or not getattr(w, "is_fully_addressable", True):
         return w
-    values = np.asarray(w, np.float64)
-    size = float(np.sqrt(np.mean(np.square(values[np.isfinite(values)])))) if np.isfinite(values).any() else 0.0
-    return jnp.asarray(w + (size or 1.0) * r.normal(size=np.shape(w)), jnp.result_type(w))
+    values = np.asarray(w, np.float32)
+    real = values[np.isfinite(values) & (values != 0)]
+    size = np.sqrt(np.mean(np.square(real))) if real.size else 1.0
+    drawn = np.where(values == 0, size * r.normal(size=values.shape), values * np.exp(0.5 * r.normal(size=values.shape)))
+    return jnp.asarray(drawn, jnp.result_type(w))
 
 
 def _check(net: Net, x: jax.Array, r: np.random.Generator) -> None:

@@ -5,6 +5,7 @@ K linear forms `(p - e_k) . z` bounded from below bound it from above, without K
 net (elision of the last layer). Bounds are of the net in evaluation mode, which is the net that will be certified.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -14,7 +15,7 @@ from ..bound._lines import lines_of
 from ..bound._run import on_platform
 from ..core._rewrite import tuned_call
 from ..threat import Threat
-from ._batch_bounds import bounded, least, margin_forms
+from ._batch_bounds import bounded, graph_of, least, margin_forms
 from ._losses import distribution
 from ._net import Net
 
@@ -44,6 +45,32 @@ def lower_margins(net: Net, threat: Threat, x: jax.Array, y: jax.Array) -> jax.A
         return jnp.moveaxis(least(graph, out, margin_forms(graph, out, y), region, ranges), 0, 1)
 
     return tuned_call(run, *_arguments(net, threat, x, y))
+
+
+def tighter_margins(net: Net, threat: Threat, x: jax.Array, y: jax.Array) -> jax.Array:
+    """[B, K] as `lower_margins`, or by CROWN-IBP where that says more. Cost: K forms walked back through the whole net, kept at once."""
+
+    def run(net: Net, threat: Threat, x: jax.Array, y: jax.Array, native: bool) -> jax.Array:
+        graph, out, region, ranges = bounded(net, threat, x, native)
+        forms = margin_forms(graph, out, y)
+        by_lines = least(graph, out, forms, region, ranges, lines_of(graph, out, ranges))
+        return jnp.moveaxis(jnp.fmax(least(graph, out, forms, region, ranges), by_lines), 0, 1)
+
+    return on_platform(run, *_arguments(net, threat, x, y))
+
+
+def elements_kept(net: Net, x: jax.Array) -> int:
+    """How many numbers the largest value of the net holds in a row of x [B, ...]."""
+    found = []
+
+    def traced(v: jax.Array) -> jax.Array:
+        graph, out = graph_of(net, v, False)
+        found.extend(math.prod(graph.nodes[i].shape[1:]) for i in graph.ancestors(out))
+        return v
+
+    with jax.numpy_rank_promotion("allow"):
+        jax.eval_shape(traced, jax.ShapeDtypeStruct((8, *x.shape[1:]), wide(x)))
+    return max(found)
 
 
 def mixed_loss(net: Net, threat: Threat, x: jax.Array, y: jax.Array, beta: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -229,6 +229,20 @@ def test_a_run_that_was_begun_anew_over_another_is_not_the_other(trained, tmp_pa
     assert main(["train", "--recipe", "trades", "--data", str(trained / "test.npz"), "--eps", "0.05", "--out", str(folder)]) == 2
     err = capsys.readouterr().err
     assert "is not known here" in err and "--fresh" in err and "internal" not in err
+    (folder / "train.json").write_text("[]")
+    assert main(["audit", str(folder)]) == 2
+    assert "train.json is damaged" in capsys.readouterr().err
+
+
+def test_other_data_under_the_same_words_are_told(data, tmp_path, capsys):
+    shutil.copy(data, tmp_path / "data.npz")
+    args = ["train", "--recipe", "standard", "--net", "mlp", "--data", str(tmp_path / "data.npz"), "--out", str(tmp_path / "run"), *SHORT]
+    assert main(args) == 0
+    found = np.load(data)
+    np.savez(tmp_path / "data.npz", x=1 - found["x"], y=found["y"])
+    assert main(args) == 2
+    err = capsys.readouterr().err
+    assert "holds a run that differs in data" in err and "jaxsec.fit" not in err and "--fresh" in err
 
 
 def test_folders_that_no_train_command_made(tmp_path, capsys):

@@ -9,7 +9,8 @@ from flax import linen as nn
 from train_kit import LINF, blobs, ce, mlp, weights
 
 import jaxsec
-from jaxsec.bound import CROWNIBP, IBP, bound
+from jaxsec.bound import CROWNIBP, IBP, _patterns, bound
+from jaxsec.bound._graph import trace
 from jaxsec.bound._lines import lines_of
 from jaxsec.core import row_keys
 from jaxsec.train import AWP, net_of
@@ -394,6 +395,12 @@ def test_a_layer_that_begins_at_0_hides_nothing():
         IBPTraining(threat=LINF).check(mixing, jnp.full((5, 6), 0.5))
     IBPTraining(threat=LINF).check(net_of(lambda p, x: x @ p["a"] + jax.nn.relu(x @ p["z"]), zero), jnp.full((5, 6), 0.5))
 
+    def normalised(p, x):  # a variance below 0 would make everything NaN, and NaN tells nothing
+        return x @ p["a"] * jax.lax.rsqrt(p["v"])[None] + (x @ p["z"])[::-1]
+
+    with pytest.raises(ValueError, match="depends on other rows of the batch"):
+        IBPTraining(threat=LINF).check(net_of(normalised, zero | {"v": jnp.ones(6)}), jnp.full((5, 6), 0.5))
+
 
 def tokens(p, x):
     t = x.reshape(len(x), 8, -1)
@@ -409,6 +416,19 @@ def test_a_softmax_is_bounded_alike_in_every_batch(rows, classes):
         net, y = net_of(fn, w), jnp.zeros(rows, jnp.int32)
         IBPTraining(threat=LINF).check(net, x)
         np.testing.assert_allclose(lower_margins(net, LINF, x, y)[:2], lower_margins(net, LINF, x[:2], y[:2]), rtol=2e-6)
+
+
+def test_what_is_recognised_depends_on_a_row_alone(monkeypatch):
+    """The elements that are followed are those of a row: softmax in line is told from its parts in every batch, or in none."""
+    monkeypatch.setattr(_patterns, "_MOST_ELEMENTS", 40)
+    x = jnp.zeros((9, 8))
+
+    def by_hand(x):
+        e = jnp.exp(x - x.max(1, keepdims=True))
+        return e / e.sum(1, keepdims=True)
+
+    graphs = [trace(by_hand, x[:n], rows=n) for n in (1, 4, 5, 9)]
+    assert len({len(graph.nodes) for graph in graphs}) == 1 and all(graph.shares for graph in graphs)
 
 
 def test_a_net_of_one_batch_size_is_refused():

@@ -117,23 +117,29 @@ def test_a_finished_run_is_returned_and_another_is_refused(whole):
 
 
 def test_a_checkpoint_that_was_changed_does_not_count(tmp_path, caplog):
-    whole = run(out=tmp_path)
-    newest, older = sorted((tmp_path / "checkpoints").iterdir(), key=lambda p: -int(p.name))
-    for stored in (newest / "state").rglob("d/*"):
-        data = bytearray(stored.read_bytes())
-        for i in range(len(data) // 2, len(data) // 2 + 200, 8):
-            data[i % len(data)] ^= 1
-        stored.write_bytes(data)
-    with caplog.at_level("INFO", logger="jaxsec.train"), pytest.warns(RuntimeWarning, match=f"{newest.name} is damaged"):
+    whole, folder = run(out=tmp_path), tmp_path / "checkpoints"
+    newest, older = sorted(folder.iterdir(), key=lambda p: -int(p.name))
+    stored = max((newest / "state").rglob("d/*"), key=lambda p: p.stat().st_size)
+    stored.write_bytes(stored.read_bytes()[:-1] + b"x")
+    with (
+        caplog.at_level("INFO", logger="jaxsec.train"),
+        pytest.warns(RuntimeWarning, match=f"{newest.name} is damaged .*from update {older.name}"),
+    ):
         again = run(out=tmp_path)
     assert trees_equal(again.net.params, whole.net.params) and "going on: 3 epochs done" in caplog.text
-    for folder in (newest, older):
-        next((folder / "record").iterdir()).write_bytes(b"\x8cnot it")
-    with pytest.raises(ValueError, match=rf"no checkpoint in .* can be read \({newest.name}: 1 of .*; {older.name}: .*resume=False"):
+    assert (tmp_path / "checkpoints.damaged" / newest.name / "state").is_dir()  # nothing is deleted
+    before = {p.name for p in folder.iterdir()}
+    (newest / ".DS_Store").write_text("what others add is no damage")
+    (newest / "seal.json").unlink()  # as after a kill between the checkpoint and its seal
+    assert run(out=tmp_path).best_epoch == whole.best_epoch and {p.name for p in folder.iterdir()} == before
+    next((newest / "record").iterdir()).write_text("{")
+    with pytest.raises(ValueError, match=f"{newest.name} cannot be read .*resume=False"):  # no seal says that it is not another version's
         run(out=tmp_path)
-    (tmp_path / "checkpoints.json").unlink()  # without seals it is Orbax that fails
-    with pytest.raises(ValueError, match=r"no checkpoint in .* can be read"):
+    for name in (newest, older):
+        (name / "seal.json").write_text("{")
+    with pytest.raises(ValueError, match=rf"every checkpoint in .* is damaged \({newest.name}: .*; {older.name}: .*resume=False"):
         run(out=tmp_path)
+    assert {p.name for p in folder.iterdir()} == before
 
 
 def test_nets_and_boxes_that_differ_in_order_only_are_others(tmp_path):

@@ -176,3 +176,18 @@ def test_validation_proves_by_lines_what_intervals_leave_open():
         return np.asarray(jaxsec.certify(net.model(), x, y, threat=threat, method=method, progress=False).robust).mean()
 
     assert shares["ibp"] == by(IBP()) < by(CROWNIBP()) == shares["sabr"] == shares["awp"], shares
+
+
+def test_validation_of_few_rows_and_of_lines_that_do_not_fit(monkeypatch):
+    x, y = blobs(5)
+    rows = validation_of((x, y), SABR(threat=jaxsec.LInf(eps=0.001)), None, KEY, Rows(3, ()), x.shape[1:])
+    assert rows(NET)["validation_certified"] == np.mean(np.asarray(NET(x)).argmax(1) == y)  # each row counts once
+    wide = validation_of((x, y), SABR(threat=jaxsec.LInf(eps=0.5)), None, KEY, Rows(3, ()), x.shape[1:])
+    lines = []
+    monkeypatch.setattr(
+        "jaxsec.train._validate._proved", lambda net, threat, x, y, by: lines.append((len(x), by)) or np.zeros(len(x), bool)
+    )
+    wide(NET)
+    monkeypatch.setattr("jaxsec.train._validate._ELEMENTS", 8 * 3 * 6 - 1)  # 8 rows, 3 classes, the largest value has 6 elements
+    wide(NET)
+    assert lines == [(8, False), (8, True), (8, False)]

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ..core._files import replace_file
+
 SCHEMA_NAME = "jaxsec-report"
 SCHEMA_VERSION = "1.0"
 FILES = ("report.json", "report.html", "report.md", "report.sarif")
@@ -51,7 +53,7 @@ class Report:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        write(folder / FILES[0], json.dumps(self.data, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
+        replace_file(folder / FILES[0], json.dumps(self.data, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
         return [folder / FILES[0], *self.render(folder)]
 
     def render(self, folder: str | os.PathLike[str]) -> list[Path]:
@@ -61,9 +63,9 @@ class Report:
         from ._sarif import sarif_of
 
         folder = Path(folder)
-        write(folder / FILES[2], markdown_of(self.data))
-        write(folder / FILES[3], json.dumps(sarif_of(self.data), indent=1, ensure_ascii=False) + "\n")
-        write(folder / FILES[1], html_of(self.data))
+        replace_file(folder / FILES[2], markdown_of(self.data))
+        replace_file(folder / FILES[3], json.dumps(sarif_of(self.data), indent=1, ensure_ascii=False) + "\n")
+        replace_file(folder / FILES[1], html_of(self.data))
         return [folder / name for name in FILES[1:]]
 
     @classmethod
@@ -114,10 +116,3 @@ def _shares(value: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
     elif isinstance(value, dict | list):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
             yield from _shares(inner, f"{place}.{key}")
-
-
-def write(path: Path, text: str) -> None:
-    """Replaces the file at once, so that a reader never sees half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

@@ -106,8 +106,8 @@ def rule(*names: str) -> Callable[[Rule], Rule]:
 def trace(fn: Callable[..., Any], *args: Any, native: bool = False, rows: int = 1) -> Graph:
     """The graph of `fn(*args)` with every array of every argument perturbed.
 
-    What `fn` holds besides (weights) stays known. `args` may be arrays or `jax.ShapeDtypeStruct`. rows: of the
-    batch that the arguments are.
+    What `fn` holds besides (weights) stays known. `args` may be arrays or `jax.ShapeDtypeStruct`.
+    rows: of the batch that the arguments are.
     Guarantee: every node is what the program computes in exact arithmetic; where a known function was recognised (softmax, gelu, a
       normalisation) its nodes are another way to write the same function. An operation that feeds no output is not looked at.
     Raises: UnsupportedPrimitive: an operation without a rule, on a value that depends on the input. TypeError: an input that is not

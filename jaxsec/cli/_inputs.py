@@ -30,16 +30,20 @@ DIGITS_EPS = {"linf": "0.1", "l2": "0.5"}
 _REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
+def warn(text: str) -> None:
+    """A warning as every command says it."""
+    print(f"jaxsec: warning: {text}", file=sys.stderr)
+
+
 def threat_of(
     norm: Any,
     eps: Any,
     data: Dataset,
     defaults: dict[str, str] = DEFAULT_EPS,
     names: tuple[str, str] = ("--threat", "--eps"),
-    warn: Callable[[str], object] | None = None,
+    warn: Callable[[str], object] = warn,
 ) -> Ball:
     """The ball in the data's valid range. `names` are what messages call the norm and eps: options, or keys of a plan file."""
-    warn = warn or _warn
     which = str(norm).lower()
     if which not in ("linf", "l2", "l1"):
         raise ValueError(f"{names[0]} is {norm!r}; allowed: linf, l2, l1.")
@@ -68,11 +72,7 @@ def threat_of(
 def warn_of_noise(option: str, sigma: float, ball: Ball) -> None:
     """Where noise of this scale does not fit the data; what the audit files as a finding."""
     if said := odd_noise(sigma, ball):
-        _warn(f"{option} {said.removeprefix('sigma ')}")
-
-
-def _warn(text: str) -> None:
-    print(f"jaxsec: warning: {text}", file=sys.stderr)
+        warn(f"{option} {said.removeprefix('sigma ')}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

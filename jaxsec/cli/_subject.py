@@ -1,13 +1,12 @@
 """The model and the data that a command works on."""
 
-import sys
 from typing import Any
 
 import numpy as np
 
 from ..audit._default import default_audit
 from ..io import check_data
-from ._inputs import Source, data_of, model_of
+from ._inputs import Source, data_of, model_of, warn
 from ._rows import for_images
 from ._trained import of_run
 from ._values import deviations, numbers, whole
@@ -31,7 +30,7 @@ def model_and_data(model: str | None, source: Source, seed: int) -> tuple[Any, A
     if mean is not None or std is not None:
         net = _normalising(net, mean, std, rows.layout, rows.x.shape[1:])
     for warning in check_data(rows, net):
-        print(f"jaxsec: warning: {warning}", file=sys.stderr)
+        warn(str(warning))
     return net, rows
 
 

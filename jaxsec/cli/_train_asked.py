@@ -53,9 +53,9 @@ class Asked:
         return before
 
     def differing(self, words: dict[str, Any]) -> str:
-        """Options whose values are not those of the run in the folder, and both values; empty where nothing is known to differ."""
+        """Options whose values are not those of the run in the folder, and both values; empty where none differs."""
         if (there := read(self.out)) is None:
-            return ""
+            return "what it was asked for is not known here; was it jaxsec.fit that wrote there?"
         now = self.typed(words)
         changed = [name for name in {**there, **now} if there.get(name) != now.get(name)]
         return "; ".join(f"{name}: {there.get(name, 'not given')} there, {now.get(name, 'not given')} now" for name in changed)

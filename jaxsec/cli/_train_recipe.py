@@ -1,6 +1,5 @@
 """The words of `jaxsec train` as a recipe and an augmentation."""
 
-import sys
 from typing import Any
 
 from ._train_asked import Asked
@@ -12,7 +11,7 @@ def recipe_of(asked: Asked, rows: Any) -> tuple[Any, Any]:
     from ..audit._scale import too_large
     from ..train import Curriculum, recipe_named, takes
     from ..train._catalogue import parts_of
-    from ._inputs import DEFAULT_EPS, DIGITS_EPS, model_of, threat_of
+    from ._inputs import DEFAULT_EPS, DIGITS_EPS, model_of, threat_of, warn
     from ._trained import of_run
 
     settings = {}
@@ -47,7 +46,7 @@ def recipe_of(asked: Asked, rows: Any) -> tuple[Any, Any]:
                 "for data in [0, 1], or say the range with --range LO,HI."
             )
         for text in said:
-            print(f"jaxsec: warning: {text}", file=sys.stderr)
+            warn(text)
     elif asked.threat is not None or asked.eps is not None:
         given = "--threat" if asked.threat is not None else "--eps"
         raise ValueError(f"{given} was given, and the recipe {name} has no threat; leave it out, or choose another recipe.")

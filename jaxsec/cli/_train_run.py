@@ -1,14 +1,13 @@
 """What `jaxsec train` does with its words: data split, network made or read, recipe run, folder written."""
 
 import dataclasses
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ._train_asked import ASKED, Asked, read
+from ._train_asked import ASKED, Asked
 from ._train_folder import finished, nothing_lost, without_remains
 from ._train_recipe import augment_of, recipe_of
 from ._train_rows import prepared, split
@@ -24,7 +23,7 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
     from ..io import load, save
     from ..train import default_optimizer, fit
     from ._cache import keep_programs
-    from ._inputs import Source
+    from ._inputs import Source, warn
     from ._interrupt import interruptible
     from ._main import UserError
 
@@ -111,15 +110,11 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
             if before:  # nothing was trained, so what the folder holds is what it was
                 (out / ASKED).write_text(before)
             said = str(error).replace("resume=False", "--fresh")
-            if "holds a run that differs in" in said:
-                changed = asked.differing(words)
-                if read(out) is None:
-                    changed = "what it was asked for is not known here; was it jaxsec.fit that wrote there?"
-                if changed:
-                    said = f"--out {out} holds another run ({changed}); pass the same arguments, another folder, or --fresh to begin anew."
+            if "holds a run that differs in" in said and (changed := asked.differing(words)):
+                said = f"--out {out} holds another run ({changed}); pass the same arguments, another folder, or --fresh to begin anew."
             raise ValueError(said) from None
         if said := learned_nothing(made, train_rows.y, validation):
-            print(f"jaxsec: warning: {said}", file=sys.stderr)
+            warn(said)
         best = {k: v for k, v in made.history[made.best_epoch].items() if not isinstance(v, float) or np.isfinite(v)}
         about |= {"best": best, "stopped": made.stopped, "rollbacks": made.rollbacks, "epochs done": len(made.history)}
         # only now, so that a call that cannot go on with what the folder holds leaves it as it is

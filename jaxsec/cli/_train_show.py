@@ -3,7 +3,6 @@
 import contextlib
 import logging
 import shlex
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ..core._plural import plural
+from ._inputs import warn
 from ._train_asked import Asked
 from ._trained import MODEL, ROWS
 
@@ -20,7 +21,7 @@ def warnings_as_lines() -> Iterator[None]:
     """What training warns of, as every command says it."""
 
     def line(message: Any, *_: Any, **__: Any) -> None:
-        print(f"jaxsec: warning: {message}", file=sys.stderr)
+        warn(str(message))
 
     with warnings.catch_warnings():
         warnings.filterwarnings("always", category=RuntimeWarning, module="jaxsec")
@@ -61,14 +62,10 @@ def begin(asked: Asked, about: dict[str, Any], rows: Any) -> None:
     ball = "" if about["eps"] is None else f", {about['threat']} eps {asked.eps or format(about['eps'], '.6g')}"
     console.print(
         f"{asked.recipe}{ball}: {about['data']['rows']} rows of {about['data']['source']}, {about['data']['held out']} held out; "
-        f"{rows.n_classes} classes; {about['net']}, {epochs(about['epochs'])}, {about['batch size']} rows an update",
+        f"{rows.n_classes} classes; {about['net']}, {plural(about['epochs'], 'epoch')}, {about['batch size']} rows an update",
         soft_wrap=True,
         markup=False,
     )
-
-
-def epochs(n: int) -> str:
-    return f"{n} epoch" if n == 1 else f"{n} epochs"
 
 
 def learned_nothing(made: Any, labels: np.ndarray, validation: float) -> str | None:
@@ -99,8 +96,8 @@ def summary(made: Any, out: Path, held: bool, noise: float | None) -> None:
         if name in row
     ]
     console.print(
-        f"{epochs(len(made.history))}, {made.stopped}"
-        + (f"; kept as it was after {epochs(made.best_epoch + 1)}: {', '.join(said)} of the validation rows" if said else ""),
+        f"{plural(len(made.history), 'epoch')}, {made.stopped}"
+        + (f"; kept as it was after {plural(made.best_epoch + 1, 'epoch')}: {', '.join(said)} of the validation rows" if said else ""),
         soft_wrap=True,
     )
     console.print(f"model: {out / MODEL}", soft_wrap=True)

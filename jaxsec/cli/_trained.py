@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..core._plural import plural
 from ._inputs import Source
 from ._train_asked import read
 
@@ -40,13 +41,13 @@ def trained(spec: str | None) -> dict[str, Any] | None:
 
 def how(run: dict[str, Any]) -> str:
     """One line for reports, of what `train.json` holds."""
-    data, best, done = run.get("data", {}), run.get("best", {}), run.get("epochs done")
+    data, best, done = run.get("data", {}), run.get("best", {}), plural(run.get("epochs done", 0), "epoch")
     ball = f" against {run['threat']} eps {run.get('eps typed') or format(run['eps'], '.6g')}" if run.get("threat") else ""
     settings = f" with {' '.join(run['settings'])}" if run.get("settings") else ""
     shares = {name: best.get(f"validation_{name}") for name in ("clean", "noisy", "robust", "certified")}
     told = ", ".join(f"{name} {share:.1%}" for name, share in shares.items() if share is not None)
     return (
-        f"trained by 'jaxsec train' {run.get('jaxsec', '')}: {run.get('recipe')}{settings}{ball}, {done} epoch{'s' * (done != 1)}, seed "
+        f"trained by 'jaxsec train' {run.get('jaxsec', '')}: {run.get('recipe')}{settings}{ball}, {done}, seed "
         f"{run.get('seed')}, {data.get('rows', 0) - data.get('held out', 0)} rows of {data.get('source')}"
         + (f"; on its own validation rows {told}" if told else "")
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 from .. import __version__
 from ..certify._verify import Verification
+from ..core._files import replace_file
 from ..io import Instance, write_result
 from ..io._vnnlib_result import VERDICTS
 from ._state import held_beside, state_beside
@@ -71,14 +72,14 @@ class Results:
             for old in (self.path, *(p for p in self.witnesses.glob("*.txt") if p.stem.isdigit())):
                 old.unlink(missing_ok=True)
             self._write(identity)
-            _replace(self.path, header)
+            replace_file(self.path, header)
         else:
             self._files = self._same(about, identity)["files"]
             if whole < len(text):
                 os.truncate(self.path, whole)
 
     def _write(self, identity: dict[str, Any]) -> None:
-        _replace(self.state / "run.json", json.dumps({**identity, "jaxsec": __version__}, indent=1).encode())
+        replace_file(self.state / "run.json", json.dumps({**identity, "jaxsec": __version__}, indent=1))
 
     def keep_to(self, identity: dict[str, Any], asked: list[Instance]) -> None:
         """`ValueError` where a file of the lines that were `asked` has changed since; those of other lines may."""
@@ -179,9 +180,3 @@ def _said(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return "given" if value else "not given"
     return f"{value:.10g}" if isinstance(value, int | float) else repr(value)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)

@@ -1,9 +1,10 @@
 """The commands of a file, one after the other: declarations, asserts, and those that are skipped."""
 
+from ..core._plural import plural
 from ._vnnlib_formula import Choices, Row, conjuncts, formula, tighten
 from ._vnnlib_scope import Scope
 from ._vnnlib_source import Source
-from ._vnnlib_tokens import Atom, Form, Node, forms, plural, shown
+from ._vnnlib_tokens import Atom, Form, Node, forms, shown
 
 IGNORED = ("set-logic", "set-info", "set-option", "check-sat", "get-model", "get-info", "get-value", "echo", "exit")
 ALLOWED = "declare-const, declare-fun, assert, set-logic, check-sat, get-model"

@@ -5,10 +5,11 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import NamedTuple
 
+from ..core._plural import plural
 from ._vnnlib_scope import Scope
 from ._vnnlib_source import Source
 from ._vnnlib_terms import ARITHMETIC, NUMBER, Linear, added, arithmetic, nearest, term
-from ._vnnlib_tokens import Atom, Form, Node, plural, shown
+from ._vnnlib_tokens import Atom, Form, Node, shown
 
 COMPARISONS = ("<=", ">=", "<", ">", "=")
 CONNECTIVES = ("and", "or")

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from ..core._plural import plural
 from ._vnnlib_formula import evaluate
 from ._vnnlib_scope import INPUTS, OUTPUTS, Scope
 from ._vnnlib_source import Source, read_source
 from ._vnnlib_terms import Linear, nearest
-from ._vnnlib_tokens import Atom, Form, forms, plural, shown
+from ._vnnlib_tokens import Atom, Form, forms, shown
 
 VERDICTS = ("sat", "unsat", "timeout", "unknown", "error")
 

@@ -2,8 +2,9 @@
 
 import re
 
+from ..core._plural import plural
 from ._vnnlib_source import Source
-from ._vnnlib_tokens import Atom, plural, shown
+from ._vnnlib_tokens import Atom, shown
 
 NAME = re.compile(r"([XY])_(0|[1-9][0-9]{0,8})")
 INPUTS, OUTPUTS = "XY"

@@ -70,8 +70,3 @@ def forms(source: Source, start: int = 0) -> Iterator[Form]:
 def shown(text: str) -> str:
     """`text` as a message quotes it: short, and with odd characters escaped."""
     return repr(text if len(text) <= 40 else f"{text[:37]}...")
-
-
-def plural(n: int, noun: str) -> str:
-    """The number with its noun: "1 input", "2 inputs"."""
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from ..core._files import replace_file
 from ._step import TrainState
 
 _SEAL = "seal.json"  # in a checkpoint's folder, so that it goes where the checkpoint goes
@@ -42,9 +43,7 @@ class Checkpoints:
         self._manager.save(step, args=args.Composite(state=args.StandardSave(_stored((state, best))), record=args.JsonSave(record)))
         if jax.process_index() == 0:
             folder = self._folder / str(step)
-            part = folder / f"{_SEAL}.part"
-            part.write_text(json.dumps(_digests(folder)))
-            part.replace(folder / _SEAL)
+            replace_file(folder / _SEAL, json.dumps(_digests(folder)))
 
     def restore(self, state: TrainState, best: Any) -> tuple[TrainState, Any, dict[str, Any]] | None:
         """(state, best, record) of the newest checkpoint that is as it was written, None where there is none. Args: trees like those saved.

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..core import Model
+from ..core._plural import plural
 from ._batches import Batches, Reader
 from ._checkpoint import Checkpoints
 from ._log import Log
@@ -211,6 +212,6 @@ class Loop:
             return state, best
         state, best, record = found
         self._recall(record)
-        done, over = len(self.history), len(self.history) == self.epochs or self.stopped != "done"
-        _LOGGER.info("%s: %s done", "finished before, nothing to train" if over else "going on", f"{done} epoch{'s' * (done != 1)}")
+        over = len(self.history) == self.epochs or self.stopped != "done"
+        _LOGGER.info("%s: %s done", "finished before, nothing to train" if over else "going on", plural(len(self.history), "epoch"))
         return state, best

@@ -18,7 +18,7 @@ from ._batches import arrays_of
 from ._net import Net
 from ._recipe import Recipe
 from ._rows import Rows
-from ._worst_case import elements_kept, lower_margins, tighter_margins
+from ._worst_case import lower_margins, numbers_kept, tighter_margins
 
 # Of float32 numbers that lines may keep at once in one value: a gigabyte in all, as measured.
 _ELEMENTS = 1 << 26
@@ -79,7 +79,7 @@ class Validation:
         proved = np.zeros(len(self.y), bool)
         self._prove(net, proved, size, lines=False)
         if self.bounds == "crown-ibp" and not proved.all():
-            fit = _ELEMENTS // max(1, elements_kept(net, jnp.asarray(self.x[:1])) * _classes(net, self.x[:1]))
+            fit = int(_ELEMENTS / float(numbers_kept(net, self.x[:1])))
             if fit >= 8:
                 self._prove(net, proved, min(size, fit, 64), lines=True)
         return float(proved.mean())
@@ -90,10 +90,6 @@ class Validation:
         for i in range(0, len(left), size):
             rows = left[np.arange(i, i + size) % len(left)]  # a batch of bounds has a few rows at least, see `graph_of`
             proved[rows] = _proved(net, self.threat, self.x[rows], self.y[rows], lines)
-
-
-def _classes(net: Net, x: Any) -> int:
-    return jax.eval_shape(net.model(), jax.ShapeDtypeStruct(np.shape(x), np.asarray(x).dtype)).shape[1]
 
 
 @jax.jit

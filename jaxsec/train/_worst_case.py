@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 
 from ..bound._lines import lines_of
-from ..bound._run import on_platform
+from ..bound._run import of_model, on_platform, output
 from ..core._rewrite import tuned_call
 from ..threat import Threat
-from ._batch_bounds import bounded, graph_of, least, margin_forms
+from ._batch_bounds import bounded, least, margin_forms
 from ._losses import distribution
 from ._net import Net
 
@@ -51,40 +51,36 @@ def tighter_margins(net: Net, threat: Threat, x: jax.Array, y: jax.Array) -> jax
     """[B, K] as `lower_margins`, or by CROWN-IBP where that says more. Cost: K forms walked back through the whole net, kept at once."""
 
     def run(net: Net, threat: Threat, x: jax.Array, y: jax.Array, native: bool) -> jax.Array:
-        graph, out, region, ranges = bounded(net, threat, x, native)
-        forms = margin_forms(graph, out, y)
-        by_lines = least(graph, out, forms, region, ranges, lines_of(graph, out, ranges))
-        return jnp.moveaxis(jnp.fmax(least(graph, out, forms, region, ranges), by_lines), 0, 1)
+        return jnp.moveaxis(jnp.fmax(*_both(net, threat, x, y, native)), 0, 1)
 
     return on_platform(run, *_arguments(net, threat, x, y))
 
 
-def elements_kept(net: Net, x: jax.Array) -> int:
-    """How many numbers the largest value of the net holds in a row of x [B, ...]."""
-    found = []
-
-    def traced(v: jax.Array) -> jax.Array:
-        graph, out = graph_of(net, v, False)
-        found.extend(math.prod(graph.nodes[i].shape[1:]) for i in graph.ancestors(out))
-        return v
-
+@jax.jit
+def numbers_kept(net: Net, x: jax.Array) -> jax.Array:
+    """[] how many numbers the K forms of one row of x [B, ...] are at the net's largest value. Traced only: once for a net and a shape."""
     with jax.numpy_rank_promotion("allow"):
-        jax.eval_shape(traced, jax.ShapeDtypeStruct((8, *x.shape[1:]), wide(x)))
-    return max(found)
+        graph = of_model(net.model(), jax.ShapeDtypeStruct((1, *x.shape[1:]), wide(x)), False)  # pyright: ignore[reportArgumentType]
+    out = output(graph)
+    return jnp.float32(graph.nodes[out].shape[1] * max(math.prod(graph.nodes[i].shape) for i in graph.ancestors(out)))
 
 
 def mixed_loss(net: Net, threat: Threat, x: jax.Array, y: jax.Array, beta: jax.Array) -> tuple[jax.Array, jax.Array]:
     """([B] worst loss, [B, K] margins) at `beta` times the margins by CROWN-IBP plus the rest by IBP (Zhang et al. 2020)."""
 
     def run(net: Net, threat: Threat, x: jax.Array, y: jax.Array, beta: jax.Array, native: bool) -> jax.Array:
-        graph, out, region, ranges = bounded(net, threat, x, native)
-        forms = margin_forms(graph, out, y)
-        by_intervals = least(graph, out, forms, region, ranges)
-        by_lines = least(graph, out, forms, region, ranges, lines_of(graph, out, ranges))
+        by_intervals, by_lines = _both(net, threat, x, y, native)
         return jnp.moveaxis(by_intervals + beta * jnp.maximum(by_lines - by_intervals, 0), 0, 1)
 
     margins = on_platform(run, *_arguments(net, threat, x, y), beta)
     return worst_loss(margins), margins
+
+
+def _both(net: Net, threat: Threat, x: jax.Array, y: jax.Array, native: bool) -> tuple[jax.Array, jax.Array]:
+    """[K, B] margins by intervals, and by lines over them."""
+    graph, out, region, ranges = bounded(net, threat, x, native)
+    forms = margin_forms(graph, out, y)
+    return least(graph, out, forms, region, ranges), least(graph, out, forms, region, ranges, lines_of(graph, out, ranges))
 
 
 def fused_loss(net: Net, threat: Threat, x: jax.Array, y: jax.Array, beta: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -454,10 +454,9 @@ def towards(bias, x):
 def through_the_band(deployed, bias):
     """What is left of a model whose surrogate's gradient leads into the band and out of it again, four steps or two of 20 inside."""
     passing = Defence(model=deployed, surrogates=(jaxsec.bind(towards, jnp.float32(bias)),))
-    how = {"threat": jaxsec.LInf(eps=0.9, lo=0.0, hi=1.0), "key": KEY, "method": jaxsec.FGSM()}
-    return evaluate(passing, jnp.zeros((3, 1)), jnp.zeros(3, jnp.int32), adaptive_method=jaxsec.BIM(steps=20, step_size=0.03), **how).rows[
-        0
-    ]
+    how = {"method": jaxsec.FGSM(), "adaptive_method": jaxsec.BIM(steps=20, step_size=0.03), "key": KEY}
+    found = evaluate(passing, jnp.zeros((3, 1)), jnp.zeros(3, jnp.int32), threat=jaxsec.LInf(eps=0.9, lo=0.0, hi=1.0), **how)
+    return found.rows[0]
 
 
 @pytest.mark.parametrize("bias", [0.2, 2.2])

@@ -53,14 +53,14 @@ audit: $(VENV)/.audit
 	$(BIN)/jaxsec audit --out "$(OUT)"
 	@echo "The report is in $(abspath $(OUT))"
 
-# These tests wait for hundreds of small programs to be compiled, so they are compiled unoptimised, in a third to a half of the time. The
-# others are tested as users run them: there rounding is the subject, or an unoptimised program is huge. JAXSEC_FULL=1 runs all as users do.
-BOUND := beta_cuts control_flow forward_linear patches programs rules_affine rules_composites rules_elementwise rules_onnx rules_reduce
-QUICK := tests/attack tests/audit tests/cli tests/train $(BOUND:%=tests/bound/test_%.py)
+# Tests wait for hundreds of small programs to be compiled, so they are compiled unoptimised, in a fifth to a half of the time. These are
+# tested as users run them: there rounding is the subject, or an unoptimised program is slow. JAXSEC_FULL=1 tests all as users do.
+BOUND := large_numbers narrow_curves rounding rules_sound summation_orders unary
+OPTIMISED := $(BOUND:%=tests/bound/test_%.py) tests/certify/test_clip.py tests/certify/test_never_wrong.py tests/native
 
 test: $(VENV)/.dev ctest lint
-	JAXSEC_QUICK=$(if $(JAXSEC_FULL),,1) $(PYTEST) $(QUICK)
-	$(PYTEST) $(addprefix --ignore=,$(QUICK))
+	$(PYTEST) $(OPTIMISED)
+	JAXSEC_QUICK=$(if $(JAXSEC_FULL),,1) $(PYTEST) $(addprefix --ignore=,$(OPTIMISED))
 	JAXSEC_QUICK=$(if $(JAXSEC_FULL),,1) $(BIN)/python -m pytest -q bench -n $(JOBS) --benchmark-disable
 	$(MAKE) wheel
 

@@ -1,5 +1,6 @@
 """The model and the data that a command works on."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from ._values import deviations, numbers, whole
 def model_and_data(model: str | None, source: Source, seed: int) -> tuple[Any, Any]:
     """The model and its data as the command line names them, checked against each other; without a model, the embedded pair."""
     limit = whole(source.limit, "--limit", 1)
+    run = model
     model, source, training = of_run(model, source)
     if model is None:
         if stray := source.given():
@@ -24,7 +26,9 @@ def model_and_data(model: str | None, source: Source, seed: int) -> tuple[Any, A
     if source.data is None:
         raise ValueError(f"--data is missing; MODEL {model!r} needs labelled inputs, e.g. --data test.npz with the keys x and y.")
     mean, std = numbers(source.mean, "--mean"), deviations(source.std)
-    net = model_of(model) if training is None else model_of(model).noted(training)
+    net = model_of(model)
+    if training is not None:
+        net = net.noted(training, name=Path(str(run)).resolve().name)
     rows = data_of(source, net)
     net = for_images(net, rows)
     if mean is not None or std is not None:

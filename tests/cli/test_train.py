@@ -47,8 +47,9 @@ def test_audit_and_attack_take_the_folder(trained, tmp_path, capsys):
     assert main(["audit", str(trained), "--preset", "quick", "--certify", "none", "--out", str(tmp_path)]) == 0
     said = capsys.readouterr().out
     assert "linf eps 0.05" in said and "24 rows" in said
-    notes = json.loads((tmp_path / "report.json").read_text())["model"]["notes"]
-    assert any("trades with steps=2 against linf eps 0.05, 3 epochs, seed 0, 96 rows of" in note for note in notes), notes
+    model = json.loads((tmp_path / "report.json").read_text())["model"]
+    assert model["name"] == trained.name
+    assert any("trades with steps=2 against linf eps 0.05, 3 epochs, seed 0, 96 rows of" in note for note in model["notes"]), model["notes"]
     assert main(["attack", str(trained), "--method", "fgsm", "--eps", "0.01", "--out", str(tmp_path / "adv.npz")]) == 0
     with np.load(tmp_path / "adv.npz") as found:
         assert found["x"].shape == (24, 8, 8, 1)

@@ -89,6 +89,8 @@ def _evasion(numbers: dict[str, Any], eps: float, norm: str) -> list[Finding]:
             text += f" The median broken row took {numbers[name]['median_queries']:.0f} queries."
         severity = _graded(rate["value"])
         remedy = HARDEN if name == "worst_case" else HARDEN + " Limit and watch queries per client; give labels instead of scores."
+        if not rate["count"]:
+            remedy = "Nothing was broken at this eps; audit at a larger one to find where the model yields."
         found.append(
             Finding(id=id, family=family, severity=severity, title=title, message=text[0].upper() + text[1:], remedy=remedy, **_rate(rate))
         )

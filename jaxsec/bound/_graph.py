@@ -37,7 +37,7 @@ class Graph:
 
     def __init__(self, native: bool = False, rows: int = 1) -> None:
         self.native = native  # convolutions by compiled code
-        self.rows = rows  # of a batch whose values lie side by side; what is chosen by size is chosen by that of one row
+        self.rows = rows  # of a batch whose values lie side by side; what is chosen is chosen by one row, the same for every batch
         self.nodes: list[Node] = []
         self.outputs: list[Value] = []
         self.out_tree: Any = None
@@ -47,6 +47,10 @@ class Graph:
         self.maxima: dict[int, tuple[int, tuple[int, ...], np.ndarray]] = {}  # what is reduced, its axes, which maximum stands where
         self.finite: dict[int, Ref] = {}  # of a truth value whether something is finite: what
         self.shares: dict[int, tuple[int, ...]] = {}  # a softmax's axes, along which it sums to 1
+
+    def of_row(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """What a value's shape is in the graph of one row."""
+        return (1, *shape[1:]) if self.rows > 1 else shape
 
     def add(self, node: Node) -> Ref:
         node.source = node.source or self.source

@@ -1,6 +1,7 @@
 """Looking back along the graph: what a node is a multiple, a copy, or a sum of. Functions are recognised by what they compute so far."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +12,8 @@ from jax.core import Tracer
 from ._graph import Graph, Ref, concrete, scalar, steady
 from ._nodes import Curve, Kink, Move, Node, Scale, Sum
 
-# Elements of one row of the batch (so that batches of all sizes are read alike) beyond which nothing is recognised, and of the whole batch.
-# Beyond the first float32 cannot count them either.
-_MOST_ELEMENTS, _MOST_IN_ALL = 1 << 24, 1 << 29
+# Beyond, float32 cannot count the elements of a row, and nothing is recognised.
+_MOST_ELEMENTS = 1 << 24
 
 
 def multiple(graph: Graph, ref: Ref) -> tuple[Any, Any, Ref]:
@@ -34,7 +34,10 @@ def _exact(v: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Copied:
-    """`ref = factor * source[picked]`: each element is a multiple of one element of the source. `picked` has ref's shape; -1 is a zero."""
+    """`ref = factor * source[picked]`: each element is a multiple of one element of the source; -1 is a zero.
+
+    `picked` is about one row, and the same for all rows of the graph: it has ref's shape there, and counts the source's elements there.
+    """
 
     factor: float
     source: Ref
@@ -63,27 +66,47 @@ def copied(graph: Graph, ref: Ref, wanted: Callable[[Node], bool] = lambda node:
         else:
             break
         ref = Ref(node.inputs[0])
-    size = int(np.prod(graph.node(ref).shape))
-    if not wanted(graph.node(ref)):
+    node = graph.node(ref)
+    shapes = [graph.of_row(v.shape) for v in (node, *moves)]
+    if not wanted(node) or max(math.prod(shape) for shape in shapes) >= _MOST_ELEMENTS:
         return None
-    most = max(size, *(int(np.prod(m.shape)) for m in moves), 0)
-    if most >= min(_MOST_ELEMENTS * graph.rows, _MOST_IN_ALL):
+    if graph.rows > 1 and any(v.shape[:1] != (graph.rows,) for v in (node, *moves)):
         return None
-    picked = np.arange(1, size + 1).reshape(graph.node(ref).shape)
-    for move in reversed(moves):
-        dtype = graph.node(Ref(move.inputs[0])).dtype if most < _MOST_ELEMENTS else np.int32
-        out = steady(lambda v, move=move: jnp.asarray(move.run(v)), np.asarray(picked, dtype))
+    picked = _followed(moves[::-1], node, np.arange(1, math.prod(shapes[0]) + 1).reshape(shapes[0]))
+    if picked is None or graph.rows == 1:
+        return None if picked is None else Copied(factor, ref, picked - 1)
+    numbers = np.arange(1, graph.rows + 1).reshape(-1, *(1,) * (len(node.shape) - 1))
+    rows = _followed(moves[::-1], node, numbers)
+    if (
+        rows is None
+        or (picked != picked[:1]).any()
+        or (rows != np.where(picked > 0, numbers.reshape(-1, *(1,) * (picked.ndim - 1)), 0)).any()
+    ):
+        return None  # rows are not all treated alike, or not apart
+    return Copied(factor, ref, picked[:1] - 1)
+
+
+def _followed(moves: list[Move], source: Node, numbers: np.ndarray) -> np.ndarray | None:
+    """Where the moves take numbers of the source's elements, which are broadcast to its shape; None where traced indices move them."""
+    at = np.broadcast_to(numbers, source.shape)
+    for move in moves:
+        out = steady(lambda v, move=move: jnp.asarray(move.run(v)), np.asarray(at, source.dtype))
         if isinstance(out, Tracer):
-            return None  # moved by traced indices
-        if most >= _MOST_ELEMENTS and not jnp.issubdtype(out.dtype, jnp.integer):
-            return None  # numbers that float32 cannot count
-        picked = np.asarray(out).astype(np.int64)
-    return Copied(factor, ref, picked - 1)
+            return None
+        at = np.asarray(out)
+    return at.astype(np.int64)
+
+
+def taken(graph: Graph, v: Any, picked: np.ndarray) -> Any:
+    """The elements `picked` of each row of an array."""
+    if graph.rows == 1:
+        return v.reshape(-1)[picked]
+    return v.reshape(graph.rows, -1)[:, picked.reshape(-1)].reshape(graph.rows, *picked.shape[1:])
 
 
 @dataclasses.dataclass(frozen=True)
 class Total:
-    """`ref = factor * sum(terms over axes)[picked]`."""
+    """`ref = factor * sum(terms over axes)[picked]`, `picked` as in `Copied`."""
 
     factor: float
     terms: Ref
@@ -95,7 +118,7 @@ def total(graph: Graph, ref: Ref) -> Total | None:
     """The sum that a node is a multiple of, however it is laid out again."""
     at = copied(graph, ref, lambda node: isinstance(node, Move) and bool(node.over))
     node = None if at is None else graph.node(at.source)
-    if at is None or not isinstance(node, Move) or not node.over:
+    if at is None or not isinstance(node, Move) or not node.over or (graph.rows > 1 and 0 in node.over):
         return None
     return Total(at.factor, Ref(node.inputs[0]), node.over, at.picked)
 
@@ -108,7 +131,7 @@ def places(shape: tuple[int, ...], axes: tuple[int, ...]) -> np.ndarray:
 
 def spread_back(graph: Graph, of: Total) -> bool:
     """The total, laid out again, stands at every one of its own terms."""
-    shape = graph.node(of.terms).shape
+    shape = graph.of_row(graph.node(of.terms).shape)
     return of.picked.shape == shape and bool((of.picked == places(shape, of.axes)).all())
 
 

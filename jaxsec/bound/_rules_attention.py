@@ -14,7 +14,7 @@ import numpy as np
 from ._build import erring, moved, negated, rewritten, scaled, size, spread
 from ._graph import Graph, Ref, Value
 from ._nodes import Curve, Range, Sum
-from ._patterns import copied, curve_of, places, spread_back, total
+from ._patterns import copied, curve_of, places, spread_back, taken, total
 from ._softmax import Rows, shown
 
 # exp of it, summed over 1e8 elements, is far from the largest float32 number, and exp of less than its negative far from the least
@@ -33,11 +33,12 @@ def softmax(graph: Graph, x: Ref, y: Ref) -> Value | None:
     if terms is None or terms.source != x or terms.factor != 1:
         return None
     summed_up = terms.picked >= 0
-    if (np.where(summed_up, terms.picked, 0) != np.where(summed_up, np.arange(terms.picked.size).reshape(shape), 0)).any():
+    own = np.arange(terms.picked.size).reshape(graph.of_row(shape))
+    if (np.where(summed_up, terms.picked, 0) != np.where(summed_up, own, 0)).any():
         return None
     logits = unshifted(graph, z, axes)
     rows, strays = Rows(graph, logits, axes), _strays(graph, z, logits, axes)
-    if (rows.laid(shown(graph, logits, axes)) & ~rows.laid(summed_up)).any():
+    if (rows.laid(shown(graph, logits, axes)) & ~rows.laid(np.broadcast_to(summed_up, shape))).any():
         return None  # an element outside of its own sum is no share of it
     if rows.n == 1:
         return np.full(shape, 1 / of.factor, graph.node(x).dtype)
@@ -56,7 +57,7 @@ def log_softmax(graph: Graph, x: Ref, y: Ref) -> Value | None:
         return None
     _, axes, picked = of
     shape = graph.node(x).shape
-    if picked.shape != shape or (picked != places(shape, axes)).any():
+    if picked.shape != graph.of_row(shape) or (picked != places(picked.shape, axes)).any():
         return None
     logits = unshifted(graph, x, axes)
     rows = Rows(graph, logits, axes)
@@ -84,7 +85,7 @@ def logsumexp(graph: Graph, x: Ref, y: Ref) -> Ref | None:
     # y comes back, and nothing else: another shift of z, of which softmax would be free, is part of the value
     logits = Ref(node.inputs[0])
     rows = Rows(graph, logits, axes)
-    out = moved(graph, (rows.logsumexp(),), lambda v: v.reshape(-1)[picked])
+    out = moved(graph, (rows.logsumexp(),), lambda v: taken(graph, v, picked))
     strays = _strays(graph, z, logits, axes)
     return rewritten(graph, out, (z,), lambda own, r: _lost(own, rows.n) * (1 + size(own) + jnp.max(size(r))) + jnp.max(strays(r)))
 
@@ -122,7 +123,7 @@ def less_maximum(graph: Graph, z: Ref, axes: tuple[int, ...]) -> bool:
     of, over, stands = graph.maxima.get(at.source.index, (-1, (), np.zeros(0, int)))
     if of != one or set(over) != set(axes) or (at.picked < 0).any():
         return False
-    return bool((stands.reshape(-1)[at.picked] == places(graph.node(z).shape, axes)).all())
+    return bool((stands.reshape(-1)[at.picked] == places(graph.of_row(graph.node(z).shape), axes)).all())
 
 
 def _strays(graph: Graph, z: Ref, logits: Ref, axes: tuple[int, ...]) -> Callable[[Range], jax.Array]:

@@ -16,7 +16,7 @@ import numpy as np
 from ._build import curve, moved, product, rewritten, scaled, size, summed
 from ._graph import Graph, Ref, scalar
 from ._nodes import Curve, Range, Sum
-from ._patterns import copied, curve_of, mean_of, multiple, places, spread_back, total
+from ._patterns import copied, curve_of, mean_of, multiple, places, spread_back, taken, total
 
 _SMALL = 1e-15
 
@@ -37,9 +37,9 @@ def variance(graph: Graph, x: Ref, y: Ref) -> Ref | None:
     # the program takes the difference of two numbers that may be much larger, each a sum of n
     eps = float(jnp.finfo(graph.node(spread).dtype).eps)
     rewritten(graph, spread, (mean.terms,), lambda own, r: jnp.mean(jnp.square(size(r)), axes) * (2 * n + 16) * eps)
-    if picked.size == math.prod(graph.node(spread).shape) and (picked.reshape(-1) == np.arange(picked.size)).all():
-        return moved(graph, (spread,), lambda v: v.reshape(picked.shape))
-    return moved(graph, (spread,), lambda v: v.reshape(-1)[picked])
+    if picked.size == math.prod(graph.of_row(graph.node(spread).shape)) and (picked.reshape(-1) == np.arange(picked.size)).all():
+        return moved(graph, (spread,), lambda v: v.reshape(graph.node(x).shape))
+    return moved(graph, (spread,), lambda v: taken(graph, v, picked))
 
 
 def normalised(graph: Graph, x: Ref, y: Ref) -> Ref | None:
@@ -65,7 +65,7 @@ def _one_way(graph: Graph, x: Ref, y: Ref) -> Ref | None:
     if of is None or group is None or f is None or e is None or f * of.factor <= 0 or e < 0 or (of.picked < 0).any():
         return None
     where = _same(graph, x, group)
-    home = places(graph.node(group).shape, of.axes)
+    home = places(graph.of_row(graph.node(group).shape), of.axes)
     wanted = of.picked.reshape(-1)[at.picked]  # the group whose root stands at each element of y
     shape = graph.node(x).shape
     if where is None or graph.node(root).shape != shape or (home.reshape(-1)[where] != wanted).any():
@@ -76,8 +76,8 @@ def _one_way(graph: Graph, x: Ref, y: Ref) -> Ref | None:
     others, lost = _lost(graph, energy, of.terms)
 
     def run(r: Range, *rs: Range) -> Range:
-        low, high = limits(r, f * lost(*rs).reshape(-1)[home] if rs else jnp.zeros(()))
-        return (low, high) if identical else (low.reshape(-1)[where], high.reshape(-1)[where])
+        low, high = limits(r, f * taken(graph, lost(*rs), home) if rs else jnp.zeros(()))
+        return (low, high) if identical else (taken(graph, low, where), taken(graph, high, where))
 
     return scaled(graph, graph.hinted(out, (group, *others), run), None if scalar(gain) == 1 else gain)
 
@@ -105,7 +105,8 @@ def _same(graph: Graph, x: Ref, group: Ref) -> np.ndarray | None:
     """For every element of x the element of `group` that has the same value, if x is the group's values laid out again."""
     nx, ng = graph.node(x), graph.node(group)
     if x == group:
-        return np.arange(math.prod(nx.shape)).reshape(nx.shape)
+        shape = graph.of_row(nx.shape)
+        return np.arange(math.prod(shape)).reshape(shape)
     a, b = copied(graph, x), copied(graph, group)
     if a is not None and b is not None and a.source == b.source and a.factor == b.factor:
         return _found(a.picked, b.picked)

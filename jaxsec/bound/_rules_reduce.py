@@ -33,8 +33,8 @@ def _reduce(graph: Graph, eqn: Any, x: Ref) -> Value:
     if not floating(graph, x):
         return opaque(graph, eqn.outvars[0].aval, (x,), lambda r: (reduce(r[0], axis=axes), reduce(r[1], axis=axes)))
     out = _folded(graph, x, axes, largest if name == "reduce_max" else smallest)
-    if name == "reduce_max" and (at := copied(graph, out)) is not None and at.factor == 1:
-        graph.maxima[at.source.index] = (x.index, axes, _inverse(at.picked, graph.node(at.source).shape))
+    if name == "reduce_max" and not (graph.rows > 1 and 0 in axes) and (at := copied(graph, out)) is not None and at.factor == 1:
+        graph.maxima[at.source.index] = (x.index, axes, _inverse(at.picked, graph.of_row(graph.node(at.source).shape)))
     return graph.hinted(out, (x,), lambda r: (reduce(r[0], axis=axes), reduce(r[1], axis=axes)), tight=True)
 
 

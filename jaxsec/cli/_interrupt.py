@@ -17,13 +17,15 @@ class Interrupted(Exception):
 
 
 @contextmanager
-def interruptible(state: Path | None = None) -> Iterator[None]:
-    """Turns an interrupt into `Interrupted`. `state` is the folder in which the work is kept; None where nothing is."""
+def interruptible(state: Path | None = None, *, fresh: bool = False) -> Iterator[None]:
+    """Turns an interrupt into `Interrupted`. `state` is the folder in which the work is kept, None where nothing is; `fresh`: the command
+    said to begin anew, and said again it would drop that work."""
     try:
         yield
     except KeyboardInterrupt:
         if state is not None and state.is_dir() and any(state.iterdir()):
-            raise Interrupted(f"interrupted; what was done is kept in {state}: run the same command again to go on.") from None
+            again = "the same command without --fresh goes on." if fresh else "run the same command again to go on."
+            raise Interrupted(f"interrupted; what was done is kept in {state}: {again}") from None
         raise Interrupted(NOTHING_KEPT) from None
 
 

@@ -80,6 +80,8 @@ def line_of(error: BaseException) -> str:
     """The message on one line; system errors name the file and the reason."""
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            text += " What was to be written does not fit there: make room, or name another --out, and run the command again."
     else:
         text = in_options(str(error) or type(error).__name__)
     return " ".join(text.split())

@@ -45,12 +45,9 @@ class Asked:
         given = {f"--{name.replace('_', '-')}": str(value) for name, value in {**own, **words}.items() if value not in (None, False, ())}
         return given | ({"--set": " ".join(sorted(self.settings))} if self.settings else {})
 
-    def keep(self, words: dict[str, Any]) -> str | None:
-        """Writes what was typed for the run that begins; gives what stood there."""
-        path = self.out / ASKED
-        before = path.read_text() if path.is_file() else None
-        path.write_text(json.dumps(self.typed(words), indent=2) + "\n")
-        return before
+    def keep(self, words: dict[str, Any]) -> None:
+        """Writes what was typed for the run that begins."""
+        (self.out / ASKED).write_text(json.dumps(self.typed(words), indent=2) + "\n")
 
     def differing(self, words: dict[str, Any]) -> str:
         """Options whose values are not those of the run in the folder, and both values; empty where none differs."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core._files import digest_of
 from ._train_asked import ASKED
 from ._trained import ABOUT, MODEL, ROWS
 from ._values import same_file
@@ -32,12 +33,23 @@ def without_remains(folder: Path | None) -> Iterator[None]:
         yield
     except BaseException:
         if folder is not None and not any((folder / "checkpoints").glob("[0-9]*")):
-            for name in (ASKED, ".lock"):
+            for name in (ASKED, LOG, ".lock"):
                 (folder / name).unlink(missing_ok=True)
             for empty in (folder / "checkpoints", folder):
                 with contextlib.suppress(OSError):
                     empty.rmdir()
         raise
+
+
+def begun(out: Path, keep: Callable[[], object]) -> dict[str, str]:
+    """Makes the folder that of a run that begins: `keep` writes what it was asked for, and no other run is the finished one.
+
+    Returns: what stood there, by name, to be put back where the run is refused.
+    """
+    before = {name: (out / name).read_text() for name in (ASKED, ABOUT) if (out / name).is_file()}
+    keep()
+    (out / ABOUT).unlink(missing_ok=True)
+    return before
 
 
 def finished(out: Path, about: dict[str, Any], typed: dict[str, Any], model: Callable[[Path], object], rows: Any) -> None:
@@ -51,7 +63,8 @@ def finished(out: Path, about: dict[str, Any], typed: dict[str, Any], model: Cal
         parts = {ROWS: out / f"part.{ROWS}"} | parts
         np.savez_compressed(parts[ROWS], x=rows.x, y=rows.y)
     parts[ASKED].write_text(json.dumps(typed, indent=2) + "\n")
-    parts[ABOUT].write_text(json.dumps(about | {"asked": typed}, indent=2) + "\n")
+    about = about | {"asked": typed, "model sha256": digest_of(parts[MODEL])}
+    parts[ABOUT].write_text(json.dumps(about, indent=2) + "\n")
     for name in (ABOUT, ROWS):
         (out / name).unlink(missing_ok=True)
     for name, part in parts.items():

@@ -27,4 +27,5 @@ def show_list() -> None:
             if settings := " ".join(shown(*pair) for pair in settings_of(name).items()):
                 line(" " * width + settings, "dim")
         line("")
+    line("From Python alone: MultiNorm, a recipe against several threats at once (jaxsec.train.MultiNorm.over)", "dim")
     line("Settings are given by --set, those with ? must be: --recipe trades+awp --set beta=3 --set awp.gamma=0.01")

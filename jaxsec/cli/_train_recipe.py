@@ -23,6 +23,7 @@ def recipe_of(asked: Asked, rows: Any) -> tuple[Any, Any]:
             raise ValueError(f"--set gives {name.strip()} twice, {settings[name.strip()]} and {value.strip()}; give it once.")
         settings[name.strip()] = value.strip()
     name, teacher = str(asked.recipe), None
+    parts = parts_of(name)
     if takes(name, "teacher") and asked.teacher is None:
         raise ValueError(f"--teacher is missing; the recipe {name} learns from another model's answers, such as --teacher teacher.onnx.")
     if asked.teacher is not None:
@@ -31,7 +32,7 @@ def recipe_of(asked: Asked, rows: Any) -> tuple[Any, Any]:
         teacher = model_of(str(of_run(asked.teacher, Source(data=""))[0]))
     ball = None
     if takes(name, "threat"):
-        norm = "l2" if "lipschitz" in parts_of(name) else "linf"
+        norm = "l2" if "lipschitz" in parts else "linf"
         said: list[str] = []  # what it warns of is what an eps is refused for
         ball = threat_of(
             norm if asked.threat is None else asked.threat,
@@ -62,7 +63,7 @@ def recipe_of(asked: Asked, rows: Any) -> tuple[Any, Any]:
     return recipe, ball
 
 
-def augment_of(asked: Asked, layout: str) -> Any:
+def augment_of(asked: Asked, layout: str, row: tuple[int, ...]) -> Any:
     """What --shift and --flip ask for, None without either."""
     from ..train import Chain, Flip, Shift
 
@@ -71,6 +72,9 @@ def augment_of(asked: Asked, layout: str) -> Any:
         raise ValueError(
             f"{'--shift' if pixels else '--flip'} needs images, and the rows are {layout or 'of unknown layout'}; say --layout."
         )
+    sides = row[1:] if layout == "NCHW" else row[:2]
+    if pixels and pixels >= min(sides):
+        raise ValueError(f"--shift is {pixels}, which moves images of {sides[0]}x{sides[1]} out of sight; give at most {min(sides) - 1}.")
     parts = [Shift(pixels, layout)] if pixels else []
     parts += [Flip(layout)] if asked.flip else []
     return Chain(tuple(parts)) if len(parts) > 1 else parts[0] if parts else None

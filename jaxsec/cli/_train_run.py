@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ._train_asked import ASKED, Asked
-from ._train_folder import finished, nothing_lost, without_remains
+from ._train_asked import Asked
+from ._train_folder import begun, finished, nothing_lost, without_remains
 from ._train_recipe import augment_of, recipe_of
 from ._train_rows import prepared, split
-from ._train_show import begin, going_on_said, learned_nothing, summary, warnings_as_lines
+from ._train_show import begin, going_on_said, shortcomings, summary, warnings_as_lines
+from ._trained import MODEL
 from ._values import least, part, positive, seed_of, whole, writable
 
 
@@ -44,7 +45,7 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
     keep_programs()
     with (
         without_remains(out if new else None),
-        interruptible(out / "checkpoints"),
+        interruptible(out / "checkpoints", fresh=asked.fresh),
         warnings_as_lines(),
         going_on_said(asked.quiet),
         tempfile.TemporaryDirectory() as made_here,
@@ -83,7 +84,7 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
             "validation": validation,
         }
         going_on = not asked.fresh and any((out / "checkpoints").glob("[0-9]*"))
-        before = None if going_on else asked.keep(words)
+        before = {} if going_on else begun(out, lambda: asked.keep(words))
         if not asked.quiet:
             begin(asked, about, rows)
         try:
@@ -95,7 +96,7 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
                 optimizer=_Optimizer(rate, decay) if (rate, decay) != (2e-3, 0.0) else default_optimizer,
                 epochs=epochs,
                 batch_size=about["batch size"],
-                augment=augment_of(asked, rows.layout),
+                augment=augment_of(asked, rows.layout, rows.x.shape[1:]),
                 average=average or None,
                 validation=validation or None,
                 patience=patience,
@@ -105,15 +106,17 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
                 progress=False if asked.quiet else None,
             )
         except FloatingPointError as error:
-            raise UserError(f"{error} Here that is --learning-rate.") from None
+            raise UserError(f"{error} Here that is --learning-rate, {rate:g} now.") from None
         except ValueError as error:
-            if before:  # nothing was trained, so what the folder holds is what it was
-                (out / ASKED).write_text(before)
+            for name, text in before.items():  # nothing was trained, so what the folder holds is what it was
+                (out / name).write_text(text)
             said = str(error).replace("resume=False", "--fresh")
             if "holds a run that differs in" in said and (changed := asked.differing(words)):
                 said = f"--out {out} holds another run ({changed}); pass the same arguments, another folder, or --fresh to begin anew."
+                if (out / MODEL).is_file():
+                    said += f" Another folder and --net {out / MODEL} train its model further."
             raise ValueError(said) from None
-        if said := learned_nothing(made, train_rows.y, validation):
+        for said in shortcomings(made, train_rows.y, validation, ball):
             warn(said)
         best = {k: v for k, v in made.history[made.best_epoch].items() if not isinstance(v, float) or np.isfinite(v)}
         about |= {"best": best, "stopped": made.stopped, "rollbacks": made.rollbacks, "epochs done": len(made.history)}

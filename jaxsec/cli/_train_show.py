@@ -68,21 +68,31 @@ def begin(asked: Asked, about: dict[str, Any], rows: Any) -> None:
     )
 
 
-def learned_nothing(made: Any, labels: np.ndarray, validation: float) -> str | None:
-    """What to say of a net that is no better than the commonest class by two deviations, such as after steps that were too large."""
-    clean = made.history[made.best_epoch].get("validation_clean")
+def shortcomings(made: Any, labels: np.ndarray, validation: float, ball: Any) -> list[str]:
+    """What to say of a net that came to little: one that always answers the commonest class would be as right, or as robust, as it is.
+
+    Args: labels: of the training rows. validation: the share of them held out. ball: the recipe's threat, or None.
+    """
+    row = made.history[made.best_epoch]
     common = float(np.bincount(labels).max() / len(labels))
-    if clean is None or clean > common + 2 * np.sqrt(common * (1 - common) / (validation * len(labels))):
-        if made.history[made.best_epoch].get("validation_certified") != 0:
-            return None
-        return (
+    clean, robust, certified = (row.get(f"validation_{name}") for name in ("clean", "robust", "certified"))
+    smaller = "" if ball is None or not np.max(np.asarray(ball.eps)) > 0 else "a smaller --eps, "
+    if clean is not None and clean <= common + 2 * np.sqrt(common * (1 - common) / (validation * len(labels))):
+        return [
+            f"the net gets {clean:.1%} of the validation rows right, and the commonest class alone is {common:.1%} of the rows: it learned "
+            f"nothing. Try a smaller --learning-rate, {smaller}more --epochs, or more rows."
+        ]
+    if certified == 0:
+        return [
             "none of the validation rows is certified at the whole eps: the bounds have not become tight enough. Try more --epochs, a "
             "smaller --eps, or a shorter ramp (--set ramp=...)."
-        )
-    return (
-        f"the net gets {clean:.1%} of the validation rows right, and the commonest class alone is {common:.1%} of the rows: it learned "
-        "nothing. Try a smaller --learning-rate, a smaller --eps, or more --epochs."
-    )
+        ]
+    if robust is not None and certified is None and robust < common:
+        return [
+            f"{robust:.1%} of the validation rows withstand the attack at the whole eps, fewer than the {common:.1%} of a net that always "
+            f"answers the commonest class: it did not become robust. Try more --epochs, {smaller}or more rows."
+        ]
+    return []
 
 
 def summary(made: Any, out: Path, held: bool, noise: float | None) -> None:

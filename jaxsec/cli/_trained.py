@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..core._files import digest_of
 from ..core._plural import plural
 from ._inputs import Source
 from ._train_asked import read
@@ -31,11 +32,18 @@ def trained(spec: str | None) -> dict[str, Any] | None:
         raise ValueError(f"{spec} holds {ABOUT} of a run and no {MODEL}; run the same 'jaxsec train' again, which writes it.")
     try:
         about = json.loads((folder / ABOUT).read_text())
-        about["recipe"]
-    except (KeyError, TypeError, ValueError) as error:
+        if missing := {"recipe", "range", "layout", "data"} - set(about):
+            raise ValueError(f"it has no {' and no '.join(sorted(missing))}")
+        how(about)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder / ABOUT} is damaged ({error}); train again, or give {folder / MODEL} and --data.") from None
     if asked is not None and about.get("asked", asked) != asked:
         raise ValueError(unfinished)  # begun anew over one that was
+    if about.get("model sha256", digest := digest_of(folder / MODEL)) != digest:
+        raise ValueError(
+            f"{folder / MODEL} is not the model that {ABOUT} tells of; run the same 'jaxsec train' again, which writes it, or give "
+            f"{folder / MODEL} itself and --data."
+        )
     return about
 
 
@@ -65,6 +73,10 @@ def of_run(spec: str | None, source: Source) -> tuple[str | None, Source, str | 
     folder = Path(str(spec))
     if source.data is None:
         if not (folder / ROWS).is_file():
+            if run["data"].get("held out"):
+                raise ValueError(
+                    f"{folder / ROWS} is missing; run the same 'jaxsec train' again, which writes it, or name rows with --data."
+                )
             raise ValueError(f"{spec} was trained on all its rows (--hold-out 0); name others with --data.")
         source = dataclasses.replace(
             source, data=str(folder / ROWS), range=source.range or run["range"], layout=source.layout or run["layout"]

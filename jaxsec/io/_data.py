@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -126,6 +127,8 @@ def load_data(
         raise DataError(f"stored_layout is {stored_layout!r}; allowed: 'NCHW', 'NHWC' or None: flat rows are known by their shape.")
     raw, name = _read(spec, labels, label_column, split, x_key, y_key)
     typed = str(spec)
+    if raw.x.ndim < 2 or not math.prod(raw.x.shape[1:]):
+        raise DataError(f"the inputs of {typed} have shape {raw.x.shape}; each row needs at least one number: [N, D] or [N, C, H, W].")
     y, label_notes = values.classes(raw.y, n_classes, raw.labels or typed)
     if len(raw.x) != len(y) or not len(y):
         raise DataError(
@@ -133,8 +136,6 @@ def load_data(
         )
     if raw.x.dtype.kind not in "fiub":
         raise DataError(f"the inputs of {typed} are of type {raw.x.dtype}; allowed are numbers.")
-    if raw.x.ndim < 2 or not raw.x[0].size:
-        raise DataError(f"the inputs of {typed} have shape {raw.x.shape}; each row needs at least one number: [N, D] or [N, C, H, W].")
     classes = n_classes or int(y.max()) + 1  # counted before `limit`, which may cut a class off
     x, y = raw.x[:limit], y[:limit]
     x, notes = values.scaled(x, raw, divide_by)

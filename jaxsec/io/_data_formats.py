@@ -66,7 +66,7 @@ def npz(path: Path, x_key: str, y_key: str, labels: Path | None = None) -> Raw:
                     raise DataError(f"labels={str(labels)!r} was given, but {path} (key {y_key!r}) holds its own labels; leave it out.")
                 _keys(path, {"x_key": x_key}, file.files)
                 return Raw(file[x_key], label_file(labels, y_key), "", None, (), str(labels))
-    except DataError:
+    except (DataError, PermissionError):
         raise
     except Exception as error:  # zip, header and pickle faults: all mean that this is no NPZ of plain arrays
         raise DataError(f"{path} is no NPZ file of plain arrays: {_plain(error)}") from None
@@ -98,7 +98,7 @@ def label_file(path: Path, y_key: str) -> np.ndarray:
             if len(file.files) > 1 or not file.files:
                 _keys(path, {"y_key": y_key}, file.files)
             return file[y_key if y_key in file.files else file.files[0]]
-    except DataError:
+    except (DataError, PermissionError):
         raise
     except Exception as error:
         raise DataError(f"{path} is no NPZ file of plain arrays: {_plain(error)}") from None
@@ -123,6 +123,8 @@ def npy(path: Path) -> np.ndarray:
     present(path)
     try:
         array = np.load(path, allow_pickle=False)
+    except PermissionError:
+        raise
     except Exception as error:
         raise DataError(f"{path} is no NPY file of a plain array: {_plain(error)}") from None
     if not isinstance(array, np.ndarray):

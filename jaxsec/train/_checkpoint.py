@@ -1,10 +1,10 @@
 """Checkpoints of a run by Orbax: the exact state, the best weights so far and the history, and what they are checkpoints of."""
 
-import hashlib
+import itertools
 import json
 import os
 import pathlib
-import shutil
+import re
 import warnings
 from typing import Any
 
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from ..core._files import replace_file
+from ..core._files import digest_of, replace_file
 from ._step import TrainState
 
 _SEAL = "seal.json"  # in a checkpoint's folder, so that it goes where the checkpoint goes
@@ -37,10 +37,15 @@ class Checkpoints:
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
     def save(self, state: TrainState, best: Any, record: dict[str, Any]) -> None:
-        """Writes the state of the run; `record` is JSON."""
+        """Writes the state of the run; `record` is JSON. Raises: OSError: the disk is full, or takes no more."""
         args = self._ocp.args
         step, record = int(state.step), {"identity": self._identity, **record}
-        self._manager.save(step, args=args.Composite(state=args.StandardSave(_stored((state, best))), record=args.JsonSave(record)))
+        try:
+            self._manager.save(step, args=args.Composite(state=args.StandardSave(_stored((state, best))), record=args.JsonSave(record)))
+        except ValueError as error:  # TensorStore's, whatever the system refused
+            if found := re.search(r"os_error_code='(\d+)'", str(error)):
+                raise OSError(int(found[1]), os.strerror(int(found[1])), str(self._folder)) from error
+            raise
         if jax.process_index() == 0:
             folder = self._folder / str(step)
             replace_file(folder / _SEAL, json.dumps(_digests(folder)))
@@ -52,69 +57,73 @@ class Checkpoints:
         written, is taken as it is.
         Raises: ValueError: the folder holds a run with another recipe, other data or another key, or checkpoints that cannot be read.
         """
-        step = self._newest()
-        if step is None:
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        damaged = self._damaged(steps)
+        if not steps:
             return None
+        step = steps[len(damaged)]
         args, like = self._ocp.args, (state, best)
         try:
             record = self._manager.restore(step, args=args.Composite(record=args.JsonRestore()))["record"]
             there = dict(record["identity"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OSError, TypeError, ValueError) as error:
             raise self._unreadable(step, error) from error
         if differing := [k for k in sorted({*there, *self._identity}) if there.get(k) != self._identity.get(k)]:
             raise ValueError(
                 f"{self._folder} holds a run that differs in {', '.join(differing)}; pass the same arguments to go on with it, "
                 "another folder, or resume=False to begin anew."
             )
+        if damaged:  # only now: a folder that is refused stays as it is
+            self._move_aside(damaged, step)
         try:
             restored = self._manager.restore(step, args=args.Composite(state=args.StandardRestore(_stored(like))))["state"]
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OSError, TypeError, ValueError) as error:
             raise self._unreadable(step, error) from error
         return (*_unstored(restored, like), record)
 
-    def _newest(self) -> int | None:
-        """The newest step whose files are those of its seal; one process looks, and moves aside what is damaged."""
-        steps = sorted(self._manager.all_steps(), reverse=True)
+    def _damaged(self, steps: list[int]) -> dict[int, list[str]]:
+        """The newest steps, latest first, whose files are not those of their seals, and which files; one process looks.
+
+        Raises: ValueError: all are.
+        """
         damaged: dict[int, list[str]] = {}
         if jax.process_index() == 0:
             for step in steps:
                 if not (changed := self._changed(step)):
                     break
                 damaged[step] = changed
-        count = len(damaged)
         if jax.process_count() > 1:
-            count = int(multihost_utils.broadcast_one_to_all(np.int32(count)))
-        if not count:
-            return steps[0] if steps else None
-        if count == len(steps):
+            count = int(multihost_utils.broadcast_one_to_all(np.int32(len(damaged))))
+            damaged = {step: damaged.get(step, []) for step in steps[:count]}
+        if steps and len(damaged) == len(steps):
             raise ValueError(
                 f"every checkpoint in {self._folder} is damaged ({'; '.join(f'{k}: {_few(v)}' for k, v in damaged.items())}); give another "
                 "folder, or resume=False to begin anew."
             )
-        moved = []
-        for step, changed in damaged.items():
-            aside = self._folder.with_suffix(".damaged") / str(step)
-            aside.parent.mkdir(exist_ok=True)
-            if aside.exists():
-                shutil.rmtree(aside)
-            (self._folder / str(step)).rename(aside)
-            moved.append(f"the checkpoint of update {step} is damaged ({_few(changed)}) and was moved to {aside}")
+        return damaged
+
+    def _move_aside(self, damaged: dict[int, list[str]], left: int) -> None:
+        if jax.process_index() == 0:
+            moved = []
+            for step, changed in damaged.items():
+                aside = _free(self._folder.with_suffix(".damaged") / str(step))
+                aside.parent.mkdir(exist_ok=True)
+                (self._folder / str(step)).rename(aside)
+                moved.append(f"the checkpoint of update {step} is damaged ({_few(changed)}) and was moved to {aside}")
+            warnings.warn(f"{'; '.join(moved)}; training goes on from update {left}.", RuntimeWarning, stacklevel=5)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("jaxsec checkpoints moved")
         self._manager.reload()
-        if moved:
-            warnings.warn(f"{'; '.join(moved)}; training goes on from update {steps[count]}.", RuntimeWarning, stacklevel=5)
-        return steps[count]
 
     def _changed(self, step: int) -> list[str]:
         """Files of a checkpoint that are not as they were written; none where it has no seal, and what was added does not count."""
         folder = self._folder / str(step)
         try:
             seal = json.loads((folder / _SEAL).read_text())
-            return [name for name, digest in seal.items() if not (folder / name).is_file() or _digest(folder / name) != digest]
+            return [name for name, digest in seal.items() if not (folder / name).is_file() or digest_of(folder / name) != digest]
         except FileNotFoundError:
             return []
-        except (ValueError, AttributeError):
+        except (AttributeError, OSError, ValueError):
             return [_SEAL]
 
     def _unreadable(self, step: int, error: Exception) -> ValueError:
@@ -135,12 +144,13 @@ class Checkpoints:
 
 def _digests(folder: pathlib.Path) -> dict[str, str]:
     """Path in the folder -> digest of the file."""
-    return {path.relative_to(folder).as_posix(): _digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {path.relative_to(folder).as_posix(): digest_of(path) for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def _digest(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _free(path: pathlib.Path) -> pathlib.Path:
+    """The path, or the first of path.2, path.3, ... at which nothing is."""
+    names = itertools.chain([path], (path.with_name(f"{path.name}.{i}") for i in itertools.count(2)))
+    return next(p for p in names if not p.exists())
 
 
 def _few(names: list[str]) -> str:

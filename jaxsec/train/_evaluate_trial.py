@@ -14,7 +14,7 @@ from ..core._batch import bucket, pad_rows, take_leaves
 from ..core._keys import fold
 from ..threat import Threat
 from ._evaluate_blind import margin_of, search
-from ._evaluate_slopes import false_slopes
+from ._evaluate_slopes import false_slopes, rounds
 from ._evaluate_unstopped import stages, unstopped
 
 
@@ -85,8 +85,12 @@ class Trial:
         return self._asked(functools.partial(search, draws=draws), rows, number)
 
     def false_slopes(self, rows: np.ndarray, number: int) -> np.ndarray:
-        """[R] bool: the deterministic deployed model's gradient does not say how it changes."""
+        """[R] bool: the deployed model's gradient does not say how it changes."""
         return self._asked(false_slopes, rows, number)
+
+    def rounds(self) -> bool:
+        """Whether the deployed model computes in half precision."""
+        return rounds(self.model, jnp.asarray(self.x[:1]), row_keys(self.key, jnp.asarray(self.ids[:1])))
 
     def _asked(self, ask: Callable[..., jax.Array], rows: np.ndarray, number: int) -> np.ndarray:
         """[R, ...] `ask(model, x, y, threat, keys)` of the named rows, at least one, batch by batch."""

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..threat import Threat
 from ._batches import arrays_of, taken
 from ._net import Net
 from ._recipe import Recipe
@@ -17,6 +18,9 @@ def check_recipe(recipe: Any) -> None:
     if not isinstance(recipe, Recipe):
         shown = f"the class {recipe.__name__}; write {recipe.__name__}()" if isinstance(recipe, type) else type(recipe).__name__
         raise TypeError(f"recipe is {shown}; a recipe such as jaxsec.train.PGDAT(threat=...) is needed.")
+    for threat in recipe.threats:
+        if not isinstance(threat, Threat):
+            raise TypeError(f"{recipe.name} got threat={threat!r}; a threat such as jaxsec.LInf(eps=8/255, lo=0.0, hi=1.0) is needed.")
 
 
 def check_counts(counts: Mapping[str, Any], least: int = 1) -> None:

@@ -1,14 +1,18 @@
 """`jaxsec train`: from data to a folder that the other commands take, killed or not, and what it says of mistakes."""
 
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
 
+import jaxsec
 from jaxsec.cli import main
 from jaxsec.cli._inputs import Source
 from jaxsec.cli._train_rows import prepared
+from jaxsec.cli._train_show import shortcomings
+from jaxsec.train._checkpoint import Checkpoints
 
 pytest.importorskip("onnx")
 SHORT = ["--epochs", "3", "--batch-size", "16", "--quiet"]
@@ -97,6 +101,8 @@ def test_list_names_every_recipe(capsys):
         ([], "--recipe is missing"),
         (["--recipe", "magic"], "allowed: "),
         (["--recipe", "trade"], "did you mean trades?"),
+        (["--recipe", "tradez", "--threat", "linf", "--eps", "0.1"], "did you mean trades?"),
+        (["--recipe", "standard", "--shift", "8"], "--shift is 8, which moves images of 8x8 out of sight; give at most 7"),
         (["--recipe", "awp+trades"], "as in trades+awp; allowed"),
         (["--recipe", "trades", "--weight-decay", "-1"], "--weight-decay is '-1'"),
         (["--recipe", "trades", "--eps", "x"], "--eps is 'x'"),
@@ -244,6 +250,84 @@ def test_other_data_under_the_same_words_are_told(data, tmp_path, capsys):
     assert main(args) == 2
     err = capsys.readouterr().err
     assert "holds a run that differs in data" in err and "jaxsec.fit" not in err and "--fresh" in err
+
+
+def test_an_interrupt_leaves_a_folder_in_which_the_same_command_works(data, tmp_path, monkeypatch, capsys):
+    args = ["train", "--recipe", "standard", "--net", "mlp", "--data", str(data), "--out", str(tmp_path / "run"), *SHORT]
+    save, saved = Checkpoints.save, []
+
+    def pressed(self, *given):
+        if len(saved) == stop:
+            raise KeyboardInterrupt
+        saved.append(save(self, *given))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "save", pressed)
+        stop = 0  # after the first line of metrics.jsonl
+        assert main(args) == 130
+        assert "begins anew" in capsys.readouterr().err and not (tmp_path / "run").exists()
+        stop = 2
+        assert main(args) == 130
+        assert "run the same command again to go on" in capsys.readouterr().err
+    assert main(args) == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "save", pressed)
+        stop, saved[:] = 2, []
+        assert main([*args, "--fresh"]) == 130
+        assert "the same command without --fresh goes on" in capsys.readouterr().err
+    assert main(["audit", str(tmp_path / "run")]) == 2  # model.onnx is that of the run before
+    assert "not finished" in capsys.readouterr().err
+    assert main(args) == 0 and len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_model_of_another_run_is_not_told_as_this_one(trained, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    model = (folder / "model.onnx").read_bytes()
+    (folder / "model.onnx").write_bytes(model[:-1] + bytes([model[-1] ^ 1]))
+    assert main(["audit", str(folder)]) == 2
+    assert "is not the model that train.json tells of" in capsys.readouterr().err
+    (folder / "model.onnx").write_bytes(model)
+    (folder / "test.npz").unlink()
+    assert main(["audit", str(folder)]) == 2
+    assert f"{folder / 'test.npz'} is missing" in capsys.readouterr().err
+    (folder / "train.json").write_text(json.dumps(json.loads((folder / "train.json").read_text()) | {"eps": "x", "eps typed": None}))
+    assert main(["audit", str(folder)]) == 2
+    assert "train.json is damaged" in capsys.readouterr().err
+
+
+def test_what_a_net_did_not_become_is_said():
+    class Made:
+        best_epoch = 0
+
+        def __init__(self, **shares):
+            self.history = [{f"validation_{name}": share for name, share in shares.items()}]
+
+    labels, ball = np.arange(1000) % 10, jaxsec.LInf(eps=0.1)
+    for shares, said in (
+        ({"clean": 0.95, "robust": 0.5}, None),
+        ({"clean": 0.86, "robust": 0.045}, "4.5% of the validation rows withstand .* fewer than the 10.0% .* a smaller --eps"),
+        ({"clean": 0.12, "robust": 0.0}, "it learned nothing. .* a smaller --eps"),
+        ({"clean": 0.95, "robust": 0.05, "certified": 0.0}, "none of the validation rows is certified"),
+        ({"clean": 0.95, "robust": 0.9, "certified": 0.05}, None),
+    ):
+        found = shortcomings(Made(**shares), labels, 0.1, ball)
+        assert len(found) == (said is not None) and (said is None or re.search(said, found[0])), shares
+    (found,) = shortcomings(Made(clean=0.1), labels, 0.1, None)
+    assert "--eps" not in found
+
+
+def test_a_full_disk_is_told(data, tmp_path, monkeypatch, capsys):
+    """As TensorStore reports it, and the system."""
+    import orbax.checkpoint as ocp
+
+    def full(*_, **__):
+        raise ValueError("RESOURCE_EXHAUSTED: Failed writing: No space left on device [os_error_code='28']")
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", full)
+    assert main(["train", "--recipe", "standard", "--net", "mlp", "--data", str(data), *SHORT, "--out", str(tmp_path / "run")]) == 2
+    err = capsys.readouterr().err
+    assert f"{tmp_path / 'run' / 'checkpoints'}: No space left on device" in err and "make room" in err and "RESOURCE" not in err
 
 
 def test_folders_that_no_train_command_made(tmp_path, capsys):

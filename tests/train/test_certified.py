@@ -9,8 +9,7 @@ from flax import linen as nn
 from train_kit import LINF, blobs, ce, mlp, weights
 
 import jaxsec
-from jaxsec.bound import CROWNIBP, IBP, _patterns, bound
-from jaxsec.bound._graph import trace
+from jaxsec.bound import CROWNIBP, IBP, bound
 from jaxsec.bound._lines import lines_of
 from jaxsec.core import row_keys
 from jaxsec.train import AWP, net_of
@@ -351,87 +350,3 @@ def test_maxima_along_axes_keep_rows_apart(name):
         assert (np.asarray(margins) <= true + 1e-4).all()
     loss, metrics = IBPTraining(threat=threat, kappa=0.0).loss(net.model(), x, jnp.asarray(y), KEY)
     assert float(loss) >= float(np.mean(ce(net(x), y))) and float(metrics["certified_accuracy"]) <= float(metrics["clean_accuracy"]) < 1
-
-
-@pytest.mark.parametrize("rows", [2, 3])
-def test_rows_that_do_not_stay_in_front_are_refused(rows):
-    def time_major(p, x):
-        return jnp.sum(jax.nn.relu(jnp.swapaxes((x @ p).reshape(len(x), 2, 6), 0, 1)), axis=0)
-
-    def folded(p, x):
-        return jax.nn.relu((x @ p).reshape(-1, 4)).reshape(len(x), 3, 4).sum(1)
-
-    x = jnp.full((rows, 6), 0.5)
-    for fn in (time_major, folded):
-        with pytest.raises(ValueError, match="whose first axis is not the rows"):
-            IBPTraining(threat=LINF).check(net_of(fn, jnp.ones((6, 12))), x)
-
-
-MIXED = {
-    "there and back": lambda p, x: jax.nn.relu((x @ p)[::-1])[::-1],
-    "by an index": lambda p, x: jax.nn.relu((x @ p)[jnp.arange(len(x))[::-1]])[jnp.arange(len(x))[::-1]],
-    "sums along the batch": lambda p, x: jnp.cumsum(jax.nn.relu(x @ p), axis=0),
-    "order along the batch": lambda p, x: jnp.sort(x @ p, axis=0),
-    "behind a dead unit": lambda p, x: jax.nn.relu(jax.nn.relu(x @ p - 40.0)[::-1])[::-1] + x[:, :3],
-}
-
-
-@pytest.mark.parametrize("name", MIXED)
-def test_rows_that_change_places_are_refused(name):
-    """The net may be a function of each row alone; the walk back would still meet other rows' intervals."""
-    w = jnp.asarray(np.random.default_rng(0).normal(size=(6, 3)), jnp.float32)
-    with pytest.raises(ValueError, match="depends on other rows of the batch"):
-        IBPTraining(threat=LINF).check(net_of(MIXED[name], w), jnp.full((5, 6), 0.5))
-    apart = {"a gather": lambda p, x: jax.nn.relu(x @ p)[:, jnp.array([2, 0, 0])], "a sort": lambda p, x: jnp.sort(x @ p, axis=1)}
-    if name == "by an index":
-        for fn in apart.values():
-            IBPTraining(threat=LINF).check(net_of(fn, w), jnp.full((5, 6), 0.5))
-
-
-def test_a_layer_that_begins_at_0_hides_nothing():
-    zero = {"a": jnp.eye(6), "z": jnp.zeros((6, 6))}
-    mixing = net_of(lambda p, x: x @ p["a"] + (x @ p["z"])[::-1], zero)
-    with pytest.raises(ValueError, match="depends on other rows of the batch"):
-        IBPTraining(threat=LINF).check(mixing, jnp.full((5, 6), 0.5))
-    IBPTraining(threat=LINF).check(net_of(lambda p, x: x @ p["a"] + jax.nn.relu(x @ p["z"]), zero), jnp.full((5, 6), 0.5))
-
-    def normalised(p, x):  # a variance below 0 would make everything NaN, and NaN tells nothing
-        return x @ p["a"] * jax.lax.rsqrt(p["v"])[None] + (x @ p["z"])[::-1]
-
-    with pytest.raises(ValueError, match="depends on other rows of the batch"):
-        IBPTraining(threat=LINF).check(net_of(normalised, zero | {"v": jnp.ones(6)}), jnp.full((5, 6), 0.5))
-
-
-def tokens(p, x):
-    t = x.reshape(len(x), 8, -1)
-    return (jax.nn.softmax(jnp.einsum("bid,bjd->bij", t, t)) @ t).reshape(len(x), -1) @ p
-
-
-@pytest.mark.parametrize(("rows", "classes"), [(128, 4), (32, 8), (2, 22), (20, 10)])
-def test_a_softmax_is_bounded_alike_in_every_batch(rows, classes):
-    """It is written in pairs or shifted: what decides is the size of a row, for the graph of n rows is compared with that of n + 1."""
-    w = jnp.asarray(np.random.default_rng(0).normal(size=(8, classes)), jnp.float32)
-    x = jnp.asarray(np.random.default_rng(1).uniform(size=(rows, 8)), jnp.float32)
-    for fn in (lambda p, x: jax.nn.softmax(jax.nn.relu(x @ p)), tokens):
-        net, y = net_of(fn, w), jnp.zeros(rows, jnp.int32)
-        IBPTraining(threat=LINF).check(net, x)
-        np.testing.assert_allclose(lower_margins(net, LINF, x, y)[:2], lower_margins(net, LINF, x[:2], y[:2]), rtol=2e-6)
-
-
-def test_what_is_recognised_depends_on_a_row_alone(monkeypatch):
-    """The elements that are followed are those of a row: softmax in line is told from its parts in every batch, or in none."""
-    monkeypatch.setattr(_patterns, "_MOST_ELEMENTS", 40)
-    x = jnp.zeros((9, 8))
-
-    def by_hand(x):
-        e = jnp.exp(x - x.max(1, keepdims=True))
-        return e / e.sum(1, keepdims=True)
-
-    graphs = [trace(by_hand, x[:n], rows=n) for n in (1, 4, 5, 9)]
-    assert len({len(graph.nodes) for graph in graphs}) == 1 and all(graph.shares for graph in graphs)
-
-
-def test_a_net_of_one_batch_size_is_refused():
-    fixed = net_of(lambda p, x: jax.nn.relu((x @ p).reshape(6, 3, 4)).sum(1), jnp.ones((6, 12)))
-    with pytest.raises(ValueError, match="takes a batch of 6 rows and not of 7"):
-        IBPTraining(threat=LINF).check(fixed, jnp.full((6, 6), 0.5))

@@ -1,5 +1,6 @@
 """What `evaluate` says of defences whose worth is known, and what counts in its numbers."""
 
+import functools
 import json
 
 import jax
@@ -510,6 +511,36 @@ def test_ties_and_coarse_numbers_are_not_taken_for_false_slopes():
     flat = jnp.broadcast_to(jnp.array([0.1, 0.9] * 8)[:, None], (16, 36))
     row = evaluate(jaxsec.bind(pooled, jnp.float32(3)), flat, jnp.array([1, 0] * 8), threat=threat, **how).rows[0]
     assert row.adaptive == 1.0 and row.verdict == "holds"
+
+
+def half_hidden(params, x, key=None, dtype=None):
+    """A linear margin of which an attack along the gradient sees the part of some features."""
+    x = x.reshape(len(x), -1) - 0.5
+    if dtype is not None:
+        x = x.astype(dtype).astype(x.dtype)
+    m = x @ params["seen"] + jax.lax.stop_gradient(x @ params["hidden"])
+    z = jnp.stack([3 + 3 * m, jnp.zeros_like(m)], axis=1)
+    return z if key is None else z + 1e-3 * jax.random.normal(key, z.shape)
+
+
+def test_gradients_that_leave_out_a_part_are_false():
+    """Each part alone turns no row, and no search without gradients finds both in so many dimensions; a draw changes nothing about it."""
+    r, n, eps = np.random.default_rng(0), 784, 0.1
+    w, seen = r.choice([-1, 1], n) * r.uniform(0.5, 1.5, n), np.arange(n) < 400
+    parts = {"seen": 0.8 * w * seen / np.abs(w[seen]).sum(), "hidden": 0.4 * w * ~seen / np.abs(w[~seen]).sum()}
+    params = {k: jnp.asarray(v / eps, jnp.float32) for k, v in parts.items()}
+    x, y = np.full((8, n), 0.5, np.float32), np.zeros(8, np.int32)
+    how = {"threat": jaxsec.LInf(eps=eps, lo=0.0, hi=1.0), "key": KEY, "draws": 2, "judged": 4, "min_rows": 8, "max_rows": 8}
+    models = {
+        "hidden": jaxsec.bind(half_hidden, params),
+        "drawn": jaxsec.bind(half_hidden, params, stochastic=True),
+        "coarse": jaxsec.bind(functools.partial(half_hidden, dtype=jnp.bfloat16), params),
+        "honest": jaxsec.bind(half_hidden, {"seen": params["seen"], "hidden": 0 * params["hidden"]}),
+    }
+    found = evaluate(models, x, y, method=jaxsec.PGD(steps=5), adaptive_method=jaxsec.PGD(steps=5), **how)
+    assert {row.name: row.verdict for row in found.rows} == {"hidden": "masked", "drawn": "masked", "coarse": "holds", "honest": "holds"}
+    assert all("does not change as its gradient says" in found[name].notes[-1] for name in ("hidden", "drawn"))
+    assert "computes in half precision" in found["coarse"].notes[-1] and not found["honest"].notes
 
 
 def test_steps_on_the_margin_fall_from_half_the_radius_to_nothing():

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 import warnings
@@ -140,6 +141,25 @@ def test_a_checkpoint_that_was_changed_does_not_count(tmp_path, caplog):
     with pytest.raises(ValueError, match=rf"every checkpoint in .* is damaged \({newest.name}: .*; {older.name}: .*resume=False"):
         run(out=tmp_path)
     assert {p.name for p in folder.iterdir()} == before
+
+
+def test_damage_is_moved_only_in_a_run_that_goes_on_and_nothing_is_deleted(tmp_path):
+    run(out=tmp_path)
+    folder, aside = tmp_path / "checkpoints", tmp_path / "checkpoints.damaged"
+    newest, older = sorted((p.name for p in folder.iterdir()), key=int, reverse=True)
+    for again in range(2):
+        (folder / newest / "seal.json").unlink()
+        (folder / newest / "seal.json").mkdir()  # whatever it is, it is not the seal
+        with pytest.raises(ValueError, match="differs in key"):
+            run(out=tmp_path, key=jax.random.key(9))
+        assert (folder / newest).is_dir() and len(list(aside.glob("*"))) == again
+        with pytest.warns(RuntimeWarning, match=f"{newest} is damaged .*from update {older}"):
+            run(out=tmp_path)
+    assert sorted(p.name for p in aside.iterdir()) == [newest, f"{newest}.2"]
+    (folder / newest / "seal.json").unlink()
+    shutil.rmtree(folder / newest / "record")
+    with pytest.raises(ValueError, match=f"{newest} cannot be read .*resume=False"):
+        run(out=tmp_path)
 
 
 def test_nets_and_boxes_that_differ_in_order_only_are_others(tmp_path):
@@ -441,6 +461,7 @@ def test_tensorboard_files(tmp_path):
     ("options", "error", "said"),
     [
         ({"recipe": train.PGDAT}, TypeError, "the class PGDAT"),
+        ({"recipe": train.PGDAT(threat="linf")}, TypeError, r"pgd-at got threat='linf'; a threat such as jaxsec.LInf"),
         ({"epochs": 0}, ValueError, "epochs is 0"),
         ({"epochs": 1.5}, TypeError, "epochs is 1.5"),
         ({"batch_size": 32.5}, TypeError, "batch_size is 32.5"),

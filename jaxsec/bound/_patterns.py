@@ -59,6 +59,8 @@ def copied(graph: Graph, ref: Ref, wanted: Callable[[Node], bool] = lambda node:
     factor, moves = 1.0, []
     while True:
         node = graph.node(ref)
+        if node.inputs and not _counts(graph.node(Ref(node.inputs[0])).dtype):
+            break  # numbers of elements are followed as values, which truth values and short integers cannot tell apart
         if isinstance(node, Scale) and node.bias is None and (s := scalar(node.scale)) is not None:
             factor *= s
         elif isinstance(node, Move) and len(node.inputs) == 1 and node.summed == 1 and node.bias is None:
@@ -67,6 +69,8 @@ def copied(graph: Graph, ref: Ref, wanted: Callable[[Node], bool] = lambda node:
             break
         ref = Ref(node.inputs[0])
     node = graph.node(ref)
+    if not _counts(node.dtype):
+        return None
     shapes = [graph.of_row(v.shape) for v in (node, *moves)]
     if not wanted(node) or max(math.prod(shape) for shape in shapes) >= _MOST_ELEMENTS:
         return None
@@ -84,6 +88,10 @@ def copied(graph: Graph, ref: Ref, wanted: Callable[[Node], bool] = lambda node:
     ):
         return None  # rows are not all treated alike, or not apart
     return Copied(factor, ref, picked[:1] - 1)
+
+
+def _counts(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= 32
 
 
 def _followed(moves: list[Move], source: Node, numbers: np.ndarray) -> np.ndarray | None:

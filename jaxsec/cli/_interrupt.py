@@ -20,13 +20,20 @@ class Interrupted(Exception):
 def interruptible(state: Path | None = None, *, fresh: bool = False) -> Iterator[None]:
     """Turns an interrupt into `Interrupted`. `state` is the folder in which the work is kept, None where nothing is; `fresh`: the command
     said to begin anew, and said again it would drop that work."""
+    was = _inside(state) if fresh else {}
     try:
         yield
     except KeyboardInterrupt:
+        if was and _inside(state) == was:
+            raise Interrupted(f"interrupted before anything was begun anew; what {state} holds is as it was.") from None
         if state is not None and state.is_dir() and any(state.iterdir()):
             again = "the same command without --fresh goes on." if fresh else "run the same command again to go on."
             raise Interrupted(f"interrupted; what was done is kept in {state}: {again}") from None
         raise Interrupted(NOTHING_KEPT) from None
+
+
+def _inside(state: Path | None) -> dict[str, int]:
+    return {p.name: p.stat().st_mtime_ns for p in state.iterdir()} if state is not None and state.is_dir() else {}
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def without_remains(folder: Path | None) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if folder is not None and not any((folder / "checkpoints").glob("[0-9]*")):
+        if folder is not None and not checkpoints_of(folder):
             for name in (ASKED, LOG, ".lock"):
                 (folder / name).unlink(missing_ok=True)
             for empty in (folder / "checkpoints", folder):
@@ -41,15 +41,29 @@ def without_remains(folder: Path | None) -> Iterator[None]:
         raise
 
 
-def begun(out: Path, keep: Callable[[], object]) -> dict[str, str]:
-    """Makes the folder that of a run that begins: `keep` writes what it was asked for, and no other run is the finished one.
+def checkpoints_of(folder: Path) -> dict[str, int]:
+    """The whole checkpoints of a run, and when each was written."""
+    found = (p for p in (folder / "checkpoints").glob("*") if p.name.isdigit())
+    return {p.name: p.stat().st_mtime_ns for p in found}
 
-    Returns: what stood there, by name, to be put back where the run is refused.
+
+@contextlib.contextmanager
+def begun(out: Path, keep: Callable[[], object]) -> Iterator[None]:
+    """While a run begins and trains: `keep` writes what it was asked for, and no other run is the finished one.
+
+    What stood there is put back where the run ends before it has touched a checkpoint, such as one that is refused.
     """
     before = {name: (out / name).read_text() for name in (ASKED, ABOUT) if (out / name).is_file()}
+    were = checkpoints_of(out)
     keep()
     (out / ABOUT).unlink(missing_ok=True)
-    return before
+    try:
+        yield
+    except BaseException:
+        if checkpoints_of(out) == were:
+            for name, text in before.items():
+                (out / name).write_text(text)
+        raise
 
 
 def finished(out: Path, about: dict[str, Any], typed: dict[str, Any], model: Callable[[Path], object], rows: Any) -> None:

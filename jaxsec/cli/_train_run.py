@@ -1,5 +1,6 @@
 """What `jaxsec train` does with its words: data split, network made or read, recipe run, folder written."""
 
+import contextlib
 import dataclasses
 import tempfile
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ._train_asked import Asked
-from ._train_folder import begun, finished, nothing_lost, without_remains
+from ._train_folder import begun, checkpoints_of, finished, nothing_lost, without_remains
 from ._train_recipe import augment_of, recipe_of
 from ._train_rows import prepared, split
 from ._train_show import begin, going_on_said, shortcomings, summary, warnings_as_lines
@@ -83,33 +84,31 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
             "average": average,
             "validation": validation,
         }
-        going_on = not asked.fresh and any((out / "checkpoints").glob("[0-9]*"))
-        before = {} if going_on else begun(out, lambda: asked.keep(words))
+        going_on = not asked.fresh and checkpoints_of(out)
         if not asked.quiet:
             begin(asked, about, rows)
         try:
-            made = fit(
-                model,
-                (train_rows.x, train_rows.y),
-                recipe=recipe,
-                key=jax.random.key(start),
-                optimizer=_Optimizer(rate, decay) if (rate, decay) != (2e-3, 0.0) else default_optimizer,
-                epochs=epochs,
-                batch_size=about["batch size"],
-                augment=augment_of(asked, rows.layout, rows.x.shape[1:]),
-                average=average or None,
-                validation=validation or None,
-                patience=patience,
-                out=out,
-                resume=not asked.fresh,
-                tensorboard=asked.tensorboard,
-                progress=False if asked.quiet else None,
-            )
+            with contextlib.nullcontext() if going_on else begun(out, lambda: asked.keep(words)):
+                made = fit(
+                    model,
+                    (train_rows.x, train_rows.y),
+                    recipe=recipe,
+                    key=jax.random.key(start),
+                    optimizer=_Optimizer(rate, decay) if (rate, decay) != (2e-3, 0.0) else default_optimizer,
+                    epochs=epochs,
+                    batch_size=about["batch size"],
+                    augment=augment_of(asked, rows.layout, rows.x.shape[1:]),
+                    average=average or None,
+                    validation=validation or None,
+                    patience=patience,
+                    out=out,
+                    resume=not asked.fresh,
+                    tensorboard=asked.tensorboard,
+                    progress=False if asked.quiet else None,
+                )
         except FloatingPointError as error:
             raise UserError(f"{error} Here that is --learning-rate, {rate:g} now.") from None
         except ValueError as error:
-            for name, text in before.items():  # nothing was trained, so what the folder holds is what it was
-                (out / name).write_text(text)
             said = str(error).replace("resume=False", "--fresh")
             if "holds a run that differs in" in said and (changed := asked.differing(words)):
                 said = f"--out {out} holds another run ({changed}); pass the same arguments, another folder, or --fresh to begin anew."

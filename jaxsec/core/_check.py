@@ -60,7 +60,7 @@ def output_of(model: Any, x: Any) -> Any:
         return jax.eval_shape(_program, model, rows, keys)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"the model does not take rows of shape {tuple(x.shape[1:])} and dtype {x.dtype}: {str(error).splitlines()[0]}. "
+            f"the model does not take rows of shape {tuple(x.shape[1:])} and dtype {x.dtype}: {str(error).splitlines()[0].rstrip('.')}. "
             "Check the layout (NCHW or NHWC), whether images must be flattened, and the dtype that the model takes."
         ) from error
 

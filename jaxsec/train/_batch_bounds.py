@@ -93,7 +93,7 @@ class Ranges(Sequence[Range]):
         """(centre, radius)."""
         self._settle(index)
         if (found := self._spreads[index]) is None:
-            lo, hi = self[index]
+            lo, hi = (v if _floats(v) else v.astype(jnp.float32) for v in self[index])
             found = self._spreads[index] = 0.5 * (lo + hi), 0.5 * (hi - lo)
         return found
 
@@ -134,9 +134,13 @@ class Ranges(Sequence[Range]):
 
     def _spreads_first(self, node: Node) -> TypeGuard[Affine]:
         """`Contract.interval` has a third product, for what an unbounded input reaches; here such an interval becomes NaN."""
-        if node.hint is not None or not isinstance(node, Affine):
+        if node.hint is not None or not isinstance(node, Affine) or not all(_floats(self._graph.nodes[i]) for i in node.inputs):
             return False
         return isinstance(node, Contract) or all(self._spreads[i] is not None for i in node.inputs)
+
+
+def _floats(v: Any) -> bool:
+    return jnp.issubdtype(v.dtype, jnp.floating)
 
 
 def _is_relu(node: Node) -> bool:

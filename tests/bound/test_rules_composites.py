@@ -11,7 +11,7 @@ from jax import lax
 
 from jaxsec.bound import _softmax
 from jaxsec.bound._graph import trace
-from jaxsec.bound._nodes import Curve, Product
+from jaxsec.bound._nodes import Curve, Opaque, Product
 
 from . import oracle
 
@@ -93,6 +93,28 @@ def test_softmax(pairs, monkeypatch):
             most = e_hi / (e_hi + e_lo.sum(axis, keepdims=True) - e_lo)
             np.testing.assert_allclose(b.lo.reshape(X), least, rtol=1e-6, atol=1e-12, err_msg=name)
             np.testing.assert_allclose(b.hi.reshape(X), most, rtol=1e-6, atol=1e-12, err_msg=name)
+
+
+STEPS = {
+    "softmax": lambda x: jax.nn.softmax(x + 5 * (x > CENTRE).astype(x.dtype)),
+    "log_softmax": lambda x: jax.nn.log_softmax(x + 5 * (x > CENTRE).astype(x.dtype)),
+    "by_hand": lambda x: _exps(x) / _exps(x).sum(1, keepdims=True),
+    "of_short_integers": lambda x: jax.nn.softmax(x + 5 * (x > CENTRE).astype(jnp.int8).astype(x.dtype)),
+    "padding": lambda x: jax.nn.softmax(x @ x.T - 20 * (x[:, 0] > CENTRE[:, 0]).astype(x.dtype)[None]) @ x,
+}
+
+
+def _exps(x):
+    return jnp.exp(x + 5 * (x > CENTRE).astype(x.dtype))
+
+
+def test_truth_values_in_logits_are_no_constant_shift():
+    """Elements are told apart by their numbers, which truth values cannot hold: all were taken for one, and left out of softmax."""
+    oracle.check(STEPS, box(0.05), run=oracle.compiled(STEPS))
+    for name in ("softmax", "by_hand"):
+        graph = trace(STEPS[name], jax.ShapeDtypeStruct(X, jnp.float32))
+        shifts = [n for n in graph.nodes if isinstance(n, Opaque) and n.dtype == bool]
+        assert shifts and all(graph.nodes.index(n) in graph.ancestors(graph.outputs[0].index) for n in shifts), name
 
 
 def test_softmax_of_two_is_a_logistic_curve():

@@ -280,6 +280,21 @@ def test_an_interrupt_leaves_a_folder_in_which_the_same_command_works(data, tmp_
     assert main(args) == 0 and len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
 
 
+def test_an_interrupt_before_anything_is_begun_anew_leaves_the_run_as_it_was(trained, data, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file() and p.name != ".lock"}
+
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jaxsec.train._adversarial.TRADES.check", pressed)
+    args = ["train", "--recipe", "trades", "--data", str(data), "--eps", "0.05", "--set", "steps=2", *SHORT, "--out", str(folder)]
+    assert main([*args, "--fresh", "--learning-rate", "0.01"]) == 130
+    assert "is as it was" in capsys.readouterr().err
+    assert {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file() and p.name != ".lock"} == before
+
+
 def test_a_model_of_another_run_is_not_told_as_this_one(trained, tmp_path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(trained, folder)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from train_kit import LINF
 
 import jaxsec
@@ -11,7 +12,7 @@ from jaxsec.bound import _patterns
 from jaxsec.bound._graph import trace
 from jaxsec.train import net_of
 from jaxsec.train._batch_bounds import Ranges
-from jaxsec.train._certified import IBPTraining
+from jaxsec.train._certified import CROWNIBPTraining, IBPTraining
 from jaxsec.train._rows_apart import check_rows_apart
 from jaxsec.train._worst_case import lower_margins
 from tests.bound.test_rules_composites import NORMS, SOFTMAX
@@ -139,6 +140,60 @@ def test_rows_that_meet_behind_saturated_units_are_found(name, mix):
     check_rows_apart(net_of(lambda p, x: net(p, x, lambda h: h), w), x)
     with pytest.raises(ValueError, match="depends on other rows of the batch"):
         IBPTraining(threat=jaxsec.LInf(eps=1e-6, lo=0.0, hi=1.0)).check(net_of(net, w), x)
+
+
+class Gated(nn.Module):
+    """A gate among the statistics, which the first step of training opens."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        gate = self.variable("batch_stats", "gate", lambda: jnp.zeros(()))
+        h = nn.Dense(4)(x)
+        if train:
+            gate.value = jnp.ones(())
+        return nn.Dense(3)(h + jnp.tanh(gate.value * h)[::-1])
+
+
+def test_statistics_of_0_hide_nothing():
+    x = jnp.full((5, 6), 0.5)
+    net = net_of(Gated(), x=x, key=jax.random.key(0))
+    assert float(net.state["batch_stats"]["gate"]) == 0
+    with pytest.raises(NotImplementedError, match="depends on other rows of the batch"):
+        check_rows_apart(net, x)
+
+
+def test_a_mix_that_is_small_beside_the_value_is_found():
+    """Logits of 1e5 whose differences are what counts: the rest of a row stays as it is to the last bit."""
+
+    def net(p, x):
+        s = 1 + jax.nn.sigmoid(4 * x @ p)
+        return 1e5 * jnp.concatenate([s + 5e-7 * s[::-1], s], axis=1)
+
+    with pytest.raises(NotImplementedError, match="depends on other rows of the batch"):
+        check_rows_apart(net_of(net, jnp.full((6, 1), 0.3)), jnp.full((5, 6), 0.5))
+
+
+@pytest.mark.parametrize("recipe", [IBPTraining, CROWNIBPTraining])
+def test_truth_values_are_bounded(recipe):
+    w = jnp.asarray(np.random.default_rng(0).normal(size=(6, 2)), jnp.float32)
+    x = jnp.asarray(np.random.default_rng(1).uniform(size=(5, 6)), jnp.float32)
+
+    def step(p, x):
+        return x @ p + (x @ p > 0).astype(x.dtype) + jax.nn.one_hot(jnp.argmax(x @ p, axis=1), 2)
+
+    net, y = net_of(step, w), jnp.zeros(5, jnp.int32)
+    recipe(threat=LINF).check(net, x)
+    points = np.clip(np.asarray(x) + np.random.default_rng(2).uniform(-0.1, 0.1, (300, 5, 6)), 0, 1).astype(np.float32)
+    values = np.stack([np.asarray(net(jnp.asarray(p))) for p in points])
+    assert (np.asarray(lower_margins(net, LINF, x, y)) <= (values[..., :1] - values).min(0) + 1e-5).all()
+
+
+def test_points_of_the_data_count():
+    """A net that is defined where the data are, and nowhere near 0."""
+    net = net_of(lambda p, x: jnp.log(x - 10) @ p, jnp.ones((6, 3)))
+    check_rows_apart(net, jnp.full((5, 6), 12.0))
+    with pytest.raises(NotImplementedError, match="not finite at any of the points"):
+        check_rows_apart(net, jnp.full((5, 6), 0.5))
 
 
 def test_rows_that_meet_behind_overflowing_intervals_are_found():

@@ -77,8 +77,10 @@ def copied(graph: Graph, ref: Ref, wanted: Callable[[Node], bool] = lambda node:
     if graph.rows > 1 and any(v.shape[:1] != (graph.rows,) for v in (node, *moves)):
         return None
     picked = _followed(moves[::-1], node, np.arange(1, math.prod(shapes[0]) + 1).reshape(shapes[0]))
-    if picked is None or graph.rows == 1:
-        return None if picked is None else Copied(factor, ref, picked - 1)
+    if picked is None:
+        return None
+    if graph.rows == 1:
+        return Copied(factor, ref, picked - 1)
     numbers = np.arange(1, graph.rows + 1).reshape(-1, *(1,) * (len(node.shape) - 1))
     rows = _followed(moves[::-1], node, numbers)
     if (

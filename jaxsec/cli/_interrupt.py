@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..core._files import entries
+
 NOTHING_KEPT = "interrupted; nothing is kept: the same command begins anew."
 
 
@@ -20,20 +22,16 @@ class Interrupted(Exception):
 def interruptible(state: Path | None = None, *, fresh: bool = False) -> Iterator[None]:
     """Turns an interrupt into `Interrupted`. `state` is the folder in which the work is kept, None where nothing is; `fresh`: the command
     said to begin anew, and said again it would drop that work."""
-    was = _inside(state) if fresh else {}
+    was = entries(state) if fresh and state is not None else {}
     try:
         yield
     except KeyboardInterrupt:
-        if was and _inside(state) == was:
+        if was and state is not None and entries(state) == was:
             raise Interrupted(f"interrupted before anything was begun anew; what {state} holds is as it was.") from None
         if state is not None and state.is_dir() and any(state.iterdir()):
             again = "the same command without --fresh goes on." if fresh else "run the same command again to go on."
             raise Interrupted(f"interrupted; what was done is kept in {state}: {again}") from None
         raise Interrupted(NOTHING_KEPT) from None
-
-
-def _inside(state: Path | None) -> dict[str, int]:
-    return {p.name: p.stat().st_mtime_ns for p in state.iterdir()} if state is not None and state.is_dir() else {}
 
 
 @contextmanager

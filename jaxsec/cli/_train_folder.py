@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core._files import digest_of
+from ..core._files import digest_of, entries
 from ._train_asked import ASKED
 from ._trained import ABOUT, MODEL, ROWS
 from ._values import same_file
@@ -43,8 +43,7 @@ def without_remains(folder: Path | None) -> Iterator[None]:
 
 def checkpoints_of(folder: Path) -> dict[str, int]:
     """The whole checkpoints of a run, and when each was written."""
-    found = (p for p in (folder / "checkpoints").glob("*") if p.name.isdigit())
-    return {p.name: p.stat().st_mtime_ns for p in found}
+    return {name: when for name, when in entries(folder / "checkpoints").items() if name.isdigit()}
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import __version__
 from ..certify._verify import Verification
-from ..core._files import replace_file
+from ..core._files import digest_of, replace_file
 from ..io import Instance, write_result
 from ..io._vnnlib_result import VERDICTS
 from ._state import held_beside, state_beside
@@ -162,8 +162,7 @@ def identity_of(listed: Path, instances: list[Instance], *, timeout: float | Non
     for instance in instances:
         for path in (instance.onnx, instance.vnnlib):
             if str(path) not in digests:
-                with open(path, "rb") as file:
-                    digests[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+                digests[str(path)] = digest_of(path)
         sha.update(repr((*name_of(instance, listed.parent), instance.timeout)).encode())
     return {
         "instances": str(listed),

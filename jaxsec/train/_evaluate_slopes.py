@@ -26,12 +26,11 @@ UNSAID = 0.1
 def false_slopes(model: Model, x: jax.Array, y: jax.Array, threat: Threat, keys: jax.Array) -> jax.Array:
     """[B] bool: at both widths the margin's changes in random directions are not those that its gradient says, by more than `UNSAID`.
 
-    Args: model: a stochastic one is asked with one draw, a row's own and the same at every point. threat: canonical. keys: [B] of the rows.
-    Edge cases: changes within rounding tell nothing, and so of a model that computes in half precision (`rounds`) none does. The point is
-      near the row and not the row itself, where maxima of equal pixels have no gradient.
+    Args: model: computes in float32 (`rounds` tells); a stochastic one is asked with one draw, a row's own and the same at every point.
+      threat: canonical. keys: [B] of the rows.
+    Edge cases: changes within float32's rounding tell nothing. The point is near the row and not the row itself, where maxima of equal
+      pixels have no gradient.
     """
-    if rounds(model, x, keys):
-        return jnp.zeros(len(y), bool)
     quick = model if model.stochastic else tuned(model)
 
     def margins(at: jax.Array) -> tuple[jax.Array, jax.Array]:

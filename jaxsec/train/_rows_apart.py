@@ -10,6 +10,7 @@ from jax.core import Tracer
 from ..bound._graph import UnsupportedPrimitive
 from ._batch_bounds import Ranges, graph_of
 from ._net import Net
+from ._worst_case import wide
 
 # (centre, scale) of the points that are drawn: such where logarithms are defined, and others. What replaces a row is a box in which no ReLU
 # is dead and no bounded curve is at one end; a number of rows that is prime, so that few shifts of rows come round to themselves.
@@ -23,7 +24,7 @@ def check_rows_apart(net: Net, x: jax.Array) -> None:
     Rows are points, drawn and those of x; some of them are replaced by boxes of almost all numbers, in as many ways as tell any two rows
     apart, and every value of the others must stay as it is: with the net's weights and statistics, and with such drawn around them, for a
     layer that begins at 0 hides what comes after it.
-    Args: x: [B, ...] rows, for their shape and dtype.
+    Args: x: [B, ...] rows; their values are tried where they are known.
     Cost: 42 forwards of intervals on 7 rows.
     Edge cases: a value of which no point has a finite one cannot be told, and is refused. What a net does in batches of 7 rows must be
       what it does in larger ones.
@@ -32,8 +33,7 @@ def check_rows_apart(net: Net, x: jax.Array) -> None:
     drawn = net.replace(params=jax.tree.map(lambda w: _around(w, r), net.params), state=jax.tree.map(lambda w: _around(w, r), net.state))
     for index, finite in _check(net, x, r).items():
         if not finite:
-            why = "that is not finite at any of the points tried, so that it cannot be told whether it mixes rows"
-            _refuse(net, x, index, why)
+            _refuse(net, x, index, "that is not finite at any of the points tried, so that it cannot be told whether it mixes rows")
     _check(drawn, x, r)
 
 
@@ -51,7 +51,7 @@ def _around(w: Any, r: np.random.Generator) -> Any:
 
 def _check(net: Net, x: jax.Array, r: np.random.Generator) -> dict[int, bool]:
     """Of each value, whether it is finite somewhere in a row that is a point."""
-    shape, dtype = (ROWS, *x.shape[1:]), _dtype(x)
+    shape, dtype = (ROWS, *x.shape[1:]), wide(x)
     told: dict[int, bool] = {}
     drawn = [centre + scale * r.normal(size=shape) for centre, scale in SETTINGS]
     own = [] if isinstance(x, Tracer) else [np.resize(np.asarray(x), shape)]
@@ -61,18 +61,14 @@ def _check(net: Net, x: jax.Array, r: np.random.Generator) -> dict[int, bool]:
         for bit in (1, 2, 4):
             for side in (0, bit):
                 kept = (np.arange(ROWS) & bit) == side
-                wide = np.where(kept.reshape(-1, *(1,) * (len(shape) - 1)), 0, WIDE)
-                after = _intervals(net, points, jnp.asarray(np.broadcast_to(wide, shape), dtype))
+                boxes = np.where(kept.reshape(-1, *(1,) * (len(shape) - 1)), 0, WIDE)
+                after = _intervals(net, points, jnp.asarray(np.broadcast_to(boxes, shape), dtype))
                 for i, ends in before.items():
                     old, new = (np.stack([np.asarray(v)[kept] for v in pair]) for pair in (ends, after[i]))
                     if not np.array_equal(old, new, equal_nan=True):  # of one program, to the last bit
                         _refuse(net, x, i, "that in one row depends on other rows of the batch")
                     told[i] = told.get(i, False) or not old.size or bool(np.isfinite(old).any())
     return told
-
-
-def _dtype(x: jax.Array) -> jnp.dtype:
-    return jnp.promote_types(x.dtype, jnp.float32)
 
 
 @jax.jit
@@ -92,5 +88,5 @@ def _refuse(net: Net, x: jax.Array, index: int, why: str) -> None:
         said.append(f"a value of shape {node.shape} {why}; used at {node.source}")
         return x
 
-    jax.eval_shape(traced, jax.ShapeDtypeStruct((ROWS, *x.shape[1:]), _dtype(x)))
+    jax.eval_shape(traced, jax.ShapeDtypeStruct((ROWS, *x.shape[1:]), wide(x)))
     raise UnsupportedPrimitive(f"{said[0]}. Training on bounds needs nets that see rows one by one.")

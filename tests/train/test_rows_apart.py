@@ -8,7 +8,7 @@ from flax import linen as nn
 from train_kit import LINF
 
 import jaxsec
-from jaxsec.bound import _patterns
+from jaxsec.bound import UnsupportedPrimitive, _patterns
 from jaxsec.bound._graph import trace
 from jaxsec.train import net_of
 from jaxsec.train._batch_bounds import Ranges
@@ -158,7 +158,7 @@ def test_statistics_of_0_hide_nothing():
     x = jnp.full((5, 6), 0.5)
     net = net_of(Gated(), x=x, key=jax.random.key(0))
     assert float(net.state["batch_stats"]["gate"]) == 0
-    with pytest.raises(NotImplementedError, match="depends on other rows of the batch"):
+    with pytest.raises(UnsupportedPrimitive, match="depends on other rows of the batch"):
         check_rows_apart(net, x)
 
 
@@ -169,7 +169,7 @@ def test_a_mix_that_is_small_beside_the_value_is_found():
         s = 1 + jax.nn.sigmoid(4 * x @ p)
         return 1e5 * jnp.concatenate([s + 5e-7 * s[::-1], s], axis=1)
 
-    with pytest.raises(NotImplementedError, match="depends on other rows of the batch"):
+    with pytest.raises(UnsupportedPrimitive, match="depends on other rows of the batch"):
         check_rows_apart(net_of(net, jnp.full((6, 1), 0.3)), jnp.full((5, 6), 0.5))
 
 
@@ -192,7 +192,7 @@ def test_points_of_the_data_count():
     """A net that is defined where the data are, and nowhere near 0."""
     net = net_of(lambda p, x: jnp.log(x - 10) @ p, jnp.ones((6, 3)))
     check_rows_apart(net, jnp.full((5, 6), 12.0))
-    with pytest.raises(NotImplementedError, match="not finite at any of the points"):
+    with pytest.raises(UnsupportedPrimitive, match="not finite at any of the points"):
         check_rows_apart(net, jnp.full((5, 6), 0.5))
 
 
@@ -208,9 +208,9 @@ def test_rows_that_meet_behind_overflowing_intervals_are_found():
 
     x = jnp.asarray(r.uniform(size=(8, 64)), jnp.float32)
     check_rows_apart(net_of(lambda p, x: deep(p, x, lambda h: h), w), x)
-    with pytest.raises(NotImplementedError, match="depends on other rows of the batch"):
+    with pytest.raises(UnsupportedPrimitive, match="depends on other rows of the batch"):
         check_rows_apart(net_of(lambda p, x: deep(p, x, lambda h: h[::-1]), w), x)
-    with pytest.raises(NotImplementedError, match="not finite at any of the points"):
+    with pytest.raises(UnsupportedPrimitive, match="not finite at any of the points"):
         check_rows_apart(net_of(lambda p, x: jnp.exp(1e4 * (5 + x * x)) @ p, w[0]), x)
 
 

@@ -392,9 +392,13 @@ def test_rows_held_out_leave_the_others_on_their_mesh(devices):
 
 
 def test_weak_types_compile_nothing_more():
+    strong = {**weights(), "vector": jnp.ones(3), "scale": jnp.ones(())}
+    weak = {**strong, "vector": jnp.zeros(3) + jnp.asarray(1.0), "scale": jnp.asarray(1.0)}
+    assert weak["scale"].weak_type and not strong["scale"].weak_type
     before = train_step._cache_size()
-    run(epochs=1, variables=jax.tree.map(lambda v: v * 1.0, {**weights(), "c": jnp.zeros(3) + jnp.asarray(1.0)}))
-    run(epochs=1, variables={**weights(), "scale": jnp.asarray(1.0)})
+    run(epochs=1, variables=weak)
+    assert train_step._cache_size() == before + 1, "the steps after the first"
+    run(epochs=1, variables=strong)
     assert train_step._cache_size() == before + 1
 
 

@@ -33,8 +33,9 @@ def sandwich_shares(data: dict[str, Any]) -> list[tuple[str, dict[str, Any], str
     if not probe:
         return []
     point = point_at(probe, data["threat"]["eps"])
+    of = ", of the model without smoothing" if data["probes"].get("smooth") else ""
     return [
-        ("Certified accuracy", point["certified"], f"proved by {ladder_said(probe)}; a lower bound"),
+        ("Certified accuracy", point["certified"], f"proved by {ladder_said(probe)}; a lower bound{of}"),
         ("Undecided", point["undecided"], f"{UNDECIDED} at eps"),
     ]
 

@@ -57,6 +57,9 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
             raise ValueError(f"--validation is a share of {validation:g} of {len(train_rows)} rows; give more data, or --validation 0.")
         if patience is not None and not validation:
             raise ValueError(f"--patience is {patience}, and --validation 0 leaves no rows to tell epochs apart by; leave one of them out.")
+        fitted = int(len(train_rows) * (1 - validation))
+        if asked.batch_size and batch > fitted:
+            warn(f"--batch-size {batch} is more than the {fitted} rows that are trained on; every update takes them all.")
         recipe, ball = recipe_of(asked, rows)
         model = load(initial)
         about = {
@@ -78,7 +81,7 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
             "epochs": epochs,
             "recipe in full": repr(recipe),
             "net": net,
-            "batch size": min(batch, int(len(train_rows) * (1 - validation))),
+            "batch size": min(batch, fitted),
             "learning rate": rate,
             "weight decay": decay,
             "average": average,

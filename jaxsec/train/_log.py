@@ -42,7 +42,7 @@ class Log:
     def begin(self, history: list[dict[str, Any]]) -> None:
         """The rows of a run that goes on: what was written after its last checkpoint is written anew."""
         if self._file is not None:
-            self._file.write_text("".join(json.dumps(_plain(row)) + "\n" for row in history))
+            self._write("w", history)
 
     def step(self, done: int, loss: float | None) -> None:
         """After some updates."""
@@ -54,14 +54,21 @@ class Log:
     def row(self, row: dict[str, Any]) -> None:
         """After an epoch."""
         if self._file is not None:
-            with self._file.open("a") as file:
-                file.write(json.dumps(_plain(row)) + "\n")
+            self._write("a", [row])
         if self._writer is not None:
             for name, value in row.items():
                 if isinstance(value, int | float) and name not in ("epoch", "step"):
                     self._writer.add_scalar(name, value, row["step"])
         if self._report is not None:
             self._report(row)
+
+    def _write(self, mode: str, rows: list[dict[str, Any]]) -> None:
+        assert self._file is not None
+        try:
+            with self._file.open(mode) as file:
+                file.write("".join(json.dumps(_plain(row)) + "\n" for row in rows))
+        except OSError as error:  # that of a full disk names no file
+            raise OSError(error.errno, error.strerror, str(self._file)) from None
 
     def close(self) -> None:
         if self._bar is not None:

@@ -13,6 +13,7 @@ from jaxsec.cli._inputs import Source
 from jaxsec.cli._train_rows import prepared
 from jaxsec.cli._train_show import shortcomings
 from jaxsec.train._checkpoint import Checkpoints
+from jaxsec.train._log import Log
 
 pytest.importorskip("onnx")
 SHORT = ["--epochs", "3", "--batch-size", "16", "--quiet"]
@@ -216,8 +217,9 @@ def test_a_net_that_learned_nothing_is_told(data, tmp_path, capsys):
         "--range",
         "0,1",
     ]
-    assert main(["train", *args, "--data", str(tmp_path / "same.npz"), "--out", str(tmp_path / "dull")]) == 0
-    assert "it learned nothing" in capsys.readouterr().err
+    assert main(["train", *args, "--batch-size", "4000", "--data", str(tmp_path / "same.npz"), "--out", str(tmp_path / "dull")]) == 0
+    err = capsys.readouterr().err
+    assert "it learned nothing" in err and re.search("--batch-size 4000 is more than the [0-9]+ rows that are trained on", err)
     assert main(["train", *args, "--batch-size", "8", "--data", str(data), "--out", str(tmp_path / "keen")]) == 0
     assert "it learned nothing" not in capsys.readouterr().err
     (tmp_path / "dull" / "model.onnx").unlink()
@@ -343,6 +345,14 @@ def test_a_full_disk_is_told(data, tmp_path, monkeypatch, capsys):
     assert main(["train", "--recipe", "standard", "--net", "mlp", "--data", str(data), *SHORT, "--out", str(tmp_path / "run")]) == 2
     err = capsys.readouterr().err
     assert f"{tmp_path / 'run' / 'checkpoints'}: No space left on device" in err and "make room" in err and "RESOURCE" not in err
+
+
+def test_a_full_disk_below_the_log_names_the_log(tmp_path):
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+    log = Log(tmp_path, 1, 1, tensorboard=False, progress=False)
+    for write in (log.begin, lambda rows: log.row(rows[0])):
+        with pytest.raises(OSError, match=f"No space left.*{tmp_path}/metrics.jsonl"):
+            write([{"epoch": 0, "step": 1}])
 
 
 def test_folders_that_no_train_command_made(tmp_path, capsys):

@@ -31,7 +31,7 @@ def compiled_programs_do_not_pile_up() -> Iterator[None]:
     yield
     global _tests
     _tests += 1
-    if _tests % 8 == 0 and _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > 25_000:
+    if _tests % 4 == 0 and _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > 40_000:
         jax.clear_caches()
         gc.collect()
 

@@ -12,6 +12,7 @@ from jax.core import Tracer
 
 from ..core._check import check_batch, n_classes_of
 from ..core._keys import as_key
+from ..core._meshes import on_any_mesh
 from ..core._model import Model, ModelInfo
 from ..core._result import AttackResult
 from ..core._rewrite import tuned
@@ -25,6 +26,7 @@ from ._square import NoImage
 from ._suite import NO_BLACK_BOX, AutoAttack
 
 
+@on_any_mesh
 def attack(
     model: Model,
     x: Any,

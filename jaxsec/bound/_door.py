@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..core._meshes import on_any_mesh
 from ..core._model import Model, ModelInfo
 from ..core._struct import Struct, struct
 from ..threat import Box, Threat
@@ -25,6 +26,7 @@ class Interval(Struct):
     hi: Any
 
 
+@on_any_mesh
 def bound(
     fn: Callable[..., Any] | Model,
     region: Any,

@@ -17,6 +17,7 @@ from ..bound._door import BUDGET
 from ..bound._method import CROWN, IBP, BoundMethod
 from ..bound._names import ALLOWED
 from ..core._check import check_batch
+from ..core._meshes import on_any_mesh
 from ..core._model import Model, ModelInfo
 from ..smooth import MedianSmoothing, Randomizer, SegmentationSmoothing, SmoothedCertificate, SmoothingMethod, certify_smoothed
 from ..threat import Threat
@@ -38,6 +39,7 @@ def certify(
     max_samples: int | None = ..., sound: bool = ..., max_rows: int = ..., min_rows: int = ..., budget: int = ...,
     progress: bool | Report | None = ..., state: str | os.PathLike[str] | None = ...,
 ) -> Certificate: ...  # fmt: skip
+@on_any_mesh
 def certify(
     model: Model,
     x: Any,

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 Batch = tuple[Any, Any]
 
@@ -26,6 +27,12 @@ class Batches:
     identity: dict[str, Any]
     epoch: Callable[[int, int], Iterator[Batch]]
     whole: Batch | None = None
+
+    def placed(self, where: Callable[[Any], Any]) -> "Batches":
+        """The same batches, each as `where` places it."""
+        return dataclasses.replace(
+            self, example=where(self.example), epoch=lambda e, first: map(where, self.epoch(e, first)), whole=where(self.whole)
+        )
 
 
 class Reader:
@@ -123,6 +130,13 @@ def taken(a: Any, rows: np.ndarray) -> Any:
     if not isinstance(a, jax.Array):
         return a[rows]
     return _gather(a.sharding)(a, rows)
+
+
+def on_host(a: Any, rows: np.ndarray) -> np.ndarray:
+    """Rows of an array, on every host all of them."""
+    if not isinstance(a, jax.Array) or a.is_fully_addressable:
+        return np.asarray(a)[rows]
+    return np.asarray(_gather(NamedSharding(a.sharding.mesh, PartitionSpec()))(a, rows))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @functools.cache

@@ -1,11 +1,13 @@
 """Checkpoints of a run by Orbax: the exact state, the best weights so far and the history, and what they are checkpoints of."""
 
+import contextlib
 import itertools
 import json
 import os
 import pathlib
 import re
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from ..attack._checkpoint import held
 from ..core._files import digest_of, replace_file
 from ._step import TrainState
 
@@ -140,6 +143,29 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
+
+
+@contextlib.contextmanager
+def held_by_one(folder: pathlib.Path | None) -> Iterator[None]:
+    """`held`, by the first of several processes for all of them, which share the folder.
+
+    Raises: ValueError: another run is in it, or it is no folder; in every process.
+    """
+    if folder is None or jax.process_count() == 1:
+        with held(folder):
+            yield
+        return
+    with contextlib.ExitStack() as stack:
+        refused = None
+        if jax.process_index() == 0:
+            try:
+                stack.enter_context(held(folder))
+            except (OSError, ValueError) as error:
+                refused = error
+        # the others must not wait for one that has left
+        if not multihost_utils.broadcast_one_to_all(np.bool_(refused is None)):
+            raise refused or ValueError(f"{folder} cannot be used, as the process 0 says; give another folder.")
+        yield
 
 
 def _digests(folder: pathlib.Path) -> dict[str, str]:

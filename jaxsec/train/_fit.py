@@ -1,5 +1,6 @@
 """`fit`: the verb. It trains a net by a recipe, keeps what was best on held-out rows, and survives being killed."""
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Callable
@@ -8,11 +9,11 @@ from typing import Any
 import jax
 import optax
 
-from ..attack._checkpoint import held
 from ..attack._method import Method
 from ..core import as_key
-from ._batches import Reader, batches_of
-from ._checkpoint import Checkpoints
+from ..core._meshes import Meshes, automatic_axes
+from ._batches import Reader, arrays_of, batches_of
+from ._checkpoint import Checkpoints, held_by_one
 from ._given import check_counts, check_recipe, classes_of, floating, held_out, strong
 from ._identity import identity_of
 from ._log import Log, Report
@@ -25,6 +26,7 @@ from ._step import Augment, Setting, first_state
 from ._validate import validation_of
 
 
+@automatic_axes()
 def fit(
     net: Any,
     data: Any,
@@ -107,8 +109,10 @@ def fit(
     if average is not None and not 0 <= average < 1:
         raise ValueError(f"average is {average}; a decay in [0, 1) is needed, such as 0.999.")
     order_key, run_key, init_key, hold_key, judge_key = jax.random.split(as_key(key), 5)
-    data, apart = held_out(data, validation, hold_key)
-    batches = batches_of(data, batch_size, order_key, steps_per_epoch)
+    meshes = Meshes()
+    net, variables, recipe = meshes.automatic(net), meshes.automatic(variables), meshes.automatic(recipe)
+    data, apart = held_out(meshes.automatic(arrays_of(data)), meshes.automatic(arrays_of(validation)), hold_key)
+    batches = batches_of(data, batch_size, order_key, steps_per_epoch).placed(meshes.automatic)
     x = floating(batches.example[0])
     if accumulate > 1 and len(x) % accumulate:
         raise ValueError(f"accumulate is {accumulate} and a batch has {len(x)} rows; it must divide them.")
@@ -136,7 +140,7 @@ def fit(
     folder = None if out is None else pathlib.Path(out)
     if folder is not None and folder.exists() and not folder.is_dir():
         raise ValueError(f"out is {folder}, which is a file; a folder is needed.")
-    with held(folder):  # two processes would write one history
+    with held_by_one(folder):  # two processes would write one history
         kept = None
         if folder is not None:
             identity = identity_of(recipe, batches, key, state, setting, x) | {
@@ -167,7 +171,8 @@ def fit(
             log=log,
         )
         try:
-            return loop.run(state)
+            made = loop.run(state)
+            return dataclasses.replace(made, model=meshes.back(made.model), net=meshes.back(made.net))
         finally:
             log.close()
             if kept is not None:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..threat import Threat
-from ._batches import arrays_of, taken
+from ._batches import arrays_of, on_host, taken
 from ._net import Net
 from ._recipe import Recipe
 
@@ -69,7 +69,7 @@ def held_out(data: Any, validation: Any, key: jax.Array) -> tuple[Any, Any]:
     # rows that stay on their mesh must fill it
     count += (n - count) % max(len(a.sharding.device_set) if isinstance(a, jax.Array) else 1 for a in data)
     order = np.asarray(jax.random.permutation(key, n))
-    return tuple(taken(a, order[count:]) for a in data), tuple(np.asarray(a)[order[:count]] for a in data)
+    return tuple(taken(a, order[count:]) for a in data), tuple(on_host(a, order[:count]) for a in data)
 
 
 def classes_of(net: Any, x: jax.Array) -> int | None:

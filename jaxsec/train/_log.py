@@ -8,11 +8,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 Report = Callable[[dict[str, Any]], None]
 
 
 class Log:
-    """Writes every epoch's row to `metrics.jsonl` of the folder and shows progress.
+    """Writes every epoch's row to `metrics.jsonl` of the folder and shows progress; of several processes the first one does.
 
     Args: folder: None writes nothing. tensorboard: event files too, in `folder/tensorboard`. progress: True, False, a function that gets
       every row, or None: a bar on a terminal.
@@ -23,6 +25,8 @@ class Log:
     ):
         self._file, self._writer, self._bar = None, None, None
         self._report = progress if callable(progress) else None
+        if jax.process_index():
+            folder, tensorboard, progress = None, False, False
         if folder is not None:
             self._file = pathlib.Path(folder) / "metrics.jsonl"
         if tensorboard:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from ..core import Model, Struct, as_key, row_keys, struct
+from ..core._meshes import on_any_mesh
 from ._defence import Defence, defence_of
 from ._net import Net, net_of
 
@@ -129,6 +130,7 @@ class Recipe(Struct, abc.ABC):
         return defence_of(model)
 
     @final
+    @on_any_mesh
     def loss(self, model: Model | Net, x: jax.Array, y: jax.Array, key: jax.Array) -> tuple[jax.Array, dict[str, Any]]:
         """The recipe as a plain loss, to be differentiated with respect to the model's parameters in any loop.
 

@@ -6,11 +6,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from ..core._meshes import on_any_mesh
 from ..core._model import Model, ModelInfo
 from ..core._struct import Struct, struct
 from ..threat import Box, Threat
+from ._apart import check_apart
 from ._method import CROWN, BoundMethod
 from ._names import ALLOWED
 from ._run import both_rows, lower_function, lower_rows
@@ -51,7 +53,8 @@ def bound(
       sound: add all rounding; about twice the work.
       budget: bytes that forms may take at once; more work is done in pieces.
     Returns: `Interval`, or with `spec` the lower bounds: [S], for a Model [B, S].
-    Raises: UnsupportedPrimitive: an operation without a rule, with its name and line. ValueError: shapes, lo > hi, or a constant function.
+    Raises: UnsupportedPrimitive: an operation without a rule, with its name and line; a `Model` that mixes rows (not seen under `jit`).
+      ValueError: shapes, lo > hi, or a constant function.
     Cost: the method's. Works under `jit`, `vmap` and, where the method says so, `grad`; a plain function is traced at every call: wrap
       the call in `jax.jit`. Edge cases: an unbounded value has infinite bounds, never NaN.
 
@@ -69,6 +72,8 @@ def bound(
     if isinstance(fn, Model):
         threat, x = _rows_of(region)
         model = fn.replace(info=ModelInfo())
+        if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((model, x))):
+            check_apart(model, x)
         if spec is None:
             lo, hi = _both_jit(model, x, threat, method, sound=sound, budget=budget)
             return Interval(lo=lo, hi=hi)

@@ -46,6 +46,7 @@ class Graph:
         self.made: dict[Any, Any] = {}  # what need not be made twice, by what it is
         self.maxima: dict[int, tuple[int, tuple[int, ...], np.ndarray]] = {}  # what is reduced, its axes, which maximum stands where
         self.finite: dict[int, Ref] = {}  # of a truth value whether something is finite: what
+        self.apart: dict[int, int] = {}  # of a log-softmax along the last axis its logits: what differs between two elements is the same
         self.shares: dict[int, tuple[int, ...]] = {}  # a softmax's axes, along which it sums to 1
 
     def of_row(self, shape: tuple[int, ...]) -> tuple[int, ...]:

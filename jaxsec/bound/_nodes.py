@@ -94,8 +94,11 @@ class Affine(Node):
             return math.prod(self.shape)  # what moves where is known when the program runs only
 
     def transpose(self, a: jax.Array) -> list[jax.Array]:
-        """Forms [S, *shape] on the value as forms on the inputs: JAX's own transpose of the operation."""
-        zeros = [jnp.zeros(s, self.dtype) for s in self.input_shapes]
+        """Forms [S, *shape] on the value as forms on the inputs: JAX's own transpose of the operation.
+
+        What moves truth values moves the numbers that forms on them are.
+        """
+        zeros = [jnp.zeros(s, self.dtype if jnp.issubdtype(self.dtype, jnp.inexact) else a.dtype) for s in self.input_shapes]
         _, pull = jax.vjp(self.op, *zeros)
         return list(jax.vmap(pull)(a))
 

@@ -78,8 +78,8 @@ class Problem:
     def chunk(self, target: int) -> int:
         """How many elements of a node are walked back at once, in every row."""
         largest = max(math.prod(self.graph.nodes[i].shape) for i in self.graph.ancestors(target))
-        fits = self.budget // (4 * _HELD * 2 * largest * self.rows)
-        return max(1, min(fits, _FORMS // (2 * self.rows)))
+        fits = self.budget // (4 * _HELD * 2 * largest * max(1, self.rows))
+        return max(1, min(fits, _FORMS // (2 * max(1, self.rows))))
 
 
 Known = tuple[Range, ...]  # of the carried nodes, in order: what a subproblem knows of the layers

@@ -64,7 +64,10 @@ def log_softmax(graph: Graph, x: Ref, y: Ref) -> Value | None:
     if rows.n == 1:
         return np.zeros(shape, graph.node(x).dtype)
     strays = _strays(graph, x, logits, axes)
-    return rewritten(graph, rows.back(rows.log_softmax()), (x,), lambda own, r: _lost(own, rows.n) * (1 + size(own) + size(r)) + strays(r))
+    out = rewritten(graph, rows.back(rows.log_softmax()), (x,), lambda own, r: _lost(own, rows.n) * (1 + size(own) + size(r)) + strays(r))
+    if axes == (len(shape) - 1,) and rows.shown.all():
+        graph.apart[out.index] = logits.index
+    return out
 
 
 def logsumexp(graph: Graph, x: Ref, y: Ref) -> Ref | None:

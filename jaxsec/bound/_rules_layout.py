@@ -31,7 +31,10 @@ def _convert(graph: Graph, eqn: Any, x: Ref) -> Ref:
     if old == new:
         return x
     to_float, from_float = jnp.issubdtype(new, jnp.floating), jnp.issubdtype(old, jnp.floating)
-    if old == jnp.bool_ or (to_float and from_float and jnp.finfo(new).nmant >= jnp.finfo(old).nmant):
+    wider = to_float and from_float and jnp.finfo(new).nmant >= jnp.finfo(old).nmant
+    if wider and jnp.finfo(old).bits < 32:  # forms have more digits than operations of the narrow type take
+        return opaque(graph, out, (x,), lambda r: (r[0].astype(new), r[1].astype(new)))
+    if old == jnp.bool_ or wider:
         return moved(graph, (x,), lambda v: v.astype(new))
     if new == jnp.bool_:
         return opaque(graph, out, (x,), lambda r: ((r[0] > 0) | (r[1] < 0), (r[0] != 0) | (r[1] != 0)))

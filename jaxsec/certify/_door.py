@@ -12,6 +12,7 @@ from jax.core import Tracer
 from ..attack._checkpoint import held
 from ..attack._progress import Report
 from ..attack._progress import progress as progress_bar
+from ..bound._apart import check_apart
 from ..bound._beta_crown import BetaCROWN
 from ..bound._door import BUDGET
 from ..bound._method import CROWN, IBP, BoundMethod
@@ -74,7 +75,8 @@ def certify(
       progress: True, False, a function `(method, fraction done, rows open)`, or None: a bar on a terminal after 3 s.
       state: a folder; what is found is kept there after each batch, and the same call goes on after a kill. It may hold many calls' files.
     Returns: Certificate; SmoothedCertificate of a smoothing method, which takes uint8 images too, and token ids with `smooth.Ablation`.
-    Raises: ValueError, TypeError: unusable inputs. UnsupportedPrimitive: an operation of the model has no rule, whatever the rows are.
+    Raises: ValueError, TypeError: unusable inputs. UnsupportedPrimitive: an operation of the model has no rule, whatever the rows are; or
+      a row's logits depend on other rows of the batch, which is asked of 7 rows, and not under `jit`.
     Cost: the methods' on the rows left. Under `jit`, and on rows sharded over several devices, every method runs on all rows, as one
       program, without progress or state; inside `jax.shard_map` say `check_vma=False`: the primitives that bounds are made of take no
       operands of mixed replication.
@@ -106,6 +108,8 @@ def certify(
     precision = "sound" if sound else "highest"
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((model, x, y, threat)))
     bare = model.replace(info=ModelInfo())
+    if not traced:
+        check_apart(bare, jnp.asarray(x))
     if traced or (isinstance(x, jax.Array) and len(x.sharding.device_set) > 1):
         if state is not None:
             raise ValueError(

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..core._files import entries
 
+TEMPORARY = "orbax-checkpoint-tmp"  # what a kill leaves of a checkpoint that was being written
 NOTHING_KEPT = "interrupted; nothing is kept: the same command begins anew."
 
 
@@ -28,7 +29,7 @@ def interruptible(state: Path | None = None, *, fresh: bool = False) -> Iterator
     except KeyboardInterrupt:
         if was and state is not None and entries(state) == was:
             raise Interrupted(f"interrupted before anything was begun anew; what {state} holds is as it was.") from None
-        if state is not None and state.is_dir() and any(state.iterdir()):
+        if state is not None and any(TEMPORARY not in name for name in entries(state)):
             again = "the same command without --fresh goes on." if fresh else "run the same command again to go on."
             raise Interrupted(f"interrupted; what was done is kept in {state}: {again}") from None
         raise Interrupted(NOTHING_KEPT) from None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..core._files import digest_of, entries
-from ._train_asked import ASKED
+from ._train_asked import ASKED, Asked
 from ._trained import ABOUT, MODEL, ROWS
 from ._values import same_file
 
@@ -24,6 +24,12 @@ def nothing_lost(out: Path, read: dict[str, str | None]) -> None:
             raise ValueError(f"{option} is {word}, which training would write over in --out {out}; give another folder.")
     if not (out / "checkpoints").is_dir() and (found := next((p for p in written if p.exists()), None)):
         raise ValueError(f"--out is {out}, which holds {found.name} and no run of 'jaxsec train'; give another folder, or move the file.")
+
+
+def nothing_replaced(out: Path, asked: Asked, words: dict[str, Any]) -> None:
+    """ValueError where the folder holds another finished run, whose checkpoints somebody removed, and nobody said --fresh."""
+    if not asked.fresh and (out / ABOUT).is_file() and not checkpoints_of(out) and (changed := asked.differing(words)):
+        raise ValueError(f"--out {out} holds another run, whose checkpoints are gone ({changed}); give another folder, or --fresh.")
 
 
 @contextlib.contextmanager
@@ -52,7 +58,7 @@ def begun(out: Path, keep: Callable[[], object]) -> Iterator[None]:
 
     What stood there is put back where the run ends before it has touched a checkpoint, such as one that is refused.
     """
-    before = {name: (out / name).read_text() for name in (ASKED, ABOUT) if (out / name).is_file()}
+    before = {name: (out / name).read_text() for name in (ASKED, ABOUT, LOG) if (out / name).is_file()}
     were = checkpoints_of(out)
     keep()
     (out / ABOUT).unlink(missing_ok=True)
@@ -77,6 +83,7 @@ def finished(out: Path, about: dict[str, Any], typed: dict[str, Any], model: Cal
         np.savez_compressed(parts[ROWS], x=rows.x, y=rows.y)
     parts[ASKED].write_text(json.dumps(typed, indent=2) + "\n")
     about = about | {"asked": typed, "model sha256": digest_of(parts[MODEL])}
+    about |= {"rows sha256": digest_of(parts[ROWS])} if rows is not None else {}
     parts[ABOUT].write_text(json.dumps(about, indent=2) + "\n")
     for name in (ABOUT, ROWS):
         (out / name).unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ._train_asked import Asked
-from ._train_folder import begun, checkpoints_of, finished, nothing_lost, without_remains
+from ._train_folder import begun, checkpoints_of, finished, nothing_lost, nothing_replaced, without_remains
 from ._train_recipe import augment_of, recipe_of
 from ._train_rows import prepared, split
 from ._train_show import begin, going_on_said, shortcomings, summary, warnings_as_lines
@@ -43,6 +43,7 @@ def run(asked: Asked, words: dict[str, Any]) -> None:
     new = not out.exists()
     writable(out, "a folder for the model")
     nothing_lost(out, {"--data": words["data"], "--net": asked.net, "--teacher": asked.teacher, "--labels": words.get("labels")})
+    nothing_replaced(out, asked, words)
     keep_programs()
     with (
         without_remains(out if new else None),

@@ -78,6 +78,11 @@ def of_run(spec: str | None, source: Source) -> tuple[str | None, Source, str | 
                     f"{folder / ROWS} is missing; run the same 'jaxsec train' again, which writes it, or name rows with --data."
                 )
             raise ValueError(f"{spec} was trained on all its rows (--hold-out 0); name others with --data.")
+        if run.get("rows sha256", digest := digest_of(folder / ROWS)) != digest:
+            raise ValueError(
+                f"{folder / ROWS} holds other rows than {ABOUT} tells of; run the same 'jaxsec train' again, which writes it, or name "
+                "rows with --data."
+            )
         source = dataclasses.replace(
             source, data=str(folder / ROWS), range=source.range or run["range"], layout=source.layout or run["layout"]
         )

@@ -10,7 +10,11 @@ from pathlib import Path
 
 def entries(folder: Path) -> dict[str, int]:
     """Name -> when it was changed last, in nanoseconds, of what a folder holds; empty where there is no folder."""
-    return {p.name: p.stat().st_mtime_ns for p in folder.iterdir()} if folder.is_dir() else {}
+    found = {}
+    for path in folder.iterdir() if folder.is_dir() else ():
+        with contextlib.suppress(FileNotFoundError):  # it is gone since
+            found[path.name] = path.lstat().st_mtime_ns
+    return found
 
 
 def digest_of(path: Path) -> str:

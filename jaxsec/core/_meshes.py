@@ -52,8 +52,8 @@ class Meshes:
 def on_any_mesh(door: Callable[P, T]) -> Callable[P, T]:
     """A door that takes arrays of explicit meshes as well, or is called where `jax.set_mesh` set one.
 
-    What it returns lies on the mesh of its arguments, rows sharded as the rows that were given. Called while tracing, it is traced once more
-    for the shapes of that.
+    What it returns lies on the mesh of its arguments, rows sharded as the rows that were given. Called while tracing, it is traced once
+    more for the shapes of that.
     """
 
     @functools.wraps(door)
@@ -64,8 +64,8 @@ def on_any_mesh(door: Callable[P, T]) -> Callable[P, T]:
             return _traced(door, given) if any(explicit(v) for v in leaves) else door(*args, **kwargs)
         with automatic_axes():
             meshes = Meshes()
-            args, kwargs = (tuple(meshes.automatic(a) for a in args), {name: meshes.automatic(a) for name, a in kwargs.items()})
-            return meshes.back(door(*args, **kwargs))
+            placed: Any = [meshes.automatic(a) for a in args], {name: meshes.automatic(a) for name, a in kwargs.items()}
+            return meshes.back(door(*placed[0], **placed[1]))  # pyright: ignore[reportCallIssue]
 
     return on_its_devices
 
@@ -112,4 +112,6 @@ def _traced(door: Callable[..., T], given: tuple[tuple[Any, ...], dict[str, Any]
 
     with jax.sharding.use_abstract_mesh(_automatic(rows.sharding.mesh)):
         shapes = jax.eval_shape(run, *(jax.ShapeDtypeStruct(v.shape, v.dtype) for v in arrays.values()))
-    return jax.sharding.auto_axes(run, out_sharding=jax.tree.map(spec, shapes))(*arrays.values())
+    automatic: Any = jax.sharding.auto_axes(run, out_sharding=jax.tree.map(spec, shapes))
+    with jax.sharding.use_abstract_mesh(rows.sharding.mesh):  # whose axes they are
+        return automatic(*arrays.values())

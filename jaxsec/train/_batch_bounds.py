@@ -148,7 +148,10 @@ def _is_relu(node: Node) -> bool:
 
 
 def bounded(net: Net, threat: Threat, x: jax.Array, native: bool) -> tuple[Graph, int, Region, Ranges]:
-    """The graph, its output, the region, and every node's interval."""
+    """The graph, the node of its logits, the region, and every node's interval.
+
+    Of a net that ends in log-softmax they are those before it: margins are the same, and intervals of exponentials may be infinite.
+    """
     lo, hi = threat.interval(x)
 
     def region(a: jax.Array) -> jax.Array:
@@ -158,6 +161,8 @@ def bounded(net: Net, threat: Threat, x: jax.Array, native: bool) -> tuple[Graph
 
     with jax.numpy_rank_promotion("allow"):
         graph, out = graph_of(net, x, native)
+    while out in graph.apart:
+        out = graph.apart[out]
     return graph, out, region, Ranges(graph, out, (lo, hi))
 
 

@@ -113,7 +113,7 @@ class Checkpoints:
                 aside.parent.mkdir(exist_ok=True)
                 (self._folder / str(step)).rename(aside)
                 moved.append(f"the checkpoint of update {step} is damaged ({_few(changed)}) and was moved to {aside}")
-            warnings.warn(f"{'; '.join(moved)}; training goes on from update {left}.", RuntimeWarning, stacklevel=5)
+            warnings.warn(f"{'; '.join(moved)}; training goes on from update {left}.", RuntimeWarning, stacklevel=6)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("jaxsec checkpoints moved")
         self._manager.reload()

@@ -11,6 +11,7 @@ from ..attack import PGD, AutoAttack, Method, Square
 from ..attack._gradient import SCHEDULES
 from ..attack._square import NoImage
 from ..core import Model, Status
+from ._evaluate_slopes import FALSE, UNTOLD
 from ._evaluate_trial import Trial
 
 # Signs that the gradients of an attack said nothing. Of a surrogate only what its gradients did: that it has steps is why it was given.
@@ -136,7 +137,13 @@ class Search:
         if self.trial.rounds():
             self.notes.append("the model computes in half precision, so that it was not tried whether it changes as its gradients say")
             return False
-        false = int(np.sum(self.trial.false_slopes(rows, self.number)))
+        found = self.trial.false_slopes(rows, self.number)
+        false, untold = int(np.sum(found == FALSE)), int(np.sum(found == UNTOLD))
+        if untold > len(rows) / 2:
+            self.notes.append(
+                f"on {untold} of {len(rows)} rows all changes nearby are lost in float32's rounding, so that it was not tried whether "
+                "the model changes as its gradients say"
+            )
         if false > len(rows) / 2:
             self.notes.append(f"on {false} of {len(rows)} rows the model does not change as its gradient says: gradients are masked")
         return false > len(rows) / 2

@@ -20,25 +20,29 @@ DIRECTIONS, WIDTHS = 8, (0.03, 0.003)
 # Share of the squared changes that a gradient may leave unexplained. Of equal inputs a hidden share of them is the share of the margin that
 # an attack along the gradient cannot take.
 UNSAID = 0.1
+FALSE, UNTOLD = 1, 2
 
 
 @jax.jit
 def false_slopes(model: Model, x: jax.Array, y: jax.Array, threat: Threat, keys: jax.Array) -> jax.Array:
-    """[B] bool: at both widths the margin's changes in random directions are not those that its gradient says, by more than `UNSAID`.
+    """[B] of FALSE, UNTOLD or 0. False: at both widths the margin's changes in random directions are not those that its gradient says, by
+    more than `UNSAID`.
 
     Args: model: computes in float32 (`rounds` tells); a stochastic one is asked with one draw, a row's own and the same at every point.
       threat: canonical. keys: [B] of the rows.
-    Edge cases: changes within float32's rounding tell nothing. The point is near the row and not the row itself, where maxima of equal
-      pixels have no gradient.
+    Edge cases: changes within float32's rounding tell nothing; where no other was met the row is `UNTOLD`. The point is near the row and
+      not the row itself, where maxima of equal pixels have no gradient.
     """
     quick = model if model.stochastic else tuned(model)
 
     def margins(at: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """And what changes of it are told from rounding."""
         z = (quick(at, fold(keys, DIRECTIONS + 1)) if model.stochastic else quick(at)).astype(jnp.float32)
-        return margin_of(z, y), jnp.max(jnp.abs(z), axis=1)
+        apart = jnp.max(jnp.abs(z - jnp.mean(z, axis=1, keepdims=True)), axis=1)  # what all logits have in common moves no margin
+        return margin_of(z, y), 2e-5 * (1 + apart) + 4 * jnp.finfo(z.dtype).eps * jnp.max(jnp.abs(z), axis=1)
 
     centre = threat.project(x, x + 0.1 * (threat.sample(fold(keys, DIRECTIONS), x) - x))
-    start, size = margins(centre)
+    start, rounded = margins(centre)
     slope = jax.grad(lambda at: jnp.sum(margins(at)[0]))(centre)
 
     def tried(sums: jax.Array, j: jax.Array) -> tuple[jax.Array, None]:
@@ -49,13 +53,14 @@ def false_slopes(model: Model, x: jax.Array, y: jax.Array, threat: Threat, keys:
             said = jnp.sum((slope * (at - centre)).reshape(len(y), -1), axis=1)
             done = margins(at)[0] - start
             change = jnp.maximum(jnp.abs(said), jnp.abs(done))
-            tells = change > 2e-5 * (1 + size)
+            tells = change > rounded
             found.append(jnp.where(tells, jnp.stack([jnp.square(said - done), jnp.square(change)]), 0))
         return sums + jnp.stack(found), None
 
     unsaid, all_changes = jnp.moveaxis(jax.lax.scan(tried, jnp.zeros((len(WIDTHS), 2, len(y))), jnp.arange(DIRECTIONS))[0], 1, 0)
     told = all_changes > 0
-    return jnp.all(~told | ~(unsaid <= UNSAID * all_changes), axis=0) & jnp.any(told, axis=0)
+    false = jnp.all(~told | ~(unsaid <= UNSAID * all_changes), axis=0)
+    return jnp.where(~jnp.any(told, axis=0), UNTOLD, jnp.where(false, FALSE, 0))
 
 
 def rounds(model: Model, x: jax.Array, keys: jax.Array) -> bool:

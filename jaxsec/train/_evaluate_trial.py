@@ -85,7 +85,7 @@ class Trial:
         return self._asked(functools.partial(search, draws=draws), rows, number)
 
     def false_slopes(self, rows: np.ndarray, number: int) -> np.ndarray:
-        """[R] bool: the deployed model's gradient does not say how it changes."""
+        """[R] whether the deployed model's gradient says how it changes, as `_evaluate_slopes.false_slopes` answers."""
         return self._asked(false_slopes, rows, number)
 
     def rounds(self) -> bool:

@@ -153,7 +153,7 @@ class Loop:
                 f"to {now:.1%}, as one-step training may; training stops, and the weights after {self.best_epoch + 1} are returned. "
                 "Remedies: GradAlign (align=0.2), a smaller step_size, or pgd-at.",
                 RuntimeWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
         elif self.patience is not None and waited >= self.patience:
             self.stopped = "patience"
@@ -176,16 +176,17 @@ class Loop:
         rows = [{name: float(value) for name, value in row.items()} for row in jax.device_get(seen)]
         found = next((row for row in rows if not all(map(np.isfinite, row.values()))), rows[-1] if rows else {})
         if attempt > self.max_rollbacks:
+            bounds = " of the net's bounds, too, which a logarithm or a division at its end makes infinite" if self.recipe.bounds else ""
             raise FloatingPointError(
                 f"the loss or its gradient was not finite again after {self.max_rollbacks} rollbacks (metrics: {found}); use a "
-                "smaller learning rate, clip gradients (optax.clip_by_global_norm), and look for infinite values in the data."
+                f"smaller learning rate, clip gradients (optax.clip_by_global_norm), and look for infinite values in the data{bounds}."
             )
         warnings.warn(
             f"a step was not finite (loss {found.get('loss')}, gradient norm {found.get('gradient_norm')}; if these are, its weights or "
             f"statistics were not); training goes back to update {int(state.step)}, {lost} updates are lost, and updates are halved from "
             "here on.",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
         self._recall(record)
         return state.replace(attempt=state.attempt + 1, scale=state.scale * 0.5)

@@ -26,15 +26,32 @@ def check_rows_apart(net: Net, x: jax.Array) -> None:
     layer that begins at 0 hides what comes after it.
     Args: x: [B, ...] rows; their values are tried where they are known.
     Cost: 42 forwards of intervals on 7 rows.
-    Edge cases: a value of which no point has a finite one cannot be told, and is refused. What a net does in batches of 7 rows must be
-      what it does in larger ones.
+    Edge cases: a value of which no point has a finite one cannot be told, and is refused; so is a net that runs other operations in a
+      batch of the size of x than in one of 7 rows.
     """
+    few, many = (_operations(net, x, n) for n in (ROWS, max(ROWS, len(x))))
+    if few != many:
+        raise UnsupportedPrimitive(
+            f"a net that runs other operations for {len(x)} rows than for {ROWS}. Training on bounds needs nets that see rows one by one."
+        )
     r = np.random.default_rng(0)
     drawn = net.replace(params=jax.tree.map(lambda w: _around(w, r), net.params), state=jax.tree.map(lambda w: _around(w, r), net.state))
     for index, finite in _check(net, x, r).items():
         if not finite:
             _refuse(net, x, index, "that is not finite at any of the points tried, so that it cannot be told whether it mixes rows")
     _check(drawn, x, r)
+
+
+def _operations(net: Net, x: jax.Array, n: int) -> list[Any]:
+    """What the net does with n rows: of each value its operation, what it is made of, and its shape in a row."""
+    found = []
+
+    def traced(x: jax.Array) -> jax.Array:
+        found.extend((type(v), v.inputs, v.shape[1:], getattr(v, "name", None)) for v in graph_of(net, x, False)[0].nodes)
+        return x
+
+    jax.eval_shape(traced, jax.ShapeDtypeStruct((n, *x.shape[1:]), wide(x)))
+    return found
 
 
 def _around(w: Any, r: np.random.Generator) -> Any:
@@ -54,7 +71,7 @@ def _check(net: Net, x: jax.Array, r: np.random.Generator) -> dict[int, bool]:
     shape, dtype = (ROWS, *x.shape[1:]), wide(x)
     told: dict[int, bool] = {}
     drawn = [centre + scale * r.normal(size=shape) for centre, scale in SETTINGS]
-    own = [] if isinstance(x, Tracer) else [np.resize(np.asarray(x), shape)]
+    own = [] if isinstance(x, Tracer) else [np.resize(np.asarray(x if x.is_fully_addressable else x.addressable_data(0)), shape)]
     for values in (*drawn, *own):
         points = jnp.asarray(values, dtype)
         before = _intervals(net, points, jnp.zeros(shape, dtype))

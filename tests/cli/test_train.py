@@ -305,12 +305,30 @@ def test_a_model_of_another_run_is_not_told_as_this_one(trained, tmp_path, capsy
     assert main(["audit", str(folder)]) == 2
     assert "is not the model that train.json tells of" in capsys.readouterr().err
     (folder / "model.onnx").write_bytes(model)
+    found = np.load(folder / "test.npz")
+    np.savez(folder / "test.npz", x=found["x"], y=(found["y"] + 1) % 3)
+    assert main(["audit", str(folder)]) == 2
+    assert "holds other rows than train.json tells of" in capsys.readouterr().err
     (folder / "test.npz").unlink()
     assert main(["audit", str(folder)]) == 2
     assert f"{folder / 'test.npz'} is missing" in capsys.readouterr().err
     (folder / "train.json").write_text(json.dumps(json.loads((folder / "train.json").read_text()) | {"eps": "x", "eps typed": None}))
     assert main(["audit", str(folder)]) == 2
     assert "train.json is damaged" in capsys.readouterr().err
+
+
+def test_a_run_whose_checkpoints_are_gone_is_not_replaced_by_another(trained, data, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    shutil.rmtree(folder / "checkpoints")
+    (folder / "checkpoints").mkdir()
+    before = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file() and p.name != ".lock"}
+    args = ["train", "--recipe", "standard", "--data", str(data), *SHORT, "--out", str(folder)]
+    assert main(args) == 2
+    assert "whose checkpoints are gone (--recipe: trades there, standard now" in capsys.readouterr().err
+    assert before == {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file() and p.name != ".lock"}
+    assert main([*args, "--fresh"]) == 0
+    assert json.loads((folder / "train.json").read_text())["recipe"] == "standard"
 
 
 def test_what_a_net_did_not_become_is_said():

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from jaxsec.core._files import digest_of, replace_file
+from jaxsec.core._files import digest_of, entries, replace_file
 
 
 def test_writers_at_once_leave_one_of_theirs(tmp_path):
@@ -33,3 +33,9 @@ def test_a_failure_leaves_the_former_file(tmp_path):
     with pytest.raises(TypeError):
         replace_file(path, 3)
     assert os.listdir(tmp_path) == ["file"] and path.read_text() == "old"
+
+
+def test_entries_of_what_is_no_file_or_gone(tmp_path):
+    (tmp_path / "a").write_text("")
+    (tmp_path / "b").symlink_to(tmp_path / "nowhere")
+    assert set(entries(tmp_path)) == {"a", "b"} and entries(tmp_path / "c") == {}

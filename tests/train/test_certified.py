@@ -350,3 +350,20 @@ def test_maxima_along_axes_keep_rows_apart(name):
         assert (np.asarray(margins) <= true + 1e-4).all()
     loss, metrics = IBPTraining(threat=threat, kappa=0.0).loss(net.model(), x, jnp.asarray(y), KEY)
     assert float(loss) >= float(np.mean(ce(net(x), y))) and float(metrics["certified_accuracy"]) <= float(metrics["clean_accuracy"]) < 1
+
+
+@pytest.mark.parametrize("loss", [fused_loss, mixed_loss])
+def test_a_log_softmax_at_the_end_is_no_part_of_the_margins(loss):
+    """Its exponentials overflow where logits do not."""
+    params, wide = {k: 40 * v for k, v in weights().items()}, LINF.replace(eps=0.3)
+
+    def asked(params, net):
+        value, margins = loss(net_of(net, params), wide, X, Y, jnp.float32(0.5))
+        return jnp.mean(value), margins
+
+    (value, margins), slopes = jax.value_and_grad(asked, has_aux=True)(params, lambda p, x: jax.nn.log_softmax(relu_net(p, x)))
+    (expected, same), known = jax.value_and_grad(asked, has_aux=True)(params, relu_net)
+    assert np.isfinite(value) and value > 88
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(margins, same, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), slopes, known)

@@ -490,6 +490,23 @@ def test_logits_whose_scale_grows_towards_the_boundary_do_not_hold():
     assert row.clean == 1.0 and row.naive > 0.5 and row.adaptive < 0.1 and row.verdict == "falls"
 
 
+@pytest.mark.parametrize(("common", "said"), [(1e3, "does not change as its gradient says"), (1e7, "lost in float32's rounding")])
+def test_what_all_logits_have_in_common_hides_no_false_slopes(common, said):
+    r = np.random.default_rng(0)
+    centres, y = r.normal(size=(4, 32)), r.integers(0, 4, 32).astype(np.int32)
+    x = np.clip(0.5 + 0.04 * centres[y] + 0.02 * r.normal(size=(32, 32)), 0, 1).astype(np.float32)
+
+    def hiding(w, x):
+        shown = jnp.arange(32)[None] < 20
+        return jnp.where(shown, x, jax.lax.stop_gradient(x)) @ w + common
+
+    row = evaluate(
+        jaxsec.bind(hiding, jnp.asarray(centres.T, jnp.float32)), x, y, threat=jaxsec.LInf(eps=0.05, lo=0.0, hi=1.0), key=KEY
+    ).rows[0]
+    assert any(said in note for note in row.notes), row.notes
+    assert (row.verdict == "masked") == (common < 1e6)
+
+
 def test_ties_and_coarse_numbers_are_not_taken_for_false_slopes():
     r = np.random.default_rng(0)
     centres, y = r.normal(size=(3, 36)), r.integers(0, 3, 24).astype(np.int32)

@@ -8,7 +8,8 @@ from flax import linen as nn
 from train_kit import LINF
 
 import jaxsec
-from jaxsec.bound import UnsupportedPrimitive, _patterns
+from jaxsec import bind
+from jaxsec.bound import CROWN, CROWNIBP, IBP, UnsupportedPrimitive, _patterns, bound
 from jaxsec.bound._graph import trace
 from jaxsec.train import net_of
 from jaxsec.train._batch_bounds import Ranges
@@ -179,13 +180,42 @@ def test_truth_values_are_bounded(recipe):
     x = jnp.asarray(np.random.default_rng(1).uniform(size=(5, 6)), jnp.float32)
 
     def step(p, x):
-        return x @ p + (x @ p > 0).astype(x.dtype) + jax.nn.one_hot(jnp.argmax(x @ p, axis=1), 2)
+        seen = jnp.any(x > 0.5, axis=1)[:, None]  # laid out before it is a number
+        narrow = (x @ p > 0.1).astype(jnp.bfloat16) * jnp.bfloat16(0.3)
+        numbers = (x @ p > 0).astype(x.dtype) + seen * jnp.arange(2.0)[None] + narrow.astype(x.dtype)
+        return x @ p + numbers + jax.nn.one_hot(jnp.argmax(x @ p, axis=1), 2)
 
     net, y = net_of(step, w), jnp.zeros(5, jnp.int32)
     recipe(threat=LINF).check(net, x)
     points = np.clip(np.asarray(x) + np.random.default_rng(2).uniform(-0.1, 0.1, (300, 5, 6)), 0, 1).astype(np.float32)
     values = np.stack([np.asarray(net(jnp.asarray(p))) for p in points])
     assert (np.asarray(lower_margins(net, LINF, x, y)) <= (values[..., :1] - values).min(0) + 1e-5).all()
+
+
+@pytest.mark.parametrize("method", [IBP(), CROWNIBP(), CROWN()], ids=lambda m: m.name)
+def test_means_over_what_a_truth_value_picks_are_bounded(method):
+    """Masked pooling, as attention nets end."""
+    w = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2)), jnp.float32)
+    x = jnp.asarray(np.random.default_rng(1).uniform(size=(4, 5, 3)), jnp.float32)
+
+    def pooled(w, x):
+        mask = jnp.any(x > 0.6, axis=2)[..., None].astype(x.dtype)
+        return jnp.sum((x @ w) * mask, axis=1) / (1 + jnp.sum(mask, axis=1))
+
+    model = bind(pooled, w)
+    found = bound(model, (LINF, x), method=method)
+    points = np.clip(np.asarray(x) + np.random.default_rng(2).uniform(-0.1, 0.1, (300, *x.shape)), 0, 1).astype(np.float32)
+    values = np.stack([np.asarray(model(jnp.asarray(p))) for p in points])
+    assert (np.asarray(found.lo) <= values.min(0) + 1e-5).all() and (values.max(0) <= np.asarray(found.hi) + 1e-5).all()
+    assert np.isfinite(found.lo).all()
+
+
+def test_a_net_that_mixes_large_batches_only_is_refused():
+    w, x = jnp.ones((6, 3)), jnp.asarray(np.random.default_rng(1).uniform(size=(16, 6)), jnp.float32)
+    net = net_of(lambda p, x: jnp.tanh(x @ p) + (jnp.tanh(x @ p)[::-1] if len(x) >= 16 else 0.0), w)
+    check_rows_apart(net, x[:12])
+    with pytest.raises(UnsupportedPrimitive, match="other operations for 16 rows"):
+        check_rows_apart(net, x)
 
 
 def test_points_of_the_data_count():

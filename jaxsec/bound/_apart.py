@@ -1,0 +1,50 @@
+"""Does a model see rows one by one? Bounds are of a row alone, and say nothing about a batch in which others have a part."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..core._model import Model
+from ._graph import UnsupportedPrimitive
+
+ROWS = 7  # prime, so that few shifts of rows come round to themselves
+_FAR = 1e30
+
+
+def check_apart(model: Model, x: Any) -> None:
+    """Raises UnsupportedPrimitive where logits of a row of x [B, ...] change as other rows of its batch do.
+
+    Some of seven rows are replaced, by others of the same range and then one by numbers far beyond it, which saturate or dominate what
+    they meet, in as many ways as tell any two rows apart.
+    Cost: 13 forwards of 7 rows. Edge cases: rows on devices of other processes are not asked; nor is what a model does in batches of
+      another size, or only at points that are not met here.
+    """
+    if not len(x) or not getattr(x, "is_fully_addressable", True):
+        return
+    rows = np.resize(np.asarray(x[:ROWS]), (ROWS, *x.shape[1:]))
+    others = np.random.default_rng(0).uniform(rows.min(), rows.max() + 1e-3, rows.shape).astype(rows.dtype)
+    before = _logits(model, rows)
+    room = 1e-5 * (1 + np.abs(np.where(np.isfinite(before), before, 0)).max())  # devices may add in an order of their own
+    for bit in (1, 2, 4):
+        for side in (0, bit):
+            kept = (np.arange(ROWS) & bit) == side
+            given = np.where(kept.reshape(-1, *(1,) * (rows.ndim - 1)), rows, others)
+            beside = given.copy()
+            beside[np.flatnonzero(~kept)[0]] = np.asarray(min(_FAR, float(jnp.finfo(rows.dtype).max)), rows.dtype)
+            found = (_logits(model, a)[kept] for a in (given, beside))
+            if not all(np.allclose(before[kept], after, rtol=0, atol=room, equal_nan=True) for after in found):
+                raise UnsupportedPrimitive(
+                    "a model whose answer to a row depends on the other rows of its batch, such as one with BatchNorm in training mode. "
+                    "Bounds are about a row alone: bind the inference mode, or let the model see rows one by one."
+                )
+
+
+def _logits(model: Model, x: np.ndarray) -> np.ndarray:
+    return np.asarray(_asked(model, jnp.asarray(x)))
+
+
+@jax.jit
+def _asked(model: Model, x: jax.Array) -> jax.Array:
+    return model(x)

@@ -1,0 +1,46 @@
+"""Models that mix the rows of a batch get no bounds; others do."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxsec
+from jaxsec.bound import UnsupportedPrimitive
+
+RNG = np.random.default_rng(0)
+X, W = RNG.uniform(0.2, 0.8, (9, 4)).astype(np.float32), RNG.normal(size=(4, 3)).astype(np.float32)
+LINF = jaxsec.LInf(eps=0.05, lo=0.0, hi=1.0)
+
+MIXING = {
+    "reversed": lambda w, x: x @ w + 0.8 * (x @ w)[::-1],
+    "rolled": lambda w, x: x @ w + jnp.roll(x @ w, 2, axis=0),
+    "batch mean": lambda w, x: x @ w + 1e-3 * jnp.mean(x @ w, axis=0, keepdims=True),
+    "saturated": lambda w, x: x @ w + jnp.tanh(jnp.cumsum(x @ w, axis=0)),
+    "batch statistics": lambda w, x: (x @ w - jnp.mean(x @ w, axis=0, keepdims=True)) / (jnp.std(x @ w, axis=0, keepdims=True) + 1),
+    "softmax of the batch": lambda w, x: jax.nn.softmax(x @ w, axis=0),
+}
+APART = {
+    "plain": lambda w, x: x @ w,
+    "unbounded": lambda w, x: jnp.exp(x @ w),
+    "normalised": lambda w, x: jax.nn.softmax((x - jnp.mean(x, axis=1, keepdims=True)) @ w),
+}
+
+
+@pytest.mark.parametrize("name", MIXING)
+@pytest.mark.parametrize("n", [1, 9])
+def test_what_mixes_rows_is_refused(name, n):
+    model = jaxsec.bind(MIXING[name], W)
+    y = np.asarray(model(X[:n])).argmax(axis=1)
+    for ask in (lambda: jaxsec.certify(model, X[:n], y, threat=LINF), lambda: jaxsec.bound(model, (LINF, X[:n]))):
+        with pytest.raises(UnsupportedPrimitive, match="depends on the other rows"):
+            ask()
+
+
+@pytest.mark.parametrize("name", APART)
+@pytest.mark.parametrize("n", [0, 1, 9])
+def test_others_are_bounded(name, n):
+    model = jaxsec.bind(APART[name], W)
+    found = jaxsec.bound(model, (LINF, X[:n]))
+    assert np.all(found.lo <= model(X[:n])) and np.all(model(X[:n]) <= found.hi)
+    jaxsec.certify(model, X[:n], np.zeros(n, int), threat=LINF)

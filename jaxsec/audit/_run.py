@@ -16,6 +16,7 @@ from ..attack._progress import progress as progress_bar
 from ..attack._square import NoImage, image_axes
 from ..core import Model, as_key
 from ..core._check import check_batch
+from ..core._meshes import on_any_mesh
 from ..threat import Ball
 from ._cache import ProbeCache
 from ._certified import withheld
@@ -35,6 +36,7 @@ from ._subject import Outcome, Subject, Unable
 _WEIGHTS = {"clean": 1, "noise": 2, "sweep": 25, "attack": 50, "blackbox": 15, "distance": 15, "certify": 15, "smooth": 30}
 
 
+@on_any_mesh
 def audit(
     model: Model,
     data: Any,

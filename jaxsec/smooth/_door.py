@@ -10,6 +10,7 @@ from .. import __version__
 from ..attack._checkpoint import held
 from ..attack._progress import Report, progress
 from ..core._check import check_batch
+from ..core._meshes import on_any_mesh
 from ..core._model import Model
 from ..threat import Threat
 from ._certificate import SmoothedCertificate
@@ -21,6 +22,7 @@ from ._sampling import Sampler, Tally, as_run
 from ._schedule import Fixed
 
 
+@on_any_mesh
 def certify_smoothed(
     model: Model, x: Any, y: Any, *, threat: Threat, method: SmoothingMethod, key: Any, max_samples: int | None = None,
     progress_to: bool | Report | None = None, state: str | os.PathLike[str] | None = None,

@@ -13,6 +13,7 @@ from .. import __version__
 from ..attack._checkpoint import held
 from ..attack._progress import Report, progress
 from ..core._check import check_finite
+from ..core._meshes import on_any_mesh
 from ..core._model import Model
 from ..core._struct import Struct, static, struct
 from ..threat import Threat
@@ -73,6 +74,7 @@ def _values(carry: None, outputs: jax.Array, used: jax.Array) -> jax.Array:
     return outputs.reshape(*outputs.shape[:2], -1).astype(jnp.float32)
 
 
+@on_any_mesh
 def certify_regression(
     model: Model, x: Any, *, threat: Threat, method: MedianSmoothing, key: Any, max_samples: int | None = None,
     progress: bool | Report | None = None, state: str | os.PathLike[str] | None = None,

@@ -9,6 +9,7 @@ import numpy as np
 from ..attack._progress import Report
 from ..attack._progress import progress as progress_bar
 from ..core._check import check_finite, n_classes_of
+from ..core._meshes import on_any_mesh
 from ..core._model import Model
 from ..core._struct import Struct, struct
 from ._inputs import Inputs, check_call, ids_of, inputs_of
@@ -25,6 +26,7 @@ class SmoothedPrediction(Struct):
     counts: np.ndarray | jax.Array
 
 
+@on_any_mesh
 def predict(
     model: Model, x: Any, *, method: SmoothingMethod, key: Any, row_ids: Any = None, max_samples: int | None = None,
     progress: bool | Report | None = None,

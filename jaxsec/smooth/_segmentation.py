@@ -12,6 +12,7 @@ from .. import __version__
 from ..attack._checkpoint import held
 from ..attack._progress import Report, progress
 from ..core._check import check_finite
+from ..core._meshes import on_any_mesh
 from ..core._model import Model
 from ..threat import named
 from ._holm import binomial_p_values, rejected
@@ -36,6 +37,7 @@ class _Tally:
     finished: np.ndarray
 
 
+@on_any_mesh
 def certify_segmentation(
     model: Model, x: Any, y: Any = None, *, method: SegmentationSmoothing, key: Any, ignore: int | None = None,
     max_samples: int | None = None, progress: bool | Report | None = None, state: str | os.PathLike[str] | None = None,

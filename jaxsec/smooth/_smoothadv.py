@@ -13,6 +13,7 @@ from ..attack._progress import progress as progress_bar
 from ..core._batch import bucket, pad_rows, take_leaves
 from ..core._check import check_batch
 from ..core._keys import as_key, fold
+from ..core._meshes import on_any_mesh
 from ..core._model import Model
 from ..core._rewrite import tuned
 from ..core._struct import Struct, struct
@@ -73,6 +74,7 @@ class SmoothedAttack(Struct):
     counts: np.ndarray | jax.Array
 
 
+@on_any_mesh
 def attack_smoothed(
     model: Model, x: Any, y: Any, *, threat: Threat, method: SmoothingMethod, key: Any, attack: SmoothAdv = SmoothAdv(),
     row_ids: Any = None, max_samples: int | None = None, progress: bool | Report | None = None,

@@ -10,6 +10,7 @@ import numpy as np
 from ..attack import PGD, AutoAttack, Method, Square
 from ..core import Model, ModelInfo, as_key
 from ..core._check import check_batch
+from ..core._meshes import on_any_mesh
 from ..core._rewrite import untuned
 from ..threat import Threat
 from ._defence import Defence, defence_of
@@ -19,6 +20,7 @@ from ._evaluation import Evaluation, EvaluationRow
 from ._net import Net
 
 
+@on_any_mesh
 def evaluate(
     models: Model | Net | Defence | Mapping[str, Model | Net | Defence],
     x: Any,

@@ -14,6 +14,7 @@ from jax.core import Tracer
 
 from ..core import Model
 from ..core._check import check_batch
+from ..core._meshes import on_any_mesh
 from ..threat import L2
 from ._lipschitz_walk import Depends, Known, walked
 from ._net import Net, net_of
@@ -23,6 +24,7 @@ from ._operator_norms import SLACK, conv_norm, dense_norm
 _ROUNDING = 4e-6
 
 
+@on_any_mesh
 def lipschitz_certify(model: Model | Net, x: jax.Array, y: Any, *, constant: float | None = None, sound: bool = False) -> np.ndarray:
     """[B] float32: the L2 radius around each row within which its class is proved not to change; 0 for a wrong row.
 
@@ -100,6 +102,7 @@ def _logits(net: Net, x: jax.Array) -> jax.Array:
         return net(x)
 
 
+@on_any_mesh
 def lipschitz_constant(model: Model | Net, x: Any) -> float:
     """An upper bound of the Lipschitz constant of the logits in L2, of the net in evaluation mode.
 

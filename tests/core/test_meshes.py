@@ -8,6 +8,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxsec
 from jaxsec import train
+from jaxsec.audit import Plan
 from jaxsec.core._meshes import explicit
 
 RNG = np.random.default_rng(0)
@@ -70,6 +71,31 @@ def test_gradients_pass(mesh):
         params = jax.device_put(PARAMS, NamedSharding(mesh, PartitionSpec()))
         found = jax.jit(jax.grad(loss))(params, *placed(mesh, X, Y))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-4, atol=1e-6), found, alone)
+
+
+PLAN, SMOOTHING = Plan.preset_of("quick").replace(probes=("clean", "sweep")), jaxsec.Smoothing(sigma=0.25, n=100)
+OTHERS = {
+    "evaluate": lambda model, x, y: (
+        train.evaluate(model, x, y, threat=LINF, key=KEY, method=PGD, adaptive_method=PGD).rows[0].adaptive_robust
+    ),
+    "audit": lambda model, x, y: jaxsec.audit(model, (x, y), threat=LINF, key=KEY, plan=PLAN).data["probes"]["sweep"]["points"][-1][
+        "robust"
+    ],
+    "lipschitz": lambda model, x, y: train.lipschitz_certify(model, x, y),
+    "smoothing": lambda model, x, y: jaxsec.certify(model, x, y, threat=jaxsec.L2(eps=0.1), method=SMOOTHING, key=KEY).counts,
+    "smoothed": lambda model, x, y: jaxsec.smooth.predict(model, x, method=SMOOTHING, key=KEY).predict,
+    "smoothadv": lambda model, x, y: (
+        jaxsec.smooth.attack_smoothed(model, x, y, threat=jaxsec.L2(eps=0.1), method=SMOOTHING, key=KEY).success
+    ),
+}
+
+
+@pytest.mark.parametrize("door", OTHERS)
+def test_weights_on_the_mesh_and_rows_on_the_host(mesh, door):
+    """As what `fit` made of rows on a mesh meets rows to be judged by."""
+    model = MODEL.replace(params=jax.device_put(PARAMS, NamedSharding(mesh, PartitionSpec())))
+    found, alone = (OTHERS[door](m, X, Y) for m in (model, MODEL))
+    np.testing.assert_array_equal(np.asarray(found), np.asarray(alone))
 
 
 @pytest.mark.parametrize("data", ["arrays", "stream"])

@@ -62,10 +62,9 @@ def _traced(fn: Any, *args: Any) -> int:
 
 
 def _constants(value: Any) -> list[Any]:
-    if isinstance(value, jex.ClosedJaxpr):
-        return [*value.consts, *_constants(value.jaxpr)]
-    if isinstance(value, jex.Jaxpr):
-        return [c for eqn in value.eqns for v in eqn.params.values() for c in _constants(v)]
+    if isinstance(value, jex.ClosedJaxpr | jex.Jaxpr):  # from JAX 0.12 on one class, whose `jaxpr` is itself
+        program: Any = getattr(value, "jaxpr", value)
+        return [*getattr(value, "consts", ()), *(c for eqn in program.eqns for v in eqn.params.values() for c in _constants(v))]
     return [c for v in value for c in _constants(v)] if isinstance(value, tuple | list) else []
 
 

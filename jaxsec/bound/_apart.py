@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from ..core._model import Model
 from ._graph import UnsupportedPrimitive
@@ -14,16 +15,24 @@ _FAR = 1e30
 
 
 def check_apart(model: Model, x: Any) -> None:
-    """Raises UnsupportedPrimitive where logits of a row of x [B, ...] change as other rows of its batch do.
+    """Raises UnsupportedPrimitive where logits of a row of x [B, ...] change as other rows of its batch do; where x or the model is traced
+    nothing is asked.
 
     Some of seven rows are replaced, by others of the same range and then one by numbers far beyond it, which saturate or dominate what
     they meet, in as many ways as tell any two rows apart.
     Cost: 13 forwards of 7 rows. Edge cases: rows on devices of other processes are not asked; nor is what a model does in batches of
       another size, or only at points that are not met here.
     """
-    if not len(x) or not getattr(x, "is_fully_addressable", True):
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((model, x))) or not getattr(x, "is_fully_addressable", True):
         return
-    rows = np.resize(np.asarray(x[:ROWS]), (ROWS, *x.shape[1:]))
+    if np.ndim(x) < 2 or not x.size or not jnp.issubdtype(x.dtype, jnp.floating):
+        return  # what is wrong with them the door says
+    with jax.ensure_compile_time_eval():  # also inside a program, whose other values may be traced
+        _check(model, np.asarray(x[:ROWS]))
+
+
+def _check(model: Model, x: np.ndarray) -> None:
+    rows = np.resize(np.where(np.isfinite(x), x, np.asarray(0.5, x.dtype)), (ROWS, *x.shape[1:]))
     others = np.random.default_rng(0).uniform(rows.min(), rows.max() + 1e-3, rows.shape).astype(rows.dtype)
     before = _logits(model, rows)
     room = 1e-5 * (1 + np.abs(np.where(np.isfinite(before), before, 0)).max())  # devices may add in an order of their own

@@ -65,7 +65,7 @@ def log_softmax(graph: Graph, x: Ref, y: Ref) -> Value | None:
         return np.zeros(shape, graph.node(x).dtype)
     strays = _strays(graph, x, logits, axes)
     out = rewritten(graph, rows.back(rows.log_softmax()), (x,), lambda own, r: _lost(own, rows.n) * (1 + size(own) + size(r)) + strays(r))
-    if axes == (len(shape) - 1,) and rows.shown.all():
+    if axes == (len(shape) - 1,) and rows.shown.all() and less_maximum(graph, x, axes):  # else its exponentials may be no numbers
         graph.apart[out.index] = logits.index
     return out
 

@@ -108,16 +108,16 @@ def certify(
     precision = "sound" if sound else "highest"
     traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((model, x, y, threat)))
     bare = model.replace(info=ModelInfo())
-    if not traced:
-        check_apart(bare, jnp.asarray(x))
     if traced or (isinstance(x, jax.Array) and len(x.sharding.device_set) > 1):
         if state is not None:
             raise ValueError(
                 f"state={str(state)!r} needs the eager run, not jit nor rows on several devices; pass np.asarray(x) or no state."
             )
         x, y = jnp.asarray(x), jnp.asarray(y)
+        check_apart(bare, x)
         return all_rows(bare, x, y, threat.canonical(x), methods, names=names, precision=precision, budget=budget)
     x, y, _ = check_batch(model, x, y, threat, max_rows)
+    check_apart(bare, jnp.asarray(x))
     if not 1 <= min_rows <= max_rows:
         raise ValueError(f"min_rows is {min_rows}; it must be from 1 to max_rows, which is {max_rows}.")
     x, y = np.asarray(x), np.asarray(y)

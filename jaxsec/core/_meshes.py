@@ -13,6 +13,8 @@ import jax
 from jax.core import Tracer
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from ._struct import Struct
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -61,7 +63,8 @@ def on_any_mesh(door: Callable[P, T]) -> Callable[P, T]:
         given = (args, kwargs)
         leaves = jax.tree.leaves(given)
         if any(isinstance(v, Tracer) for v in leaves):
-            return _traced(door, given) if any(explicit(v) for v in leaves) else door(*args, **kwargs)
+            apart = AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types  # `shard_map`: the caller says what lies where
+            return _traced(door, given) if any(map(explicit, leaves)) and not apart else door(*args, **kwargs)
         with automatic_axes():
             meshes = Meshes()
             placed: Any = [meshes.automatic(a) for a in args], {name: meshes.automatic(a) for name, a in kwargs.items()}
@@ -73,7 +76,10 @@ def on_any_mesh(door: Callable[P, T]) -> Callable[P, T]:
 @contextlib.contextmanager
 def automatic_axes() -> Iterator[None]:
     """Where the caller set a mesh with explicit axes, the same with automatic ones."""
-    mesh = jax.sharding.get_mesh() if AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types else None
+    mesh = None
+    if AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types:
+        with contextlib.suppress(ValueError):  # inside a program, which is not ours to move
+            mesh = jax.sharding.get_mesh()
     with contextlib.nullcontext() if mesh is None else jax.set_mesh(_automatic(mesh)):
         yield
 
@@ -98,7 +104,9 @@ def _placed(v: jax.Array, mesh: Mesh) -> jax.Array:
 def _traced(door: Callable[..., T], given: tuple[tuple[Any, ...], dict[str, Any]]) -> T:
     leaves, tree = jax.tree.flatten(given)
     arrays = {i: v for i, v in enumerate(leaves) if isinstance(v, jax.Array)}
-    rows = max((jax.typeof(v) for v in arrays.values() if explicit(v)), key=lambda t: (any(t.sharding.spec), t.ndim))
+    bare = [v for v in jax.tree.leaves(given, is_leaf=lambda v: isinstance(v, Struct)) if not isinstance(v, Struct)]  # no weights
+    of = [jax.typeof(v) for vs in (bare, arrays.values()) for v in vs if explicit(v)]
+    rows = max(of[: sum(map(explicit, bare)) or None], key=lambda t: (any(t.sharding.spec), t.ndim))
 
     def run(*values: Any) -> T:
         mine = dict(zip(arrays, values, strict=True))

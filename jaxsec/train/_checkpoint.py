@@ -160,7 +160,7 @@ def held_by_one(folder: pathlib.Path | None) -> Iterator[None]:
         if jax.process_index() == 0:
             try:
                 stack.enter_context(held(folder))
-            except (OSError, ValueError) as error:
+            except Exception as error:
                 refused = error
         # the others must not wait for one that has left
         if not multihost_utils.broadcast_one_to_all(np.bool_(refused is None)):

@@ -36,13 +36,12 @@ def false_slopes(model: Model, x: jax.Array, y: jax.Array, threat: Threat, keys:
     quick = model if model.stochastic else tuned(model)
 
     def margins(at: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """And what changes of it are told from rounding."""
+        """And the size of the logits, of which float32 rounds a share that is theirs whatever they have in common."""
         z = (quick(at, fold(keys, DIRECTIONS + 1)) if model.stochastic else quick(at)).astype(jnp.float32)
-        apart = jnp.max(jnp.abs(z - jnp.mean(z, axis=1, keepdims=True)), axis=1)  # what all logits have in common moves no margin
-        return margin_of(z, y), 2e-5 * (1 + apart) + 4 * jnp.finfo(z.dtype).eps * jnp.max(jnp.abs(z), axis=1)
+        return margin_of(z, y), jnp.max(jnp.abs(z), axis=1)
 
     centre = threat.project(x, x + 0.1 * (threat.sample(fold(keys, DIRECTIONS), x) - x))
-    start, rounded = margins(centre)
+    start, size = margins(centre)
     slope = jax.grad(lambda at: jnp.sum(margins(at)[0]))(centre)
 
     def tried(sums: jax.Array, j: jax.Array) -> tuple[jax.Array, None]:
@@ -53,7 +52,7 @@ def false_slopes(model: Model, x: jax.Array, y: jax.Array, threat: Threat, keys:
             said = jnp.sum((slope * (at - centre)).reshape(len(y), -1), axis=1)
             done = margins(at)[0] - start
             change = jnp.maximum(jnp.abs(said), jnp.abs(done))
-            tells = change > rounded
+            tells = change > 2e-5 * (1 + size)
             found.append(jnp.where(tells, jnp.stack([jnp.square(said - done), jnp.square(change)]), 0))
         return sums + jnp.stack(found), None
 

@@ -108,10 +108,12 @@ def fit(
         raise ValueError(f"patience is {patience}, and there are no rows to validate on; pass validation=0.1, or rows (x, y).")
     if average is not None and not 0 <= average < 1:
         raise ValueError(f"average is {average}; a decay in [0, 1) is needed, such as 0.999.")
-    order_key, run_key, init_key, hold_key, judge_key = jax.random.split(as_key(key), 5)
     meshes = Meshes()
+    key = meshes.automatic(as_key(key))
+    order_key, run_key, init_key, hold_key, judge_key = jax.random.split(key, 5)
     net, variables, recipe = meshes.automatic(net), meshes.automatic(variables), meshes.automatic(recipe)
-    data, apart = held_out(meshes.automatic(arrays_of(data)), meshes.automatic(arrays_of(validation)), hold_key)
+    rows, judging = (meshes.automatic(v) if isinstance(v, tuple | list | dict) else v for v in map(arrays_of, (data, validation)))
+    data, apart = held_out(rows, judging, hold_key)
     batches = batches_of(data, batch_size, order_key, steps_per_epoch).placed(meshes.automatic)
     x = floating(batches.example[0])
     if accumulate > 1 and len(x) % accumulate:

@@ -47,7 +47,8 @@ def _operations(net: Net, x: jax.Array, n: int) -> list[Any]:
     found = []
 
     def traced(x: jax.Array) -> jax.Array:
-        found.extend((type(v), v.inputs, v.shape[1:], getattr(v, "name", None)) for v in graph_of(net, x, False)[0].nodes)
+        for v in graph_of(net, x, False)[0].nodes:
+            found.append((type(v), v.inputs, v.shape[1:], getattr(getattr(v, "unary", None), "name", None)))
         return x
 
     jax.eval_shape(traced, jax.ShapeDtypeStruct((n, *x.shape[1:]), wide(x)))

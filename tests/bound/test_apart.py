@@ -44,3 +44,21 @@ def test_others_are_bounded(name, n):
     found = jaxsec.bound(model, (LINF, X[:n]))
     assert np.all(found.lo <= model(X[:n])) and np.all(model(X[:n]) <= found.hi)
     jaxsec.certify(model, X[:n], np.zeros(n, int), threat=LINF)
+
+
+def test_it_is_bounded_where_only_the_budget_is_traced():
+    def ask(eps):
+        return jaxsec.bound(jaxsec.bind(APART["plain"], W), (jaxsec.LInf(eps=eps, lo=0.0, hi=1.0), X), method=jaxsec.IBP()).lo
+
+    np.testing.assert_allclose(jax.jit(ask)(0.05), ask(0.05), rtol=1e-6)
+
+
+def test_what_is_no_row_is_told_as_ever():
+    model = jaxsec.bind(APART["plain"], W)
+    for x, error, said in (
+        (np.where(X > 0.7, np.nan, X), ValueError, "NaN or infinite"),
+        ((255 * X).astype(np.uint8), TypeError, "floating values are needed"),
+    ):
+        with pytest.raises(error, match=said):
+            jaxsec.certify(model, x, np.zeros(len(x), int), threat=LINF)
+    assert np.isinf(jaxsec.bound(model, (X, np.full_like(X, np.inf)), method=jaxsec.IBP()).hi).any()

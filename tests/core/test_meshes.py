@@ -122,3 +122,35 @@ def test_nothing_is_touched_elsewhere():
     from jaxsec.core._meshes import Meshes
 
     assert Meshes().automatic(held) is held and Meshes().back(held) is held
+
+
+def test_a_plain_function_may_close_over_the_mesh(mesh):
+    w = jax.device_put(PARAMS["a"], NamedSharding(mesh, PartitionSpec()))
+    lo, hi = (jax.device_put(v, NamedSharding(mesh, PartitionSpec())) for v in (X - 0.1, X + 0.1))
+    expected = jaxsec.bound(lambda v: v @ PARAMS["a"], (X - 0.1, X + 0.1), method=jaxsec.IBP()).lo
+
+    def run(lo, hi):
+        return jaxsec.bound(lambda v: v @ w, (lo, hi), method=jaxsec.IBP()).lo
+
+    for made in (run, jax.jit(run)):
+        np.testing.assert_allclose(np.asarray(made(lo, hi)), np.asarray(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_keys_that_are_made_where_a_mesh_is_set(mesh):
+    options = {"recipe": train.PGDAT(threat=LINF, steps=2), "variables": PARAMS, "epochs": 1, "batch_size": 16, "progress": False}
+    alone = jaxsec.fit(mlp, (X, Y), key=jax.random.key(0), **options)
+    with jax.set_mesh(mesh):
+        found = jaxsec.fit(mlp, (X, Y), key=jax.random.key(0), **options)
+    np.testing.assert_allclose(found.history[0]["loss"], alone.history[0]["loss"], rtol=1e-5)
+
+
+@pytest.mark.parametrize("door", ["attack", "bound", "certify"])
+def test_results_are_sharded_as_rows_and_not_as_weights(devices, door):
+    mesh = jax.make_mesh((2, 4), ("rows", "model"))
+    sharded = {
+        "a": jax.device_put(PARAMS["a"], NamedSharding(mesh, PartitionSpec(None, "model"))),
+        "b": jax.device_put(PARAMS["b"], NamedSharding(mesh, PartitionSpec("model"))),
+    }
+    found = jax.jit(DOORS[door])(MODEL.replace(params=sharded), *placed(mesh, X, Y))
+    np.testing.assert_allclose(np.asarray(found), np.asarray(DOORS[door](MODEL, jnp.asarray(X), jnp.asarray(Y))), rtol=1e-4, atol=1e-6)
+    assert found.sharding.spec[0] == "rows"

@@ -367,3 +367,16 @@ def test_a_log_softmax_at_the_end_is_no_part_of_the_margins(loss):
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     np.testing.assert_allclose(margins, same, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), slopes, known)
+
+
+def test_a_log_softmax_that_overflows_certifies_nothing():
+    """Written without the maximum: its logits are minus infinity, and the first class is said of every row."""
+
+    def unstable(params, x):
+        z = relu_net(params, x)
+        return z - jnp.log(jnp.sum(jnp.exp(z), axis=1, keepdims=True))
+
+    net = net_of(unstable, {k: 400 * v for k, v in weights().items()})
+    right = np.asarray(net(X)).argmax(axis=1) == Y
+    proved = np.asarray((lower_margins(net, LINF.replace(eps=0.01), X, Y) > 0) | (jnp.arange(3)[None] == Y[:, None])).all(axis=1)
+    assert not np.isfinite(net(X)).all() and not (proved & ~right).any()

@@ -1,5 +1,6 @@
 """Does a model see rows one by one? Bounds are of a row alone, and say nothing about a batch in which others have a part."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -36,18 +37,23 @@ def _check(model: Model, x: np.ndarray) -> None:
     others = np.random.default_rng(0).uniform(rows.min(), rows.max() + 1e-3, rows.shape).astype(rows.dtype)
     before = _logits(model, rows)
     room = 1e-5 * (1 + np.abs(np.where(np.isfinite(before), before, 0)).max())  # devices may add in an order of their own
+    for kept in parts():
+        given = np.where(kept.reshape(-1, *(1,) * (rows.ndim - 1)), rows, others)
+        beside = given.copy()
+        beside[np.flatnonzero(~kept)[0]] = np.asarray(min(_FAR, float(jnp.finfo(rows.dtype).max)), rows.dtype)
+        found = (_logits(model, a)[kept] for a in (given, beside))
+        if not all(np.allclose(before[kept], after, rtol=0, atol=room, equal_nan=True) for after in found):
+            raise UnsupportedPrimitive(
+                "a model whose answer to a row depends on the other rows of its batch, such as one with BatchNorm in training mode. "
+                "Bounds are about a row alone: bind the inference mode, or let the model see rows one by one."
+            )
+
+
+def parts() -> Iterator[np.ndarray]:
+    """[ROWS] bool, which rows stay: of any two rows one stays in some part that the other does not."""
     for bit in (1, 2, 4):
         for side in (0, bit):
-            kept = (np.arange(ROWS) & bit) == side
-            given = np.where(kept.reshape(-1, *(1,) * (rows.ndim - 1)), rows, others)
-            beside = given.copy()
-            beside[np.flatnonzero(~kept)[0]] = np.asarray(min(_FAR, float(jnp.finfo(rows.dtype).max)), rows.dtype)
-            found = (_logits(model, a)[kept] for a in (given, beside))
-            if not all(np.allclose(before[kept], after, rtol=0, atol=room, equal_nan=True) for after in found):
-                raise UnsupportedPrimitive(
-                    "a model whose answer to a row depends on the other rows of its batch, such as one with BatchNorm in training mode. "
-                    "Bounds are about a row alone: bind the inference mode, or let the model see rows one by one."
-                )
+            yield (np.arange(ROWS) & bit) == side
 
 
 def _logits(model: Model, x: np.ndarray) -> np.ndarray:

@@ -105,8 +105,8 @@ def _traced(door: Callable[..., T], given: tuple[tuple[Any, ...], dict[str, Any]
     leaves, tree = jax.tree.flatten(given)
     arrays = {i: v for i, v in enumerate(leaves) if isinstance(v, jax.Array)}
     bare = [v for v in jax.tree.leaves(given, is_leaf=lambda v: isinstance(v, Struct)) if not isinstance(v, Struct)]  # no weights
-    of = [jax.typeof(v) for vs in (bare, arrays.values()) for v in vs if explicit(v)]
-    rows = max(of[: sum(map(explicit, bare)) or None], key=lambda t: (any(t.sharding.spec), t.ndim))
+    placed = [v for v in bare if explicit(v)] or [v for v in arrays.values() if explicit(v)]
+    rows = max(map(jax.typeof, placed), key=lambda t: (any(t.sharding.spec), t.ndim))
 
     def run(*values: Any) -> T:
         mine = dict(zip(arrays, values, strict=True))

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..core._meshes import on_any_mesh
+from ..core._meshes import on_any_mesh, whole
 from ..core._model import Model, ModelInfo
 from ..core._struct import Struct, struct
 from ..threat import Box, Threat
@@ -54,7 +54,8 @@ def bound(
     Raises: UnsupportedPrimitive: an operation without a rule, with its name and line; a `Model` that mixes rows (not seen under `jit`).
       ValueError: shapes, lo > hi, or a constant function.
     Cost: the method's, and of a `Model` 13 forwards of 7 rows. Works under `jit`, `vmap` and, where the method says so, `grad`; a plain
-      function is traced at every call: wrap the call in `jax.jit`. Edge cases: an unbounded value has infinite bounds, never NaN.
+      function is traced at every call: wrap the call in `jax.jit`. Edge cases: an unbounded value has infinite bounds, never NaN; a plain
+      function's box is no batch of rows, so what an explicit mesh has in shards is laid whole on each of its devices.
 
     Example:
       >>> import jax.numpy as jnp
@@ -76,7 +77,7 @@ def bound(
     highs, other = jax.tree.flatten(hi)
     if tree != other or any(jnp.shape(a) != jnp.shape(b) for a, b in zip(lows, highs, strict=True)):
         raise ValueError(f"lo and hi differ in structure or shape ({tree} and {other}); give two equal trees of arrays.")
-    box = [(jnp.asarray(a), jnp.asarray(b)) for a, b in zip(lows, highs, strict=True)]
+    box = [(whole(jnp.asarray(a)), whole(jnp.asarray(b))) for a, b in zip(lows, highs, strict=True)]
     box = [(a.astype(jnp.result_type(a, b, jnp.float32)), b.astype(jnp.result_type(a, b, jnp.float32))) for a, b in box]
     function = fn if isinstance(lo, tuple) else lambda argument: fn(argument)
     packed = tree if isinstance(lo, tuple) else jax.tree.structure((jax.tree.unflatten(tree, lows),))

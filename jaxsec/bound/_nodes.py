@@ -88,19 +88,20 @@ class Affine(Node):
         """How many terms one element of a form on the node's inputs sums at most: the length of the transposed sums."""
         try:
             with jax.ensure_compile_time_eval():
-                _, pull = jax.vjp(self.ones, *(jnp.zeros(s, self.dtype) for s in self.input_shapes))
-                return int(max(np.max(v, initial=1) for v in map(np.asarray, pull(jnp.ones(self.shape, self.dtype)))))
+                dtype = self.of_forms(jnp.float32)
+                _, pull = jax.vjp(self.ones, *(jnp.zeros(s, dtype) for s in self.input_shapes))
+                return int(max(np.max(v, initial=1) for v in map(np.asarray, pull(jnp.ones(self.shape, dtype)))))
         except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
             return math.prod(self.shape)  # what moves where is known when the program runs only
 
     def transpose(self, a: jax.Array) -> list[jax.Array]:
-        """Forms [S, *shape] on the value as forms on the inputs: JAX's own transpose of the operation.
-
-        What moves truth values moves the numbers that forms on them are.
-        """
-        zeros = [jnp.zeros(s, self.dtype if jnp.issubdtype(self.dtype, jnp.inexact) else a.dtype) for s in self.input_shapes]
-        _, pull = jax.vjp(self.op, *zeros)
+        """Forms [S, *shape] on the value as forms on the inputs: JAX's own transpose of the operation."""
+        _, pull = jax.vjp(self.op, *(jnp.zeros(s, self.of_forms(a.dtype)) for s in self.input_shapes))
         return list(jax.vmap(pull)(a))
+
+    def of_forms(self, dtype: Any) -> Any:
+        """The value's dtype, or `dtype` of truth values: what moves them moves the numbers that forms on them are."""
+        return self.dtype if jnp.issubdtype(self.dtype, jnp.inexact) else dtype
 
     input_shapes: list[tuple[int, ...]]
     exact: ClassVar[bool] = False  # computing it rounds nothing

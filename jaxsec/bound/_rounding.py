@@ -46,6 +46,11 @@ def largest(r: Range) -> jax.Array:
     return jnp.maximum(jnp.abs(r[0]), jnp.abs(r[1]))
 
 
+def numbers(r: Range) -> Range:
+    """A range of truth values or integers as of numbers, which is what forms on them are made of."""
+    return r if jnp.issubdtype(r[0].dtype, jnp.floating) else (r[0].astype(jnp.float32), r[1].astype(jnp.float32))
+
+
 def magnitude(node: Affine, ranges: Sequence[Range]) -> jax.Array:
     """The sum of the absolute values of all that an affine node adds up."""
     total = jnp.broadcast_to(node.absolute(*(largest(r) for r in ranges)), node.shape)
@@ -101,7 +106,7 @@ class Charges:
 
     def merging(self, r: Range) -> jax.Array:
         """What a form costs where it is the sum of two that met at a node of that range."""
-        x = largest(r)
+        x = largest(numbers(r))
         return gamma(2, x.dtype) * jnp.where(jnp.isfinite(x), x, 0)
 
     def intercepts(self, a: jax.Array, line: Lines) -> jax.Array:
@@ -130,12 +135,10 @@ def charges(graph: Graph, upto: int, ranges: Sequence[Range], lines: Mapping[int
     lost: dict[int, jax.Array] = {}
     for i in nodes:
         node = graph.nodes[i]
-        dtype = node.dtype
-        if not jnp.issubdtype(dtype, jnp.floating):
-            continue
-        inputs = [ranges[j] for j in node.inputs]
+        inputs = [numbers(ranges[j]) for j in node.inputs]
         count = int(np.prod(node.shape)) + len(nodes) + 8
-        x = largest(ranges[i])
+        x = largest(numbers(ranges[i]))
+        dtype = x.dtype
         # a form's own last operations: one product, and one addition per reader
         total = gamma(4 + len(consumers[i]), dtype) * jnp.where(jnp.isfinite(x), x, 0)
         total = total + evaluation_error(node, inputs, ranges[i])

@@ -123,9 +123,14 @@ def _dynamic_slice(graph: Graph, eqn: Any, *values: Value) -> Ref:
 
 @rule("gather")
 def _gather(graph: Graph, eqn: Any, x: Value, indices: Value) -> Ref:
-    """What an index beyond the end reads (nan, unless the program says otherwise) stands in the bias."""
+    """What an index beyond the end reads (nan, unless the program says otherwise) stands in the bias.
+
+    One that the program promised away reads the last element, which the transpose has to be told: JAX's drops it.
+    """
     _at_known(graph, eqn, (indices,))
     node, bias = graph.node(x), None
+    if eqn.params["mode"] == lax.GatherScatterMode.PROMISE_IN_BOUNDS:
+        eqn = eqn.replace(params=dict(eqn.params, mode=lax.GatherScatterMode.CLIP))
     if eqn.params["mode"] == lax.GatherScatterMode.FILL_OR_DROP:
         bias = _unless_zero(steady(lambda i: rebound(eqn, [jnp.zeros(node.shape, node.dtype), i])[0], indices))
         eqn = eqn.replace(params=dict(eqn.params, fill_value=0))
@@ -181,7 +186,8 @@ def affine_in(graph: Graph, eqn: Any, values: tuple[Value, ...], linear: tuple[i
 
     def run(*xs: jax.Array) -> jax.Array:
         fixed = {i: jnp.asarray(values[i], avals[i].dtype) for i in rest if i not in linear}
-        return at(fixed | dict(zip(refs, xs, strict=True)))
+        known = {i: jnp.zeros(avals[i].shape, xs[0].dtype) for i in rest if i in linear}  # truth values are laid out as numbers
+        return at(fixed | known | dict(zip(refs, xs, strict=True)))
 
     bias = None
     if set(linear) - set(refs):

@@ -89,6 +89,14 @@ def explicit(v: Any) -> bool:
     return isinstance(v, jax.Array) and AxisType.Explicit in jax.typeof(v).sharding.mesh.axis_types
 
 
+def whole(v: jax.Array) -> jax.Array:
+    """The array itself, or all of it on every device of its explicit mesh."""
+    if not explicit(v) or not any(jax.typeof(v).sharding.spec):
+        return v
+    mesh: Any = jax.typeof(v).sharding.mesh if isinstance(v, Tracer) else v.sharding.mesh  # pyright: ignore[reportAttributeAccessIssue]
+    return jax.sharding.reshard(v, NamedSharding(mesh, PartitionSpec()))
+
+
 def _automatic(mesh: Any) -> Any:
     kinds = tuple(AxisType.Auto if kind == AxisType.Explicit else kind for kind in mesh.axis_types)
     if isinstance(mesh, AbstractMesh):

@@ -58,6 +58,7 @@ AFFINE = {
     "split": lambda x: jnp.split(x, 2, 1)[1], "triu": jnp.triu, "flip": jnp.flipud,
     "gather": lambda x: x[np.array([2, 0]), np.array([1, 3])], "take": lambda x: jnp.take(x, np.array([3, -1, 0]), axis=1),
     "take_fill": lambda x: jnp.take(x, np.array([0, 7]), axis=1, mode="fill", fill_value=2.5),
+    "gather_beyond": lambda x: x[:, np.array([0, 1, 9])], "gather_promised": lambda x: x.at[np.array([9, 1])].get(mode="promise_in_bounds"),
     "take_clip": lambda x: x.at[5].get(mode="clip"),
     "take_along": lambda x: jnp.take_along_axis(x, np.array([[1, 0], [2, 2], [3, 0]]), 1),
     "dynamic_slice": lambda x: lax.dynamic_slice(x, (1, 2), (2, 2)),

@@ -58,6 +58,9 @@ RULES = {
     "power_of_two_values": lambda x: 2.0 ** (x * x[::-1]), "variance": lambda x: jnp.var(x, 1), "std": lambda x: jnp.std(x, 0),
     "fast_variance": lambda x: (x**2).mean(1) - x.mean(1) ** 2, "cosine": lambda x: x[0] @ x[1] / 5,
     "distance": lambda x: jnp.abs(x[:, None] - x[None]).sum(-1), "hypot": lambda x: jnp.hypot(x, 1.0),
+    "bool_beside_known": lambda x: jnp.concatenate([x > 0, M]).astype(x.dtype),
+    "bool_padded": lambda x: jnp.where(jnp.pad(x > 0, 1, constant_values=True), 1.0, -1.0),
+    "bool_written": lambda x: ((x > 0).at[:, 0].set(True).at[0].set(M[0]) * 1.0) @ W, "bool_rolled": lambda x: jnp.roll(x > 0, 1, 1).astype(x.dtype) @ W,
     "max_minus_min": lambda x: jnp.ptp(x, 1), "glu": lambda x: jax.nn.glu(x[:, :2], 1),
 }  # fmt: skip
 

@@ -21,6 +21,7 @@ from jaxsec.bound._rounding import charges
 from . import oracle
 from .test_rules_composites import CENTRE, NORMS, SOFTMAX
 from .test_rules_elementwise import ALONE, HI, LO, POSITIVE
+from .test_rules_reduce import RULES
 
 
 def sound(fn, box):
@@ -53,6 +54,12 @@ def contained(fns, centres, widths):
 
 def named(fns, names):
     return {name: fns[name] for name in names.split()}
+
+
+def test_truth_values():
+    """Forms on them are numbers, whose sums round as any."""
+    names = "bool_beside_known bool_padded bool_written bool_rolled"
+    contained(named(RULES, names), [np.zeros((3, 3))], [0.0, 0.1])
 
 
 def test_elementwise():

@@ -124,13 +124,14 @@ def test_nothing_is_touched_elsewhere():
     assert Meshes().automatic(held) is held and Meshes().back(held) is held
 
 
-def test_a_plain_function_may_close_over_the_mesh(mesh):
+@pytest.mark.parametrize("spec", [PartitionSpec(), PartitionSpec("rows")], ids=["whole", "sharded"])
+def test_a_plain_function_may_close_over_the_mesh(mesh, spec):
     w = jax.device_put(PARAMS["a"], NamedSharding(mesh, PartitionSpec()))
-    lo, hi = (jax.device_put(v, NamedSharding(mesh, PartitionSpec())) for v in (X - 0.1, X + 0.1))
-    expected = jaxsec.bound(lambda v: v @ PARAMS["a"], (X - 0.1, X + 0.1), method=jaxsec.IBP()).lo
+    lo, hi = (jax.device_put(v, NamedSharding(mesh, spec)) for v in (X - 0.1, X + 0.1))
+    expected = jaxsec.bound(lambda v: jax.nn.relu(v @ PARAMS["a"]), (X - 0.1, X + 0.1), method=jaxsec.CROWN()).lo
 
     def run(lo, hi):
-        return jaxsec.bound(lambda v: v @ w, (lo, hi), method=jaxsec.IBP()).lo
+        return jaxsec.bound(lambda v: jax.nn.relu(v @ w), (lo, hi), method=jaxsec.CROWN()).lo
 
     for made in (run, jax.jit(run)):
         np.testing.assert_allclose(np.asarray(made(lo, hi)), np.asarray(expected), rtol=1e-5, atol=1e-6)

@@ -11,8 +11,9 @@ from importlib.metadata import version
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
 if os.environ.get("JAXSEC_QUICK"):  # see the Makefile: programs that compile fast and run slowly
     os.environ["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
-    if version("jaxlib").startswith("0.10."):  # others may not know the flag, and end the process
-        os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+    if version("jaxlib").startswith("0.10."):  # others may not know the flags, and end the process
+        # code generation in pieces is for idle cores, of which there are none: a fifth less
+        os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import jax
@@ -23,6 +24,8 @@ _MAPS, _tests = pathlib.Path("/proc/self/maps"), 0
 _CACHE = pathlib.Path(tempfile.gettempdir()) / f"jaxsec-test-cache-{os.getuid()}"
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+gc.freeze()  # what was imported stays; looking it over again and again takes a twentieth of the time
+gc.set_threshold(50_000, 20, 100)
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     jax.config.update("jax_compilation_cache_dir", str(_CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

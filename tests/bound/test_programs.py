@@ -65,7 +65,7 @@ def build(steps):
     return fn
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60 if oracle.FULL else 30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(programs())
 def test_random_programs_stay_within_their_bounds(program):
     steps, seed, width = program

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import AxisType
 
 from ..core._model import Model
 from ._graph import UnsupportedPrimitive
@@ -16,20 +17,24 @@ _FAR = 1e30
 
 
 def check_apart(model: Model, x: Any) -> None:
-    """Raises UnsupportedPrimitive where logits of a row of x [B, ...] change as other rows of its batch do; where x or the model is traced
+    """Raises UnsupportedPrimitive where logits of a row of x [B, ...] change as other rows of its batch do; where the model is traced
     nothing is asked.
 
     Some of seven rows are replaced, by others of the same range and then one by numbers far beyond it, which saturate or dominate what
-    they meet, in as many ways as tell any two rows apart.
-    Cost: 13 forwards of 7 rows. Edge cases: rows on devices of other processes are not asked; nor is what a model does in batches of
-      another size, or only at points that are not met here.
+    they meet, in as many ways as tell any two rows apart. Rows that are traced are stood in for by some between 0 and 1.
+    Cost: 13 forwards of 7 rows. Edge cases: in `shard_map`, or of rows on devices of other processes, nothing is asked; nor is what a
+      model does in batches of another size, or only at points that are not met here.
     """
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((model, x))) or not getattr(x, "is_fully_addressable", True):
+    traced = isinstance(x, Tracer)
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(model)) or not (traced or getattr(x, "is_fully_addressable", True)):
         return
     if np.ndim(x) < 2 or not x.size or not jnp.issubdtype(x.dtype, jnp.floating):
         return  # what is wrong with them the door says
+    if traced and AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types:
+        return
+    rows = np.random.default_rng(1).uniform(0, 1, (ROWS, *x.shape[1:])).astype(x.dtype) if traced else np.asarray(x[:ROWS])
     with jax.ensure_compile_time_eval():  # also inside a program, whose other values may be traced
-        _check(model, np.asarray(x[:ROWS]))
+        _check(model, rows)
 
 
 def _check(model: Model, x: np.ndarray) -> None:

@@ -51,7 +51,8 @@ def bound(
       sound: add all rounding; about twice the work.
       budget: bytes that forms may take at once; more work is done in pieces.
     Returns: `Interval`, or with `spec` the lower bounds: [S], for a Model [B, S].
-    Raises: UnsupportedPrimitive: an operation without a rule, with its name and line; a `Model` that mixes rows (not seen under `jit`).
+    Raises: UnsupportedPrimitive: an operation without a rule, with its name and line; a `Model` that mixes rows (not seen where its
+        weights are traced).
       ValueError: shapes, lo > hi, or a constant function.
     Cost: the method's, and of a `Model` 13 forwards of 7 rows. Works under `jit`, `vmap` and, where the method says so, `grad`; a plain
       function is traced at every call: wrap the call in `jax.jit`. Edge cases: an unbounded value has infinite bounds, never NaN; a plain

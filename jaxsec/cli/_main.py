@@ -26,6 +26,8 @@ def main(args: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f"jaxsec: the command line needs {error.name}; install jaxsec with its dependencies.", file=sys.stderr)
         return USAGE
+    except KeyboardInterrupt:
+        return _say("interrupted.", INTERRUPTED)
     try:
         words = list(sys.argv[1:] if args is None else args)
         with never_lost():

@@ -37,6 +37,23 @@ def test_what_mixes_rows_is_refused(name, n):
             ask()
 
 
+@pytest.mark.parametrize("door", ["bound", "certify"])
+@pytest.mark.parametrize("name", ["rolled", "plain"])
+def test_it_is_asked_where_rows_are_traced(name, door):
+    model = jaxsec.bind((MIXING | APART)[name], W)
+
+    def ask(x):
+        if door == "bound":
+            return jaxsec.bound(model, (LINF, x), method=jaxsec.IBP()).lo
+        return jaxsec.certify(model, x, jnp.zeros(len(x), int), threat=LINF, method=jaxsec.IBP()).margin
+
+    if name == "plain":
+        np.testing.assert_allclose(jax.jit(ask)(X), ask(X), rtol=1e-5, atol=1e-6)
+        return
+    with pytest.raises(UnsupportedPrimitive, match="depends on the other rows"):
+        jax.jit(ask)(X)
+
+
 @pytest.mark.parametrize("name", APART)
 @pytest.mark.parametrize("n", [0, 1, 9])
 def test_others_are_bounded(name, n):

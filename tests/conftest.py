@@ -25,7 +25,7 @@ _CACHE = pathlib.Path(tempfile.gettempdir()) / f"jaxsec-test-cache-{os.getuid()}
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 gc.freeze()  # what was imported stays; looking it over again and again takes a twentieth of the time
-gc.set_threshold(50_000, 20, 100)
+gc.set_threshold(20_000, 10, 10)
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     jax.config.update("jax_compilation_cache_dir", str(_CACHE))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

@@ -139,32 +139,36 @@ def _gather(graph: Graph, eqn: Any, x: Value, indices: Value) -> Ref:
 
 @rule("scatter", "scatter-add")
 def _scatter(graph: Graph, eqn: Any, x: Value, indices: Value, updates: Value) -> Ref:
+    """A write beyond the end that the program promised away is none, which the transpose has to be told: JAX's reads there."""
     _at_known(graph, eqn, (indices,))
-    places = math.prod(jnp.shape(indices)[:-1])
+    if eqn.params["mode"] == lax.GatherScatterMode.PROMISE_IN_BOUNDS:
+        eqn = eqn.replace(params=dict(eqn.params, mode=lax.GatherScatterMode.FILL_OR_DROP))
     if eqn.primitive.name == "scatter-add":
         for v in (x, updates):
             if isinstance(v, Ref):
                 arithmetic(graph, v, "scatter-add")
-        return affine_in(graph, eqn, (x, indices, updates), (0, 2), summed=1 + places)
-    if not eqn.params["unique_indices"]:
-        if places > 1 and not _apart(eqn.params["dimension_numbers"], indices):
+        return affine_in(graph, eqn, (x, indices, updates), (0, 2), summed=1 + math.prod(jnp.shape(indices)[:-1]))
+    if math.prod(jnp.shape(indices)[:-1]) > 1:
+        met = _met(eqn, indices)
+        if met or (met is None and not eqn.params["unique_indices"]):
             raise UnsupportedPrimitive(
                 f"a write at indices that may repeat, where which value stays is not defined; used at {graph.source}. "
                 "Say x.at[...].set(..., unique_indices=True) if they do not."
             )
-        eqn = eqn.replace(params=dict(eqn.params, unique_indices=True))
+    eqn = eqn.replace(params=dict(eqn.params, unique_indices=True))
     return affine_in(graph, eqn, (x, indices, updates), (0, 2))
 
 
-def _apart(dims: Any, indices: Value) -> bool:
-    """No two writes meet, as far as can be seen."""
+def _met(eqn: Any, indices: Value) -> bool | None:
+    """Whether two writes meet, so that a program that adds ones adds two somewhere; None where the indices are not known yet."""
     array = concrete(indices)
-    if array is None or not set(dims.scatter_dims_to_operand_dims) <= set(dims.inserted_window_dims):
-        return False
-    places = np.indices(array.shape[:-1])
-    rows = [array.reshape(-1, array.shape[-1]), *(places[a].reshape(-1, 1) for a in dims.scatter_indices_batching_dims)]
-    rows = np.concatenate(rows, axis=1)
-    return len(np.unique(rows, axis=0)) == len(rows)
+    if array is None:
+        return None
+    base, _, updates = (v.aval.shape for v in eqn.invars)
+    with jax.ensure_compile_time_eval():
+        zeros, ones = jnp.zeros(base, jnp.int32), jnp.ones(updates, jnp.int32)
+        added = lax.scatter_add(zeros, jnp.asarray(array), ones, eqn.params["dimension_numbers"], mode=eqn.params["mode"])
+        return int(jnp.max(added, initial=0)) > 1
 
 
 def _at_known(graph: Graph, eqn: Any, indices: tuple[Value, ...]) -> None:

@@ -16,17 +16,21 @@ from ..core._walk import equations
 from ..threat import Threat
 from ._evaluate_blind import margin_of
 
-DIRECTIONS, WIDTHS = 8, (0.03, 0.003)
+DIRECTIONS, WIDTHS = 8, (0.1, 0.03, 0.003)
 # Share of the squared changes that a gradient may leave unexplained. Of equal inputs a hidden share of them is the share of the margin that
 # an attack along the gradient cannot take.
 UNSAID = 0.1
+KEPT = 0.5  # a ripple that turns the sign of a gradient somewhere is as steep as it: less than this share is left of their squares
 FALSE, UNTOLD = 1, 2
 
 
 @jax.jit
 def false_slopes(model: Model, x: jax.Array, y: jax.Array, threat: Threat, keys: jax.Array) -> jax.Array:
-    """[B] of FALSE, UNTOLD or 0. False: at both widths the margin's changes in random directions are not those that its gradient says, by
-    more than `UNSAID`.
+    """[B] of FALSE, UNTOLD or 0. False: at both narrow widths the margin's changes in random directions are not those that its gradient
+    says, by more than `UNSAID`; or at both wide ones they are not, and are less than `KEPT` of them (in squares).
+
+    The latter is a ripple, whose gradient is true at each point and promises what never comes; an honest net may bend as early, at a
+    maximum of near equals or a point of many kinks, but goes about as far as it said.
 
     Args: model: computes in float32 (`rounds` tells); a stochastic one is asked with one draw, a row's own and the same at every point.
       threat: canonical. keys: [B] of the rows.
@@ -53,13 +57,15 @@ def false_slopes(model: Model, x: jax.Array, y: jax.Array, threat: Threat, keys:
             done = margins(at)[0] - start
             change = jnp.maximum(jnp.abs(said), jnp.abs(done))
             tells = change > 2e-5 * (1 + size)
-            found.append(jnp.where(tells, jnp.stack([jnp.square(said - done), jnp.square(change)]), 0))
+            found.append(jnp.where(tells, jnp.square(jnp.stack([said - done, change, said, done])), 0))
         return sums + jnp.stack(found), None
 
-    unsaid, all_changes = jnp.moveaxis(jax.lax.scan(tried, jnp.zeros((len(WIDTHS), 2, len(y))), jnp.arange(DIRECTIONS))[0], 1, 0)
+    sums = jax.lax.scan(tried, jnp.zeros((len(WIDTHS), 4, len(y))), jnp.arange(DIRECTIONS))[0]
+    unsaid, all_changes, promised, kept = jnp.moveaxis(sums, 1, 0)
     told = all_changes > 0
-    false = jnp.all(~told | ~(unsaid <= UNSAID * all_changes), axis=0)
-    return jnp.where(~jnp.any(told, axis=0), UNTOLD, jnp.where(false, FALSE, 0))
+    wide, middle, narrow = ~told | ~(unsaid <= UNSAID * all_changes)
+    empty = jnp.all((told & ~(kept >= KEPT * promised))[:2], axis=0)
+    return jnp.where(~jnp.any(told, axis=0), UNTOLD, jnp.where(middle & (narrow | (wide & empty)), FALSE, 0))
 
 
 def rounds(model: Model, x: jax.Array, keys: jax.Array) -> bool:

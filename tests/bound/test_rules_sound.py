@@ -57,9 +57,24 @@ def named(fns, names):
 
 
 def test_truth_values():
-    """Forms on them are numbers, whose sums round as any."""
     names = "bool_beside_known bool_padded bool_written bool_rolled"
     contained(named(RULES, names), [np.zeros((3, 3))], [0.0, 0.1])
+
+
+def test_forms_on_truth_values_round_as_any():
+    """A form on what was laid out a thousand times is a sum of a thousand, whatever it is of."""
+    n = 1000
+    graph = trace(lambda x: jnp.broadcast_to(x > 0, (n, 3)).astype(x.dtype), jax.ShapeDtypeStruct((3,), jnp.float32))
+    value = graph.outputs[0]
+    assert isinstance(value, Ref)
+    eye = jnp.ones((1, n, 3), jnp.float32)
+    problem = Problem(graph, value.index, Region([(-jnp.ones(3), jnp.ones(3))]), eye, jnp.zeros(1), True, 1, 1 << 30)
+    ranges = problem.intervals()
+    charged = charges(graph, value.index, ranges, {}).of
+    truths = [i for i, node in enumerate(graph.nodes) if node.dtype == bool]
+    unit = float(np.finfo(np.float32).eps) / 2
+    assert truths and all(np.min(charged[i]) >= 4 * unit for i in truths)
+    assert max(float(np.max(charged[i])) for i in truths) >= n * unit
 
 
 def test_elementwise():

@@ -507,6 +507,28 @@ def test_what_all_logits_have_in_common_hides_no_false_slopes(common, said):
     assert row.verdict == "masked" or common > 1
 
 
+@pytest.mark.parametrize("height", [0.0, 0.3, 20.0])
+def test_a_ripple_whose_gradient_is_true_at_each_point_does_not_hold(height):
+    r, eps, n = np.random.default_rng(0), 0.1, 144
+    sides = np.sign(r.normal(size=n)).astype(np.float32) / n
+    x = r.uniform(0.3, 0.7, (16, n)).astype(np.float32)
+    x += (1.05 * eps - (x - 0.5) @ sides)[:, None] * np.sign(sides)  # further than the honest part of the slope leads
+
+    def rippled(w, x):
+        v, k = x - 0.5, 2 * jnp.pi / (0.04 * eps)
+        s = v @ w + jnp.sum((height / n) * jnp.sin(k * v[:, ::2]) / k, axis=1)
+        return jnp.stack([s, -s], axis=1)
+
+    how = {"method": jaxsec.PGD(steps=5), "adaptive_method": jaxsec.PGD(steps=5), "min_rows": 16, "max_rows": 16}
+    row = evaluate(
+        jaxsec.bind(rippled, jnp.asarray(sides)), x, np.zeros(16, int), threat=jaxsec.LInf(eps=eps, lo=0.0, hi=1.0), key=KEY, **how
+    ).rows[0]
+    assert row.adaptive == 1.0
+    assert (row.verdict, any("does not change as its gradient says" in note for note in row.notes)) == (
+        ("masked", True) if height > 1 else ("holds", False)
+    )
+
+
 def test_ties_and_coarse_numbers_are_not_taken_for_false_slopes():
     r = np.random.default_rng(0)
     centres, y = r.normal(size=(3, 36)), r.integers(0, 3, 24).astype(np.int32)

@@ -118,7 +118,7 @@ def audit(
     from ._interrupt import interruptible
     from ._show import audit_summary, going_on
     from ._subject import model_and_data
-    from ._trained import trained
+    from ._trained import threat_for
 
     if preset is not None and preset not in PRESETS:
         raise ValueError(f"--preset is {preset!r}; allowed: {', '.join(PRESETS)}.")
@@ -154,10 +154,7 @@ def audit(
     state = out / ".state"
     with interruptible(state):
         net, rows = model_and_data(model, source, start)
-        made = trained(model) or {}  # a trained model is measured in the threat that it was trained for
-        norm = threat or run.get("threat") or made.get("threat") or "linf"
-        same = norm == made.get("threat")
-        radius = eps if eps is not None else run.get("eps", made.get("eps") if same else None)
+        norm, radius = threat_for(model, threat or run.get("threat"), run.get("eps") if eps is None else eps)
         names = [f"{plan}: {key}" if given is None and key in run else f"--{key}" for key, given in (("threat", threat), ("eps", eps))]
         ball = threat_of(norm, radius, rows, DIGITS_EPS if model is None else DEFAULT_EPS, (names[0], names[1]))
         warn_of_noise("--smooth-sigma" if smooth_sigma is not None else f"{plan}: smooth_sigma", chosen.smooth_sigma, ball)

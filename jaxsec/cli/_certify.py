@@ -39,7 +39,8 @@ def certify(
             "--eps",
             metavar="EPS",
             help="The largest change allowed, at least 0, in the units of the data: 0.03 or 8/255 for data in [0, 1], 8 for 0 to 255. "
-            "Several with commas, or --eps again. [default: 8/255 for linf, 0.5 for l2 (and smoothing), none for l1]",
+            "Several with commas, or --eps again. [default: what a folder of 'jaxsec train' was trained for, in its norm; else 8/255 for "
+            "linf, 0.5 for l2 (and smoothing), none for l1]",
         ),
     ] = None,
     method: Annotated[
@@ -142,6 +143,7 @@ def certify(
     from ._interrupt import interruptible
     from ._state import state_beside
     from ._subject import model_and_data
+    from ._trained import threat_for
 
     keep_programs()
     source = Source(
@@ -164,7 +166,7 @@ def certify(
     state = None if out is None else state_beside(out)
     with interruptible(state):
         net, rows = model_and_data(model, source, 0)
-        balls = [threat_of("linf" if threat is None else threat, value, rows) for value in given]
+        balls = [threat_of(*threat_for(model, threat, value), rows) for value in given]
         results = certified(net, rows, balls, ladder, sound=sound, budget=mib * 2**20, out=out, quiet=quiet, silent=json or quiet)
         about = about_certify(net, rows, ladder, balls, sound=sound)
         if out is not None:
@@ -196,12 +198,13 @@ def _smoothed(
     from ._interrupt import interruptible
     from ._state import state_beside
     from ._subject import model_and_data
+    from ._trained import threat_for
 
     keep_programs()
     state = None if out is None else state_beside(out)
     with interruptible(state):
         net, rows = model_and_data(model, Source(**source), 0)
-        balls = [threat_of("l2" if threat is None else threat, value, rows) for value in eps]
+        balls = [threat_of(*threat_for(model, threat, value, usual="l2"), rows) for value in eps]
         warn_of_noise("--sigma", float(chosen.sigma), balls[0])
         warn_of_few(chosen, balls, rows.x.shape[1:])
         results = smoothed(net, rows, balls, chosen, start, out=out, quiet=quiet, silent=json or quiet)

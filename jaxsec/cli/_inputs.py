@@ -99,23 +99,23 @@ class Source:
         ]
 
 
-def model_of(spec: str, *, keep_softmax: bool = False) -> Model:
+def model_of(spec: str, *, keep_softmax: bool = False, name: str = "MODEL") -> Model:
     """`net.onnx`, or `module.py:attribute`: a `Model`, or a function without arguments that gives one. The latter runs the file.
 
-    `keep_softmax`: an .onnx file's own outputs, not the logits.
+    `keep_softmax`: an .onnx file's own outputs, not the logits. `name`: what messages call it.
     """
     file, colon, attribute = spec.rpartition(":")
     if colon and file.endswith(".py"):
         return _from_python(Path(file), attribute)
     path = Path(spec)
     if spec.endswith(".py"):
-        raise ValueError(f"MODEL is {spec!r}; say what to take from the file: {spec}:model.")
+        raise ValueError(f"{name} is {spec!r}; say what to take from the file: {spec}:model.")
     if path.is_dir() and spec:
-        raise ValueError(f"MODEL is {spec!r}, a folder; allowed: a .onnx file, or file.py:attribute.")
+        raise ValueError(f"{name} is {spec!r}, a folder; allowed: a .onnx file, or file.py:attribute.")
     if not path.is_file():
         raise FileNotFoundError(f"there is no model file {spec!r}; allowed: a .onnx file, or file.py:attribute.")
     if not path.name.removesuffix(".gz").endswith(".onnx"):
-        raise ValueError(f"MODEL is {spec!r}; allowed: a .onnx file (also .onnx.gz), or file.py:attribute.")
+        raise ValueError(f"{name} is {spec!r}; allowed: a .onnx file (also .onnx.gz), or file.py:attribute.")
     try:
         return load(path, keep_softmax=keep_softmax)
     except MISTAKES:

@@ -88,11 +88,12 @@ Threat = Annotated[
         "--threat",
         metavar="NORM",
         help="How a change is measured against eps: linf (the largest change of any value), l2 (Euclidean length) or l1 (sum of all "
-        "changes). [default: linf; l2 for smoothing]",
+        "changes). [default: linf, or what a folder of 'jaxsec train' was trained for; l2 for smoothing]",
     ),
 ]
 _EPS = "The largest change allowed, at least 0, in the units of the data: 0.03 or 8/255 for data in [0, 1], 8 for 0 to 255. "
-AttackEps = Annotated[str | None, typer.Option("--eps", metavar="EPS", help=f"{_EPS}[default: 8/255 for linf, 0.5 for l2, none for l1]")]
+_OF_RUN = "[default: what a folder of 'jaxsec train' was trained for, in its norm; else "
+AttackEps = Annotated[str | None, typer.Option("--eps", metavar="EPS", help=f"{_EPS}{_OF_RUN}8/255 for linf, 0.5 for l2, none for l1]")]
 TrainEps = Annotated[
     str | None,
     typer.Option("--eps", metavar="EPS", help=f"{_EPS}[default: 8/255 for linf, but 0.1 for --data digits; 0.5 for l2; none for l1]"),
@@ -102,7 +103,7 @@ Eps = Annotated[
     typer.Option(
         "--eps",
         metavar="EPS",
-        help=f"{_EPS}[default: 8/255 for linf, or 0.1 without MODEL; 0.5 for l2; none for l1]",
+        help=f"{_EPS}{_OF_RUN}8/255 for linf, or 0.1 without MODEL; 0.5 for l2; none for l1]",
     ),
 ]
 Seed = Annotated[

@@ -29,7 +29,7 @@ def recipe_of(asked: Asked, rows: Any) -> tuple[Any, Any]:
     if asked.teacher is not None:
         from ._inputs import Source
 
-        teacher = model_of(str(of_run(asked.teacher, Source(data=""))[0]))
+        teacher = model_of(str(of_run(asked.teacher, Source(data=""))[0]), name="--teacher")
     ball = None
     if takes(name, "threat"):
         norm = "l2" if "lipschitz" in parts else "linf"

@@ -61,6 +61,16 @@ def how(run: dict[str, Any]) -> str:
     )
 
 
+def threat_for(spec: str | None, norm: str | None, eps: Any, usual: str | None = None) -> tuple[str, Any]:
+    """(norm, eps) as asked for; what is not asked for is as the run in that folder was trained, else "linf" and None.
+
+    Args: usual: the norm where none is asked for, whatever the run was trained for.
+    """
+    run = trained(spec) or {}
+    norm = str(norm or usual or run.get("threat") or "linf")
+    return norm, eps if eps is not None else run.get("eps") if norm == run.get("threat") else None
+
+
 def of_run(spec: str | None, source: Source) -> tuple[str | None, Source, str | None]:
     """(the model's file, the data, `how` it was trained): of a run, its model and, where no data were named, the rows that it held out."""
     run = trained(spec)

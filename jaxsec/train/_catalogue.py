@@ -139,7 +139,8 @@ def _sorted(parts: list[str], settings: Mapping[str, str]) -> dict[str, dict[str
         having = [part for part in parts if field in settings_of(part) and (not dot or part == owner)]
         if not having:
             every = [f"{part}.{f}" if len(parts) > 1 else f for part in parts for f in settings_of(part)]
-            raise ValueError(f"the recipe {'+'.join(parts)} has no setting {key!r}; allowed: {', '.join(every) or 'none'}.")
+            near = _near(key, every)
+            raise ValueError(f"the recipe {'+'.join(parts)} has no setting {key!r}{near}; allowed: {', '.join(every) or 'none'}.")
         if len(having) > 1:
             raise ValueError(f"{key!r} is a setting of {' and of '.join(having)}; say which, as in {having[0]}.{field}={text}.")
         found[having[0]][field] = text

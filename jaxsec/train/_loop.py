@@ -177,8 +177,9 @@ class Loop:
         found = next((row for row in rows if not all(map(np.isfinite, row.values()))), rows[-1] if rows else {})
         if attempt > self.max_rollbacks:
             bounds = " of the net's bounds, too, which a logarithm or a division at its end makes infinite" if self.recipe.bounds else ""
+            shown = ", ".join(f"{name.replace('_', ' ')} {value:.6g}" for name, value in found.items())
             raise FloatingPointError(
-                f"the loss or its gradient was not finite again after {self.max_rollbacks} rollbacks (metrics: {found}); use a "
+                f"the loss or its gradient was not finite again after {self.max_rollbacks} rollbacks ({shown}); use a "
                 f"smaller learning rate, clip gradients (optax.clip_by_global_norm), and look for infinite values in the data{bounds}."
             )
         warnings.warn(

@@ -60,6 +60,22 @@ def test_audit_and_attack_take_the_folder(trained, tmp_path, capsys):
         assert found["x"].shape == (24, 8, 8, 1)
 
 
+def test_every_command_asks_about_what_a_run_was_trained_for(trained, tmp_path):
+    found = tmp_path / "found.npz"
+
+    def threat(*args):
+        assert main([*args, "--quiet", "--out", str(found)]) == 0
+        with np.load(found) as held:
+            return json.loads(str(held["about"]))["threat"]
+
+    run = str(trained)
+    asked = threat("attack", run, "--method", "fgsm"), threat("certify", run, "--method", "ibp")
+    for ball in asked:
+        assert ball["norm"] == "linf" and np.ravel(ball["eps"]) == pytest.approx([0.05]), ball
+    assert np.ravel(threat("attack", run, "--method", "fgsm", "--eps", "0.01")["eps"]) == pytest.approx([0.01])
+    assert np.ravel(threat("attack", run, "--method", "fgsm", "--threat", "l2")["eps"]) == pytest.approx([0.5])  # another norm's own
+
+
 def test_a_finished_run_is_not_done_again_and_another_is_refused(trained, data, capsys):
     before = (trained / "model.onnx").read_bytes()
     args = ["--recipe", "trades", "--data", str(data), "--set", "steps=2", "--shift", "1", *SHORT, "--out", str(trained)]

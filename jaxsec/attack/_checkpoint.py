@@ -75,7 +75,7 @@ def held(folder: str | os.PathLike[str] | None) -> Iterator[None]:
     except Timeout as error:
         raise ValueError(f"{folder} is in use by another run; wait until that ends, or give another folder.") from error
     except NotImplementedError:
-        pass  # a cluster's file system without locks: better to run than to refuse
+        pass  # filelock 3 where a cluster's file system has no locks (4 has its own there): better to run than to refuse
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise

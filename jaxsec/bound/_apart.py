@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jax.sharding import AxisType
 
+from ..core._meshes import in_shard_map
 from ..core._model import Model
 from ._graph import UnsupportedPrimitive
 
@@ -26,12 +26,12 @@ def check_apart(model: Model, x: Any) -> None:
       model does in batches of another size, or only at points that are not met here.
     """
     traced = isinstance(x, Tracer)
-    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(model)) or not (traced or getattr(x, "is_fully_addressable", True)):
+    if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(model)):
+        return
+    if in_shard_map() if traced else not getattr(x, "is_fully_addressable", True):
         return
     if np.ndim(x) < 2 or not x.size or not jnp.issubdtype(x.dtype, jnp.floating):
         return  # what is wrong with them the door says
-    if traced and AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types:
-        return
     rows = np.random.default_rng(1).uniform(0, 1, (ROWS, *x.shape[1:])).astype(x.dtype) if traced else np.asarray(x[:ROWS])
     with jax.ensure_compile_time_eval():  # also inside a program, whose other values may be traced
         _check(model, rows)

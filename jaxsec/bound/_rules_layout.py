@@ -143,12 +143,13 @@ def _scatter(graph: Graph, eqn: Any, x: Value, indices: Value, updates: Value) -
     _at_known(graph, eqn, (indices,))
     if eqn.params["mode"] == lax.GatherScatterMode.PROMISE_IN_BOUNDS:
         eqn = eqn.replace(params=dict(eqn.params, mode=lax.GatherScatterMode.FILL_OR_DROP))
+    places = math.prod(jnp.shape(indices)[:-1])
     if eqn.primitive.name == "scatter-add":
         for v in (x, updates):
             if isinstance(v, Ref):
                 arithmetic(graph, v, "scatter-add")
-        return affine_in(graph, eqn, (x, indices, updates), (0, 2), summed=1 + math.prod(jnp.shape(indices)[:-1]))
-    if math.prod(jnp.shape(indices)[:-1]) > 1:
+        return affine_in(graph, eqn, (x, indices, updates), (0, 2), summed=1 + places)
+    if places > 1:
         met = _met(eqn, indices)
         if met or (met is None and not eqn.params["unique_indices"]):
             raise UnsupportedPrimitive(

@@ -143,7 +143,7 @@ def certify(
     from ._interrupt import interruptible
     from ._state import state_beside
     from ._subject import model_and_data
-    from ._trained import threat_for
+    from ._trained import threat_for, trained
 
     keep_programs()
     source = Source(
@@ -166,7 +166,8 @@ def certify(
     state = None if out is None else state_beside(out)
     with interruptible(state):
         net, rows = model_and_data(model, source, 0)
-        balls = [threat_of(*threat_for(model, threat, value), rows) for value in given]
+        run = trained(model)
+        balls = [threat_of(*threat_for(run, threat, value), rows) for value in given]
         results = certified(net, rows, balls, ladder, sound=sound, budget=mib * 2**20, out=out, quiet=quiet, silent=json or quiet)
         about = about_certify(net, rows, ladder, balls, sound=sound)
         if out is not None:
@@ -198,13 +199,14 @@ def _smoothed(
     from ._interrupt import interruptible
     from ._state import state_beside
     from ._subject import model_and_data
-    from ._trained import threat_for
+    from ._trained import threat_for, trained
 
     keep_programs()
     state = None if out is None else state_beside(out)
     with interruptible(state):
         net, rows = model_and_data(model, Source(**source), 0)
-        balls = [threat_of(*threat_for(model, threat, value, usual="l2"), rows) for value in eps]
+        run = trained(model)
+        balls = [threat_of(*threat_for(run, threat, value, usual="l2"), rows) for value in eps]
         warn_of_noise("--sigma", float(chosen.sigma), balls[0])
         warn_of_few(chosen, balls, rows.x.shape[1:])
         results = smoothed(net, rows, balls, chosen, start, out=out, quiet=quiet, silent=json or quiet)

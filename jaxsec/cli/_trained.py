@@ -61,14 +61,14 @@ def how(run: dict[str, Any]) -> str:
     )
 
 
-def threat_for(spec: str | None, norm: str | None, eps: Any, usual: str | None = None) -> tuple[str, Any]:
-    """(norm, eps) as asked for; what is not asked for is as the run in that folder was trained, else "linf" and None.
+def threat_for(run: dict[str, Any] | None, norm: Any, eps: Any, usual: str | None = None) -> tuple[Any, Any]:
+    """(norm, eps) as asked for; what is None is as that run was trained, else "linf" and None.
 
-    Args: usual: the norm where none is asked for, whatever the run was trained for.
+    Args: run: of `trained`. usual: the norm where none is asked for, whatever the run was trained for.
     """
-    run = trained(spec) or {}
-    norm = str(norm or usual or run.get("threat") or "linf")
-    return norm, eps if eps is not None else run.get("eps") if norm == run.get("threat") else None
+    run = run or {}
+    norm = usual or run.get("threat") or "linf" if norm is None else norm
+    return norm, run.get("eps") if eps is None and str(norm).lower() == run.get("threat") else eps
 
 
 def of_run(spec: str | None, source: Source) -> tuple[str | None, Source, str | None]:

@@ -63,8 +63,7 @@ def on_any_mesh(door: Callable[P, T]) -> Callable[P, T]:
         given = (args, kwargs)
         leaves = jax.tree.leaves(given)
         if any(isinstance(v, Tracer) for v in leaves):
-            apart = AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types  # `shard_map`: the caller says what lies where
-            return _traced(door, given) if any(map(explicit, leaves)) and not apart else door(*args, **kwargs)
+            return _traced(door, given) if any(map(explicit, leaves)) and not in_shard_map() else door(*args, **kwargs)
         with automatic_axes():
             meshes = Meshes()
             placed: Any = [meshes.automatic(a) for a in args], {name: meshes.automatic(a) for name, a in kwargs.items()}
@@ -87,6 +86,11 @@ def automatic_axes() -> Iterator[None]:
 def explicit(v: Any) -> bool:
     """Whether an array's type, or a traced value's, names axes of a mesh."""
     return isinstance(v, jax.Array) and AxisType.Explicit in jax.typeof(v).sharding.mesh.axis_types
+
+
+def in_shard_map() -> bool:
+    """Whether a `shard_map` is being traced, where the caller says what lies where."""
+    return AxisType.Manual in jax.sharding.get_abstract_mesh().axis_types
 
 
 def whole(v: jax.Array) -> jax.Array:

@@ -70,10 +70,11 @@ def test_every_command_asks_about_what_a_run_was_trained_for(trained, tmp_path):
 
     run = str(trained)
     asked = threat("attack", run, "--method", "fgsm"), threat("certify", run, "--method", "ibp")
-    for ball in asked:
+    for ball in (*asked, threat("attack", run, "--method", "fgsm", "--threat", "LINF")):
         assert ball["norm"] == "linf" and np.ravel(ball["eps"]) == pytest.approx([0.05]), ball
     assert np.ravel(threat("attack", run, "--method", "fgsm", "--eps", "0.01")["eps"]) == pytest.approx([0.01])
     assert np.ravel(threat("attack", run, "--method", "fgsm", "--threat", "l2")["eps"]) == pytest.approx([0.5])  # another norm's own
+    assert main(["attack", run, "--method", "fgsm", "--threat", "", "--out", str(found)]) == 2
 
 
 def test_a_finished_run_is_not_done_again_and_another_is_refused(trained, data, capsys):

@@ -490,7 +490,7 @@ def test_logits_whose_scale_grows_towards_the_boundary_do_not_hold():
     assert row.clean == 1.0 and row.naive > 0.5 and row.adaptive < 0.1 and row.verdict == "falls"
 
 
-@pytest.mark.parametrize(("common", "said"), [(1.0, "does not change as its gradient says"), (1e5, "lost in float32's rounding")])
+@pytest.mark.parametrize(("common", "said"), [(1e3, "does not change as its gradient says"), (1e7, "lost in float32's rounding")])
 def test_what_all_logits_have_in_common_hides_no_false_slopes(common, said):
     r = np.random.default_rng(0)
     centres, y = r.normal(size=(4, 32)), r.integers(0, 4, 32).astype(np.int32)
@@ -504,7 +504,7 @@ def test_what_all_logits_have_in_common_hides_no_false_slopes(common, said):
         jaxsec.bind(hiding, jnp.asarray(centres.T, jnp.float32)), x, y, threat=jaxsec.LInf(eps=0.05, lo=0.0, hi=1.0), key=KEY
     ).rows[0]
     assert any(said in note for note in row.notes), row.notes
-    assert row.verdict == "masked" or common > 1
+    assert (row.verdict == "masked") == (common < 1e6)
 
 
 @pytest.mark.parametrize("height", [0.0, 0.3, 20.0])

@@ -127,7 +127,7 @@ def attack(
         net, rows = model_and_data(model, source, start)
         if goal_class is not None and goal_class >= (k := n_classes_of(net, rows.x)):
             raise ValueError(f"--target is {goal_class}; the model has {k} classes, so 0 to {k - 1} are allowed.")
-        ball = threat_of(*threat_for(trained(model), threat, eps), rows)
+        ball = threat_of(*threat_for(trained(model), threat, eps, rows), rows)
         chosen = method_of(method, rows, steps=whole(steps, "--steps", 1), restarts=whole(restarts, "--restarts", 1))
         kept = away_from(goal_class, rows)
         x, y = rows.x[kept], rows.y[kept]

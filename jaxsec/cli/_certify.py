@@ -167,7 +167,7 @@ def certify(
     with interruptible(state):
         net, rows = model_and_data(model, source, 0)
         run = trained(model)
-        balls = [threat_of(*threat_for(run, threat, value), rows) for value in given]
+        balls = [threat_of(*threat_for(run, threat, value, rows), rows) for value in given]
         results = certified(net, rows, balls, ladder, sound=sound, budget=mib * 2**20, out=out, quiet=quiet, silent=json or quiet)
         about = about_certify(net, rows, ladder, balls, sound=sound)
         if out is not None:
@@ -206,7 +206,7 @@ def _smoothed(
     with interruptible(state):
         net, rows = model_and_data(model, Source(**source), 0)
         run = trained(model)
-        balls = [threat_of(*threat_for(run, threat, value, usual="l2"), rows) for value in eps]
+        balls = [threat_of(*threat_for(run, threat, value, rows, usual="l2"), rows) for value in eps]
         warn_of_noise("--sigma", float(chosen.sigma), balls[0])
         warn_of_few(chosen, balls, rows.x.shape[1:])
         results = smoothed(net, rows, balls, chosen, start, out=out, quiet=quiet, silent=json or quiet)

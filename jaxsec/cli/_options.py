@@ -82,15 +82,16 @@ Std = Annotated[
     typer.Option("--std", metavar="NUMBERS", help=f"Divides the data in front of the model, after --mean: {_CHANNELS}. [default: 1]"),
 ]
 Limit = Annotated[str | None, typer.Option("--limit", metavar="N", help="Use the first N rows of the data, N at least 1. [default: all]")]
+_NORM = "How a change is measured against eps: linf (the largest change of any value), l2 (Euclidean length) or l1 (sum of all changes). "
 Threat = Annotated[
     str | None,
     typer.Option(
         "--threat",
         metavar="NORM",
-        help="How a change is measured against eps: linf (the largest change of any value), l2 (Euclidean length) or l1 (sum of all "
-        "changes). [default: linf, or what a folder of 'jaxsec train' was trained for; l2 for smoothing]",
+        help=f"{_NORM}[default: linf, or what a folder of 'jaxsec train' was trained for; l2 for smoothing]",
     ),
 ]
+TrainThreat = Annotated[str | None, typer.Option("--threat", metavar="NORM", help=f"{_NORM}[default: linf; l2 for lipschitz]")]
 _EPS = "The largest change allowed, at least 0, in the units of the data: 0.03 or 8/255 for data in [0, 1], 8 for 0 to 255. "
 _OF_RUN = "[default: what a folder of 'jaxsec train' was trained for, in its norm; else "
 AttackEps = Annotated[str | None, typer.Option("--eps", metavar="EPS", help=f"{_EPS}{_OF_RUN}8/255 for linf, 0.5 for l2, none for l1]")]

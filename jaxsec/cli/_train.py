@@ -16,8 +16,8 @@ from ._options import (
     Range,
     Seed,
     StoredLayout,
-    Threat,
     TrainEps,
+    TrainThreat,
     XKey,
     YKey,
 )
@@ -34,7 +34,7 @@ def train(
         ),
     ] = None,
     data: Data = None,
-    threat: Threat = None,
+    threat: TrainThreat = None,
     eps: TrainEps = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="A folder for the model, its checkpoints and metrics. [default: run]")

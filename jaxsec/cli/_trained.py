@@ -5,10 +5,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..core._files import digest_of
 from ..core._plural import plural
-from ._inputs import Source
+from ._inputs import Source, warn
 from ._train_asked import read
+from ._values import value_range
 
 MODEL, ROWS, ABOUT = "model.onnx", "test.npz", "train.json"
 
@@ -61,14 +64,23 @@ def how(run: dict[str, Any]) -> str:
     )
 
 
-def threat_for(run: dict[str, Any] | None, norm: Any, eps: Any, usual: str | None = None) -> tuple[Any, Any]:
+def threat_for(run: dict[str, Any] | None, norm: Any, eps: Any, rows: Any, usual: str | None = None) -> tuple[Any, Any]:
     """(norm, eps) as asked for; what is None is as that run was trained, else "linf" and None.
 
-    Args: run: of `trained`. usual: the norm where none is asked for, whatever the run was trained for.
+    Warns where eps is the run's, and of another range than the rows'.
+    Args: run: of `trained`. rows: the data. usual: the norm where none is asked for, whatever the run was trained for.
     """
     run = run or {}
     norm = usual or run.get("threat") or "linf" if norm is None else norm
-    return norm, run.get("eps") if eps is None and str(norm).lower() == run.get("threat") else eps
+    if eps is not None or str(norm).lower() != run.get("threat"):
+        return norm, eps
+    was, now = value_range(run["range"]), rows.value_range
+    if was is not None and np.shape(now) == (2,) and not np.allclose(was, now):
+        warn(
+            f"eps is {run['eps']:g}, for which the model was trained on data in [{was[0]:g}, {was[1]:g}], and these are in "
+            f"[{now[0]:g}, {now[1]:g}]: give --eps in their units, or --range {was[0]:g},{was[1]:g}."
+        )
+    return norm, run["eps"]
 
 
 def of_run(spec: str | None, source: Source) -> tuple[str | None, Source, str | None]:

@@ -71,6 +71,18 @@ def test_it_is_bounded_where_only_the_budget_is_traced():
     np.testing.assert_allclose(jax.jit(ask)(0.05), ask(0.05), rtol=1e-6)
 
 
+@pytest.mark.parametrize("rows", ["traced", "eager"])
+def test_weights_that_a_model_closes_over_may_be_traced(rows):
+    def behind(f):
+        return jaxsec.bind(lambda _, v: f(v), ())
+
+    def ask(w, x):
+        return jaxsec.bound(behind(lambda v: v @ w), (x, x + 0.1), method=jaxsec.IBP()).lo
+
+    found = jax.jit(ask)(W, X) if rows == "traced" else jax.jit(lambda w: ask(w, X))(W)
+    np.testing.assert_allclose(found, jaxsec.bound(jaxsec.bind(APART["plain"], W), (X, X + 0.1), method=jaxsec.IBP()).lo, rtol=1e-5)
+
+
 def test_what_is_no_row_is_told_as_ever():
     model = jaxsec.bind(APART["plain"], W)
     for x, error, said in (

@@ -60,7 +60,7 @@ def test_audit_and_attack_take_the_folder(trained, tmp_path, capsys):
         assert found["x"].shape == (24, 8, 8, 1)
 
 
-def test_every_command_asks_about_what_a_run_was_trained_for(trained, tmp_path):
+def test_every_command_asks_about_what_a_run_was_trained_for(trained, tmp_path, capsys):
     found = tmp_path / "found.npz"
 
     def threat(*args):
@@ -74,6 +74,11 @@ def test_every_command_asks_about_what_a_run_was_trained_for(trained, tmp_path):
         assert ball["norm"] == "linf" and np.ravel(ball["eps"]) == pytest.approx([0.05]), ball
     assert np.ravel(threat("attack", run, "--method", "fgsm", "--eps", "0.01")["eps"]) == pytest.approx([0.01])
     assert np.ravel(threat("attack", run, "--method", "fgsm", "--threat", "l2")["eps"]) == pytest.approx([0.5])  # another norm's own
+    assert "trained on data in" not in capsys.readouterr().err
+    with np.load(trained / "test.npz") as held:
+        np.savez(tmp_path / "bytes.npz", x=255 * held["x"], y=held["y"])
+    threat("attack", run, "--method", "fgsm", "--data", str(tmp_path / "bytes.npz"), "--range", "0,255")
+    assert "eps is 0.05, for which the model was trained on data in [0, 1], and these are in [0, 255]" in capsys.readouterr().err
     assert main(["attack", run, "--method", "fgsm", "--threat", "", "--out", str(found)]) == 2
 
 

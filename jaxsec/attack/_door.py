@@ -98,14 +98,14 @@ def attack(
     if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((model, x, y, threat, key, row_ids))):
         x, y = jnp.asarray(x), jnp.asarray(y)
         model = tuned(model).replace(info=ModelInfo())
-        stages, _ = _fitted(method, threat.norm, n_classes_of(model, x), x.shape[1:], targeted)
+        stages, _ = stages_of(method, threat.norm, n_classes_of(model, x), x.shape[1:], targeted)
         return pure(model, x, y, threat, stages, as_key(key), targeted, draws, row_ids)
     x, y, n_classes = check_batch(model, x, y, threat, max_rows)
     if not 1 <= min_rows <= max_rows:
         raise ValueError(f"min_rows is {min_rows}; it must be from 1 to max_rows, which is {max_rows}.")
     key = as_key(key)
     ids = _checked_ids(row_ids, len(y))
-    stages, notes = _fitted(method, threat.norm, n_classes, x.shape[1:], targeted)
+    stages, notes = stages_of(method, threat.norm, n_classes, x.shape[1:], targeted)
     if isinstance(method, AutoAttack) and method.version == "rand" and not model.stochastic:
         notes += ("AutoAttack: version 'rand' is for randomised models and weaker on this one, which is not bound as one; use 'standard'",)
     model = tuned(model).replace(info=ModelInfo())  # names are static: they must not decide what is compiled
@@ -137,9 +137,10 @@ def _stages(method: Method | AutoAttack, norm: str) -> list[tuple[str, Method]]:
     return method.stages(norm) if isinstance(method, AutoAttack) else [(method.name, method)]
 
 
-def _fitted(
+def stages_of(
     method: Method | AutoAttack, norm: str, n_classes: int, row_shape: tuple[int, ...], targeted: bool
 ) -> tuple[list[tuple[str, Method]], tuple[str, ...]]:
+    """The methods to run, in turn, by name and fitted to the problem; notes. ValueError, TypeError: a method that cannot."""
     if not isinstance(method, Method | AutoAttack):
         shown = f"the class {method.__name__}; write {method.__name__}()" if isinstance(method, type) else type(method).__name__
         raise TypeError(f"method is {shown}; allowed: AutoAttack() or a Method such as PGD(), APGD(), FAB(), Square().")

@@ -143,6 +143,11 @@ def _scatter(graph: Graph, eqn: Any, x: Value, indices: Value, updates: Value) -
     _at_known(graph, eqn, (indices,))
     if eqn.params["mode"] == lax.GatherScatterMode.PROMISE_IN_BOUNDS:
         eqn = eqn.replace(params=dict(eqn.params, mode=lax.GatherScatterMode.FILL_OR_DROP))
+    if eqn.primitive.name == "scatter" and (update := eqn.params["update_jaxpr"]) is not None:
+        if update.eqns or update.outvars[0] is not update.invars[1]:  # not what is written, but a function of it and of what was there
+            raise UnsupportedPrimitive(
+                f"x.at[...].apply, which no rule bounds; used at {graph.source}. Write x.at[i].set(f(x[i])), which is bounded."
+            )
     places = math.prod(jnp.shape(indices)[:-1])
     if eqn.primitive.name == "scatter-add":
         for v in (x, updates):

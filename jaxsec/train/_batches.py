@@ -109,6 +109,10 @@ def _of_arrays(x: Any, y: Any, batch_size: int, key: jax.Array) -> Batches:
         raise ValueError(f"data has x of shape {x.shape} and y of shape {y.shape}; needed: x [N, ...] and y [N] classes or [N, K] shares.")
     if not 1 <= batch_size <= len(x):
         raise ValueError(f"batch_size is {batch_size} and the data has {len(x)} rows; allowed: 1 to {len(x)}.")
+    for a in (x, y):
+        shards = len(a) // a.sharding.shard_shape(a.shape)[0] if isinstance(a, jax.Array) else 1
+        if batch_size % shards:
+            raise ValueError(f"batch_size is {batch_size} and the rows lie in {shards} shards; take a multiple of {shards}.")
     if x.dtype == np.float64 and not jax.config.read("jax_enable_x64"):
         x = np.asarray(x, np.float32)
     if y.ndim == 1 and np.issubdtype(y.dtype, np.integer):

@@ -66,7 +66,8 @@ def evaluate(
       method: of the naive adversary, by default `PGD(steps=40)`, and then of the adaptive one as well (of AutoAttack on a stochastic model
         the version "rand"). adaptive_method: one or several; by default that of the naive one; PGD of 40 steps on the margin, whose
         gradient no confidence switches off, and on DLR, which no scale of the logits leads astray, with steps that fall from half the
-        radius to 0; and, on a deterministic deployed model of images, 500 queries of `Square`. On stochastic
+        radius to 0; on a deterministic deployed model without surrogates PGD along the gradient averaged over `draws` points of the
+        set around the iterate, which no ripple turns; and, where its rows are images, 500 queries of `Square`. On stochastic
         models PGD on the margin, per draw and of the mean over the draws, is always among them. Of AutoAttack there FAB is left out.
       draws, judged: of stochastic models only. falls: in [0, 1]; a naive robust accuracy of at most this is "broken"; an adaptive one of at
         most this, or further than this below the naive one, "falls".
@@ -158,6 +159,8 @@ def _row(name: str, defence: Defence, asked: _Asked, falls: float) -> Evaluation
             raised = search.put(surrogate, method, asked.draws if surrogate.stochastic else 1, f"surrogate {s + 1}", mean)
             if raised is not None and (isinstance(method, AutoAttack) or method.needs_gradient):
                 signs.append(raised & (DEAD if given else MASKING))
+    if asked.blind and not given and not model.stochastic:
+        search.around(margin_pgd(), asked.draws)
     hidden = given and bool((flags or frozenset()) & MASKING)
     masked = search.blind(asked.blind, asked.draws if model.stochastic else 1, hidden)
     masked |= not given and search.misled()

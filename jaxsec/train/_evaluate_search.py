@@ -80,7 +80,7 @@ class Search:
             return None
         if trial.model.stochastic or target.stochastic:
             if parts := trial.stages(method):
-                inputs, flags = trial.unstopped(target, parts, draws, rows, self.number, mean)
+                inputs, flags = trial.unstopped(target, parts, draws, rows, self.number, mean=mean)
                 self._accept(inputs, rows)
                 return flags
         result = trial.attack(target, method, draws, rows, self.number)
@@ -89,13 +89,21 @@ class Search:
         over = self.standing[rows] if target is not trial.model else np.asarray(result.success) & self.standing[rows]
         if over.any():
             parts = trial.stages(method if isinstance(method, PGD) else margin_pgd())
-            inputs, _ = trial.unstopped(target, parts, draws, rows[over], self.number, mean)
+            inputs, _ = trial.unstopped(target, parts, draws, rows[over], self.number, mean=mean)
             self._accept(inputs, rows[over])
         strange = np.asarray(result.status) == Status.WRONG_BEFORE
         self.strange[rows] |= strange
         if before := int(np.sum(strange)):
             self.notes.append(f"{who} got {before} of {len(rows)} clean rows wrong that the model gets right; PGD attacked it there")
         return frozenset(f.name for f in result.flags if f.severity != "info")
+
+    def around(self, method: PGD, draws: int) -> None:
+        """Attacks the standing rows along the gradient of the model averaged over the set, which no ripple turns."""
+        rows, trial = np.flatnonzero(self.standing), self.trial
+        self.number += 1
+        if len(rows) and trial.threat.norm in method.norms:
+            inputs, _ = trial.unstopped(trial.model, trial.stages(method), draws, rows, self.number, around=True)
+            self._accept(inputs, rows)
 
     def blind(self, method: Square | None, draws: int, hidden: bool) -> bool:
         """Attacks the standing rows without gradients; whether that finds more than honest gradients leave to find.

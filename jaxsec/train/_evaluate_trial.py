@@ -64,16 +64,17 @@ class Trial:
         return stages(method, self.n_classes, self.x.shape[1:], self.threat.norm)
 
     def unstopped(
-        self, target: Model, parts: list[Method], draws: int, rows: np.ndarray, number: int, mean: bool
+        self, target: Model, parts: list[Method], draws: int, rows: np.ndarray, number: int, *, mean: bool = False, around: bool = False
     ) -> tuple[list[np.ndarray], frozenset[str]]:
         """(inputs [R, ...] of the named rows, to be judged in turn; flags, by the counts that `attack` goes by)."""
-        deployed = None if target is self.model or self.model.stochastic else self.model
+        deployed = self.model if around or not (target is self.model or self.model.stochastic) else None
         keys = row_keys(jax.random.fold_in(self.key, number), jnp.asarray(self.ids))
         found, flat, bad = [], np.zeros(len(rows), bool), np.zeros(len(rows), bool)
         for part, whole in self._chunks(rows):
             threat = take_leaves(self.threat, whole, len(self.y))
             given = (target, parts, self.x[whole], self.y[whole], threat, keys[whole])
-            inputs, zero, infinite = unstopped(*given, draws=draws, n_classes=self.n_classes, mean=mean, deployed=deployed)
+            how = {"draws": draws, "n_classes": self.n_classes, "mean": mean, "around": around}
+            inputs, zero, infinite = unstopped(*given, deployed=deployed, **how)
             found.append([np.asarray(v)[: len(part)] for v in inputs])
             flat[part], bad[part] = (np.asarray(v)[: len(part)] for v in (zero, infinite))
         flags = {"nonfinite-gradients"} if bad.any() else set()

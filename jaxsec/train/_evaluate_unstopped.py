@@ -25,10 +25,19 @@ class Unmet(Problem):
       mean: the gradient is of that margin, through the mean over the draws, in place of the method's own loss (static). Of a model that
         answers surely and wrongly on some draws, the mean cross-entropy counts how sure the wrong ones are; this is what decides.
       deployed: a deterministic model whose margin is remembered in place of `model`'s, which only lends its gradients; or None.
+      around: a draw is of the deterministic `model` at a random point of the set around the iterate (static). The mean of its gradients
+        is that of the model averaged over the set, which a ripple does not turn.
     """
 
     mean: bool = static(default=False)
     deployed: Any = None
+    around: bool = static(default=False)
+
+    def draw(self, x: jax.Array, step: jax.Array | int, draw: jax.Array | int) -> jax.Array:
+        if not self.around:
+            return super().draw(x, step, draw)
+        keys = fold(fold(self.keys, step), 2_000_003 + draw)
+        return super().draw(x + jax.lax.stop_gradient(self.threat.sample(keys, x) - x), step, draw)
 
     def wrong(self, logits: jax.Array) -> jax.Array:
         return jnp.zeros(logits.shape[:1], bool)
@@ -77,26 +86,27 @@ def stages(method: Method | AutoAttack, n_classes: int, row_shape: tuple[int, ..
 
 def unstopped(
     model: Model, parts: Sequence[Method], x: Any, y: Any, threat: Threat, keys: jax.Array, *, draws: int, n_classes: int, mean: bool,
-    deployed: Model | None = None,
+    deployed: Model | None = None, around: bool = False,
 ) -> tuple[list[jax.Array], jax.Array, jax.Array]:  # fmt: skip
     """(inputs [B, ...] to be judged, [B] bool: met a gradient of zero, [B] bool: one that is not finite) of every part's rounds.
 
     A round proposes two inputs: the iterate of the largest margin over its own draws, which luck may have chosen, and the last.
-    Args: parts: of `stages`. threat: canonical. keys: [B] of the rows. draws, mean, deployed: as `Unmet`.
+    Args: parts: of `stages`. threat: canonical. keys: [B] of the rows. draws, mean, deployed, around: as `Unmet`.
     """
     found, flat, bad = [], jnp.zeros(len(y), bool), jnp.zeros(len(y), bool)
     for s, part in enumerate(parts):
         for r in range(part.rounds(n_classes)):
             own = fold(fold(keys, s), r)
             (best, last), zero, infinite = _searched(
-                model, part, x, y, threat, own, jnp.int32(r), deployed, draws=draws, n_classes=n_classes, mean=mean
-            )
+                model, part, x, y, threat, own, jnp.int32(r), deployed, draws=draws, n_classes=n_classes, mean=mean,
+                around=around,
+            )  # fmt: skip
             found += [best, last]
             flat, bad = flat | zero, bad | infinite
     return found, flat, bad
 
 
-@functools.partial(jax.jit, static_argnames=("draws", "n_classes", "mean"))
+@functools.partial(jax.jit, static_argnames=("draws", "n_classes", "mean", "around"))
 def _searched(
     model: Model,
     method: Method,
@@ -110,8 +120,10 @@ def _searched(
     draws: int,
     n_classes: int,
     mean: bool,
+    around: bool,
 ) -> tuple[tuple[jax.Array, jax.Array], jax.Array, jax.Array]:
-    problem = Unmet(model=model, x0=x, y=y, threat=threat, keys=keys, draws=draws, n_classes=n_classes, mean=mean, deployed=deployed)
+    sizes = {"draws": draws, "n_classes": n_classes, "mean": mean, "around": around}
+    problem = Unmet(model=model, x0=x, y=y, threat=threat, keys=keys, deployed=deployed, **sizes)
     start = method.init(problem, number)
     state = jax.lax.fori_loop(0, method.total_steps, lambda i, state: method.step(problem, state, i), start)
     track = state.track

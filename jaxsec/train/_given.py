@@ -67,7 +67,10 @@ def held_out(data: Any, validation: Any, key: jax.Array) -> tuple[Any, Any]:
     if not 0 < validation < 1 or not 1 <= count < n:
         raise ValueError(f"validation is {validation} of {n} rows; a share in (0, 1) that leaves rows on both sides is needed.")
     # rows that stay on their mesh must fill it
-    count += (n - count) % max(len(a.sharding.device_set) if isinstance(a, jax.Array) else 1 for a in data)
+    devices = max(len(a.sharding.device_set) if isinstance(a, jax.Array) else 1 for a in data)
+    count += (n - count) % devices
+    if count >= n:
+        raise ValueError(f"validation is {validation} of {n} rows on {devices} devices, and of what is left no {devices} remain; give more rows.")
     order = np.asarray(jax.random.permutation(key, n))
     return tuple(taken(a, order[count:]) for a in data), tuple(on_host(a, order[:count]) for a in data)
 

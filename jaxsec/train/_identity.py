@@ -52,7 +52,8 @@ def _said(value: Any) -> Any:
             numbers.append(repr(np.asarray(leaf).item()))
         elif not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
             total = zlib.crc32(np.asarray(leaf).tobytes(), zlib.crc32(repr(np.shape(leaf)).encode(), total))
-    return [type(value).__name__, numbers, total, _named(tree)[:2000]]
+    text = _named(tree)
+    return [type(value).__name__, numbers, total, text if len(text) <= 2000 else f"{text[:2000]}... {zlib.crc32(text.encode())}"]
 
 
 def _traced(fn: Any, *args: Any) -> int:

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from ..bound._apart import check_apart
+from ..bound._graph import UnsupportedPrimitive
 from ..core import Model
 from ..core._check import check_batch
 from ..core._meshes import on_any_mesh
@@ -110,7 +112,8 @@ def lipschitz_constant(model: Model | Net, x: Any) -> float:
       at most 1,024 inputs or outputs, the exact norm; of a larger one the smaller of two bounds of its norm on an endless picture
       (`conv_norm`).
     Args: x [B, ...]: rows whose shape counts.
-    Raises: ValueError: an operation whose constant is not known, by its name; NaN or infinite weights; rows that the net does not take.
+    Raises: ValueError: an operation whose constant is not known, by its name; NaN or infinite weights; rows that the net does not take; a
+      net whose answer to a row depends on the others.
     Edge cases: residual sums add; a product of two values that both depend on the input has no constant.
     """
     out = _walked(_wide(net_of(model)), x)
@@ -127,6 +130,11 @@ def _walked(net: Net, x: Any) -> Any:
     if any(isinstance(w, Tracer) for w in jax.tree.leaves((net.params, net.state))):
         raise TypeError("lipschitz_constant needs the weights' numbers, and was called under a trace; call it outside of jit.")
     out = walked(net, x, norm, rounding=True)
+    if not net.model().stochastic:
+        try:
+            check_apart(net.model(), x)
+        except UnsupportedPrimitive as e:
+            raise ValueError(f"the constant is that of one row, and this is {e}") from e
     if isinstance(out, Depends) and not np.isfinite(out.growth).all():
         raise ValueError(
             "the net's weights have no finite Lipschitz constant or rounding: some are NaN, infinite or too large for float32."

@@ -11,8 +11,9 @@ import numpy as np
 
 from .._native import as_float
 from ..attack import PGD, attack
+from ..attack._door import stages_of
 from ..attack._method import Method
-from ..core import Model, Status
+from ..core import Model, Status, row_keys
 from ..threat import Threat
 from ._batches import arrays_of
 from ._net import Net
@@ -31,7 +32,7 @@ class Validation:
     x: np.ndarray
     y: np.ndarray
     threat: Threat | None
-    method: Method
+    method: Method | None
     key: jax.Array
     noise: float | None = None
     bounds: str | None = None
@@ -43,19 +44,23 @@ class Validation:
         return [len(self.y), *sums, repr(self.threat), repr(self.method), self.noise, self.bounds]
 
     def __call__(self, net: Net) -> dict[str, float]:
-        """Shares of rows: `validation_clean`; `validation_noisy` of a recipe with noise; `validation_robust` of one with a threat;
+        """Shares of rows: `validation_clean`; `validation_noisy` of a recipe with noise; `validation_robust` of one with a threat that the attack takes;
         `validation_certified` of one that trains on bounds, by intervals or by CROWN-IBP as the recipe says."""
         model = net.model()
         size = min(len(self.y), 512)  # one batch size, so that nothing is compiled again as rows fall
 
+        keys = row_keys(self.key, jnp.arange(len(self.y))) if model.stochastic else np.zeros(len(self.y))  # the same draws in every epoch
+
         def accuracy(x: Any) -> float:
-            parts = [_wrong(model, x[i : i + size], self.y[i : i + size]) for i in range(0, len(self.y), size)]
+            parts = [_wrong(model, x[i : i + size], self.y[i : i + size], keys[i : i + size]) for i in range(0, len(self.y), size)]
             return float(1 - np.concatenate([np.asarray(part) for part in parts]).mean())
 
         found = {"validation_clean": accuracy(self.x)}
         if self.noise is not None:  # the same noise in every epoch
             found["validation_noisy"] = accuracy(self.x + np.float32(self.noise) * np.asarray(jax.random.normal(self.key, self.x.shape)))
-        if self.threat is None:
+        if self.bounds is not None and self.threat is not None:
+            found["validation_certified"] = self._certified(net, self.threat, max(8, size))
+        if self.threat is None or self.method is None:
             return found
         result = attack(
             model,
@@ -69,32 +74,30 @@ class Validation:
             checks=False,
             progress=False,
         )
-        if self.bounds is not None:
-            found["validation_certified"] = self._certified(net, max(8, size))
         lost = np.asarray(result.success) | (np.asarray(result.status) == Status.NONFINITE)  # NaN is no answer
         return {**found, "validation_robust": float(1 - lost.mean())}
 
-    def _certified(self, net: Net, size: int) -> float:
+    def _certified(self, net: Net, threat: Threat, size: int) -> float:
         """By intervals, then by CROWN-IBP what these leave open, where the lines of 8 rows fit into memory."""
         proved = np.zeros(len(self.y), bool)
-        self._prove(net, proved, size, lines=False)
+        self._prove(net, threat, proved, size, lines=False)
         if self.bounds == "crown-ibp" and not proved.all():
             fit = int(_ELEMENTS / float(numbers_kept(net, self.x[:1])))
             if fit >= 8:
-                self._prove(net, proved, min(size, fit, 64), lines=True)
+                self._prove(net, threat, proved, min(size, fit, 64), lines=True)
         return float(proved.mean())
 
-    def _prove(self, net: Net, proved: np.ndarray, size: int, *, lines: bool) -> None:
+    def _prove(self, net: Net, threat: Threat, proved: np.ndarray, size: int, *, lines: bool) -> None:
         """Marks rows that are proved, of those which are not yet; in parts of one size, filled up, so that nothing is compiled again."""
         left = np.flatnonzero(~proved)
         for i in range(0, len(left), size):
             rows = left[np.arange(i, i + size) % len(left)]  # a batch of bounds has a few rows at least, see `graph_of`
-            proved[rows] = _proved(net, self.threat, self.x[rows], self.y[rows], lines)
+            proved[rows] = _proved(net, threat, self.x[rows], self.y[rows], lines)
 
 
 @jax.jit
-def _wrong(model: Model, x: jax.Array, y: jax.Array) -> jax.Array:
-    z = model(x)
+def _wrong(model: Model, x: jax.Array, y: jax.Array, keys: jax.Array) -> jax.Array:
+    z = model(x, keys) if model.stochastic else model(x)
     return (z.argmax(axis=1) != y) | ~jnp.all(jnp.isfinite(z), axis=1)
 
 
@@ -110,7 +113,7 @@ def validation_of(
 ) -> Validation | None:
     """The validation of a run; None without rows.
 
-    Raises: TypeError, ValueError: rows that are no (x, y) arrays of classes.
+    Raises: TypeError, ValueError: rows that are no (x, y) arrays of classes; an attack that does not take the threat.
     """
     if rows is None:
         return None
@@ -126,5 +129,9 @@ def validation_of(
         raise ValueError(f"validation has rows of shape {x.shape[1:]}, and those to train on have {shape}; they must be alike.")
     allowed.check(x, y, "validation")
     threat = recipe.threats[0] if recipe.threats else None
+    if method is None and (threat is None or threat.norm in PGD.norms):
+        method = PGD(steps=10)
+    if threat is not None and method is not None:
+        stages_of(method, threat.norm, allowed.classes or 2, shape, False)
     noise = None if recipe.noise is None else float(np.asarray(recipe.noise))
-    return Validation(x, y.astype(np.int32), threat, PGD(steps=10) if method is None else method, key, noise, recipe.bounds)
+    return Validation(x, y.astype(np.int32), threat, method, key, noise, recipe.bounds)

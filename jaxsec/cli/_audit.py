@@ -154,7 +154,9 @@ def audit(
     state = out / ".state"
     with interruptible(state):
         net, rows = model_and_data(model, source, start)
-        norm, radius = threat_for(trained(model), run.get("threat") if threat is None else threat, run.get("eps") if eps is None else eps, rows)
+        norm, radius = threat_for(
+            trained(model), run.get("threat") if threat is None else threat, run.get("eps") if eps is None else eps, rows
+        )
         names = [f"{plan}: {key}" if given is None and key in run else f"--{key}" for key, given in (("threat", threat), ("eps", eps))]
         ball = threat_of(norm, radius, rows, DIGITS_EPS if model is None else DEFAULT_EPS, (names[0], names[1]))
         warn_of_noise("--smooth-sigma" if smooth_sigma is not None else f"{plan}: smooth_sigma", chosen.smooth_sigma, ball)

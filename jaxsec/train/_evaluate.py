@@ -54,8 +54,8 @@ def evaluate(
       "broken": the naive attack leaves at most `falls`.
       "falls": the adaptive ones leave at most `falls`, or less than the naive one by more than `falls`.
       "masked": the gradients were of no use, so give a `Defence` with a (better) surrogate. Said where every attack's flags say so; where a
-        model without surrogates does not change nearby as its gradient says, by a tenth of the squared changes (a note says where it
-        computes in half precision, of which that cannot be told); or where the search without gradients, which always comes last, broke
+        model without surrogates does not change nearby as its gradient says, by a tenth of the squared changes and on most rows (a note
+        says where on more than `falls` of them, or where it computes in half precision, of which that cannot be told); or where the search without gradients, which always comes last, broke
         more than 5 % of what the others left, lowered the margin of most rows further than they did, or did as well as surrogates of a
         model whose own gradients say nothing.
       "holds": none of these, and no proof: a surrogate of another model may tell of nothing, and no search here goes along the decision
@@ -149,7 +149,7 @@ def _row(name: str, defence: Defence, asked: _Asked, falls: float) -> Evaluation
     ids = np.arange(len(y), dtype=np.uint32) if asked.row_ids is None else np.asarray(asked.row_ids)
     sizes = {"n_classes": n_classes, "judged": asked.judged, "max_rows": asked.max_rows, "min_rows": asked.min_rows}
     trial = Trial(model, np.asarray(x), y, ids, asked.threat, asked.key, **sizes)
-    search = Search(trial, [defence.note] if defence.note else [])
+    search = Search(trial, [defence.note] if defence.note else [], falls)
     flags = search.put(model, asked.naive, 1, "the model")
     robust = search.standing.copy()
     surrogates, given = tuple(_plain(s) for s in defence.surrogates) or (model,), bool(defence.surrogates)

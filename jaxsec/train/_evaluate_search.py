@@ -63,10 +63,13 @@ class Search:
       correct: [B] bool, right without an attack. standing: [B] bool, right and not fallen yet. x: [B, ...] the input that a row fell
         to, or the clean row. lowest: [B] the smallest margin that an attack has brought a row to, at first the clean one.
       notes: sentences on the way.
+
+    Args: falls: as in `evaluate`.
     """
 
-    def __init__(self, trial: Trial, notes: list[str]):
+    def __init__(self, trial: Trial, notes: list[str], falls: float):
         self.trial, self.notes, self.x, self.number = trial, notes, trial.x.copy(), 0
+        self.few = max(2, falls * len(trial.y))  # rows that, if they fell as well, would not change a verdict
         clean = trial.judge(trial.x, np.arange(len(trial.y)))
         self.correct, self.margin = clean.right, clean.margin
         self.standing, self.lowest = clean.right.copy(), clean.margin.copy()
@@ -137,7 +140,8 @@ class Search:
         return True
 
     def misled(self) -> bool:
-        """Whether the deployed model's own gradients do not say how it changes, on most of the rows that stand."""
+        """Whether the deployed model's own gradients do not say how it changes, on most of the rows that stand; of fewer, but more than a
+        verdict could bear to lose, a note tells (there honest maxima of equal numbers are, too)."""
         rows = np.flatnonzero(self.standing)
         self.number += 1
         if not len(rows):
@@ -147,13 +151,14 @@ class Search:
             return False
         found = self.trial.false_slopes(rows, self.number)
         false, untold = int(np.sum(found == FALSE)), int(np.sum(found == UNTOLD))
-        if untold > len(rows) / 2:
+        if untold > self.few:
             self.notes.append(
                 f"on {untold} of {len(rows)} rows all changes nearby are lost in float32's rounding, so that it was not tried whether "
                 "the model changes as its gradients say"
             )
-        if false > len(rows) / 2:
-            self.notes.append(f"on {false} of {len(rows)} rows the model does not change as its gradient says: gradients are masked")
+        if false > self.few:
+            masked = "are masked" if false > len(rows) / 2 else "may be masked there"
+            self.notes.append(f"on {false} of {len(rows)} rows the model does not change as its gradient says: gradients {masked}")
         return false > len(rows) / 2
 
     def _accept(self, inputs: list[np.ndarray], rows: np.ndarray) -> None:

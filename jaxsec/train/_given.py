@@ -70,7 +70,9 @@ def held_out(data: Any, validation: Any, key: jax.Array) -> tuple[Any, Any]:
     devices = max(len(a.sharding.device_set) if isinstance(a, jax.Array) else 1 for a in data)
     count += (n - count) % devices
     if count >= n:
-        raise ValueError(f"validation is {validation} of {n} rows on {devices} devices, and of what is left no {devices} remain; give more rows.")
+        raise ValueError(
+            f"validation is {validation} of {n} rows on {devices} devices, and of what is left no {devices} remain; give more rows."
+        )
     order = np.asarray(jax.random.permutation(key, n))
     return tuple(taken(a, order[count:]) for a in data), tuple(on_host(a, order[:count]) for a in data)
 

@@ -130,7 +130,7 @@ def _walked(net: Net, x: Any) -> Any:
     if any(isinstance(w, Tracer) for w in jax.tree.leaves((net.params, net.state))):
         raise TypeError("lipschitz_constant needs the weights' numbers, and was called under a trace; call it outside of jit.")
     out = walked(net, x, norm, rounding=True)
-    if not net.model().stochastic:
+    if isinstance(out, Depends) and not net.model().stochastic:
         try:
             check_apart(net.model(), x)
         except UnsupportedPrimitive as e:

@@ -355,8 +355,8 @@ def test_draws_and_versions_that_the_attacks_get(monkeypatch):
         asked.append((target.stochastic, method, draws, len(y), False))
         return done(x, False)
 
-    def drawn(trial, target, parts, draws, rows, number, mean):
-        asked.append((target.stochastic, parts, draws, len(rows), mean))
+    def drawn(trial, target, parts, draws, rows, number, *, mean=False, around=False):
+        asked.append((target.stochastic, parts, draws, len(rows), "around" if around else mean))
         return [], frozenset()
 
     monkeypatch.setattr(module, "attack", nothing)
@@ -377,7 +377,8 @@ def test_draws_and_versions_that_the_attacks_get(monkeypatch):
     assert versions[0][::2] == (True, 1) and standard[0] in versions[0][1] and not any("fab" in m for m in versions[0][1])
     assert versions[1:5] == [(True, rand, 7, False), (True, margin, 7, False), (True, margin, 7, False), (True, margin, 7, True)]
     assert versions[5][::2] == (False, 1) and versions[6:8] == [(False, margin, 1, False)] * 2
-    assert versions[8:] == [(False, kind, 1, False) for kind in ("standard", "standard", "pgd", "pgd", "square")]
+    assert versions[8:12] == [(False, kind, 1, False) for kind in ("standard", "standard", "pgd", "pgd")]
+    assert versions[12:] == [(False, margin, 7, "around"), (False, "square", 1, False)]
     # wrong rows are not attacked
     assert {rows for *_, rows, _ in asked} == {1} and [row.clean for row in table.rows] == [0.5, 0.5] and table["a"].surrogates == 2
 

@@ -55,9 +55,9 @@ def evaluate(
       "falls": the adaptive ones leave at most `falls`, or less than the naive one by more than `falls`.
       "masked": the gradients were of no use, so give a `Defence` with a (better) surrogate. Said where every attack's flags say so; where a
         model without surrogates does not change nearby as its gradient says, by a tenth of the squared changes and on most rows (a note
-        says where on more than `falls` of them, or where it computes in half precision, of which that cannot be told); or where the search without gradients, which always comes last, broke
-        more than 5 % of what the others left, lowered the margin of most rows further than they did, or did as well as surrogates of a
-        model whose own gradients say nothing.
+        says where on more than `falls` of all, or where it computes in half precision, of which that cannot be told); or where the search
+        without gradients, which always comes last, broke more than 5 % of what the others left, lowered the margins of more than `falls` of
+        the rows further than they did, or did as well as surrogates of a model whose own gradients say nothing.
       "holds": none of these, and no proof: a surrogate of another model may tell of nothing, and no search here goes along the decision
         boundary.
     Args:

@@ -130,7 +130,7 @@ class Search:
         no_better = int(np.sum((unseen >= seen) & ((unseen > 0) | self.strange[rows])))
         if broke > max(2, 0.05 * len(rows)):
             found = f"broke {broke} of {len(rows)} rows that the others left"
-        elif further > len(rows) / 2:
+        elif further > self.few:
             found = f"lowered the margin of {further} of {len(rows)} rows further than the others"
         elif hidden and no_better > len(rows) / 2:
             found = f"did as well as the surrogates on {no_better} of {len(rows)} rows, and the model's own gradients say nothing"

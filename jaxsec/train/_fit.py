@@ -75,9 +75,9 @@ def fit(
       dtype: compute in this type (mixed precision).
       augment: (keys [B], x [B, ...]) -> x, such as `train.Shift(2)`; on the device, inside the step.
       validation: (x, y), or the share of rows to hold out of arrays in memory, in (0, 1). validation_attack: default `PGD(steps=10)`,
-        in the recipe's first threat; clean rows count where it has none, or one that PGD does not take. Best is the epoch of the highest robust accuracy there, or
-        noisy, or clean one; for recipes on bounds of the highest certified one, of the epochs at which eps is at its end. Ties go to
-        clean accuracy.
+        in the recipe's first threat; clean rows count where it has none, or one that PGD does not take. Best is the epoch of the highest
+        robust accuracy there, or noisy, or clean one; for recipes on bounds of the highest certified one, of the epochs at which eps is at
+        its end. Ties go to clean accuracy.
       patience: stop after so many validations without a better one (robust overfitting).
       out: a folder for checkpoints and metrics.jsonl; called again with the same arguments, the run goes on where it was, exactly.
       save_every: updates between checkpoints; default an epoch's. The updates lost to a kill or to a step that is not finite are at most

@@ -44,8 +44,8 @@ class Validation:
         return [len(self.y), *sums, repr(self.threat), repr(self.method), self.noise, self.bounds]
 
     def __call__(self, net: Net) -> dict[str, float]:
-        """Shares of rows: `validation_clean`; `validation_noisy` of a recipe with noise; `validation_robust` of one with a threat, where the
-        attack takes it; `validation_certified` of one that trains on bounds, by intervals or by CROWN-IBP as the recipe says."""
+        """Shares of rows: `validation_clean`; `validation_noisy` of a recipe with noise; `validation_robust` of one with a threat, where
+        the attack takes it; `validation_certified` of one that trains on bounds, by intervals or by CROWN-IBP as the recipe says."""
         model = net.model()
         size = min(len(self.y), 512)  # one batch size, so that nothing is compiled again as rows fall
 

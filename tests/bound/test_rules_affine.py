@@ -141,6 +141,7 @@ def test_nodes_stay_few():
         (lambda x: x.at[np.array([1, 1])].set(x[:2]), "may repeat"),
         (lambda x: x.at[np.array([8, 9])].set(x[:2], mode="clip"), "may repeat"),  # both at the last
         (lambda x: x.at[np.array([8, 9])].set(x[:2], mode="clip", unique_indices=True), "may repeat"),
+        (lambda x: x.at[0].apply(lambda v: v * v), "at.*apply"),
         (lambda x: x.astype(jnp.bfloat16), "rounds"),
         (lambda x: x.astype(jnp.float16) @ np.ones((4, 2), np.float16), "rounds"),
         (lambda x: jnp.argmax(x, 1) + 1, "Integers wrap around"),

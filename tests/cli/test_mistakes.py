@@ -106,6 +106,7 @@ X, Y = np.full((3, 6, 6, 1), 0.5, np.float32), np.array([0, 1, 2])
         (["audit", "--seed", "4294967296"], "--seed is '4294967296'"),
         (["audit", "--fail-under", "40%"], "--fail-under is '40%'; a share from 0 to 1 is needed, such as 0.4 for 40 %. Did you mean 0.4?"),
         (["audit", "--preset", "slow"], "--preset is 'slow'"),
+        (["audit", "--threat", ""], "--threat is ''; allowed: linf"),
         (["audit", "--max-rows", "9"], "max_rows is a setting of a plan file"),
         (["audit", "--plan", "{t}/seed.toml"], "seed.toml: seed is -1; "),
         (["audit", "--plan", "{t}/preset.toml"], "preset.toml: preset is ['quick']; allowed: quick"),

@@ -16,6 +16,7 @@ from jaxsec.train import AWP, net_of
 from jaxsec.train._batch_bounds import bounded, least, margin_forms
 from jaxsec.train._certified import CROWNIBPTraining, IBPTraining, ibp_init
 from jaxsec.train._schedule import ramp, share_of
+from jaxsec.train._validate import Validation
 from jaxsec.train._worst_case import fused_loss, lower_margins, mixed_loss, worst_loss
 
 X, Y = (jnp.asarray(v) for v in blobs(6))
@@ -238,6 +239,9 @@ def test_schedules():
     early, late = recipe.at(jnp.float32(0.05)), recipe.at(jnp.float32(0.7))
     assert [float(early.threat.eps), float(early.kappa), float(early.beta)] == [0, 1, 1]
     np.testing.assert_allclose([late.threat.eps, late.kappa, late.beta], [0.1, 0.4, 0.2], rtol=1e-6)
+    np.testing.assert_allclose(ramp(jnp.asarray([0.125, 0.25, 0.625]), "smooth"), [1 / 13 / 16, 1 / 13, 7 / 13], rtol=1e-5)
+    ibp = IBPTraining(threat=LINF, kappa=0.4, warmup=0.2, ramp=0.4)
+    np.testing.assert_allclose([ibp.at(jnp.float32(t)).kappa for t in (0.1, 0.2, 0.4, 0.6, 1.0)], [1, 1, 0.7, 0.4, 0.4], rtol=1e-6)
 
 
 def test_initialisation_keeps_intervals_at_their_size():
@@ -315,7 +319,7 @@ def test_training_raises_certified_accuracy():
     assert proved(net) < 0.5 and proved(trained(net)) > 0.9
 
 
-def test_the_best_epoch_is_one_of_the_full_eps():
+def test_the_best_epoch_is_one_of_the_full_eps(monkeypatch):
     """Mid-ramp nets are more robust to PGD and prove little: they used to be the ones kept."""
     data = tuple(np.asarray(v) for v in blobs(96))
     recipe = IBPTraining(threat=LINF, warmup=0.2, ramp=0.3)
@@ -326,6 +330,9 @@ def test_the_best_epoch_is_one_of_the_full_eps():
     best = fit.history[fit.best_epoch]
     assert best["validation_certified"] == max(row["validation_certified"] for row in rows)
     assert all(row["validation_certified"] <= row["validation_robust"] <= row["validation_clean"] for row in fit.history)
+    falling = iter(np.linspace(1, 0.1, 10))
+    monkeypatch.setattr(Validation, "__call__", lambda self, net: {"validation_clean": 1.0, "validation_certified": float(next(falling))})
+    assert jaxsec.fit(mlp, data, recipe=AWP(recipe=recipe), **how).best_epoch == 4
 
 
 FOLDS = {

@@ -633,3 +633,42 @@ def test_gradients_of_a_wave_do_not_hold(corners):
     assert row.adaptive > 0.5 and row.verdict == "masked" and any("as its gradient says" in note for note in row.notes)
     (row,) = evaluate(jaxsec.bind(lambda w, x: x @ w, params["w"]), x, y, min_rows=32, max_rows=32, **how).rows
     assert not any("as its gradient says" in note for note in row.notes)
+
+
+@pytest.mark.parametrize("wavelength", [0.5, 2.0])
+def test_a_warp_of_the_input_falls_to_gradients_averaged_over_the_set(wavelength):
+    """Wide smooth waves turn the sign of half of the gradient at any point, and AutoAttack left two thirds of the rows."""
+    r, eps, n = np.random.default_rng(0), 0.14, 196
+    protos = 0.5 + 0.12 * r.choice([-1, 1], (4, n))
+    y = np.arange(16) % 4
+    x = np.clip(protos[y] + 0.02 * r.normal(size=(16, n)), 0, 1).astype(np.float32)
+
+    def warped(w, x):
+        k = 2 * jnp.pi / (wavelength * eps)
+        return (x + 1.5 / k * jnp.sin(k * x) - 0.5) @ w
+
+    model = jaxsec.bind(warped, jnp.asarray((protos - 0.5).T * 2, jnp.float32))
+    row = evaluate(model, x, y, threat=jaxsec.LInf(eps=eps, lo=0.0, hi=1.0), key=KEY, min_rows=16, max_rows=16).rows[0]
+    assert row.naive > 0.9 and row.adaptive < 0.1 and row.verdict == "falls"
+
+
+def test_gradients_that_are_false_on_some_rows_are_noted():
+    """The same logits with and without another layer's derivative on four classes of ten."""
+    r, k, n, few = np.random.default_rng(0), 10, 400, 4
+    protos = 0.5 + np.where(np.arange(k) < few, 0.1, 0.45)[:, None] * r.choice([-1, 1], (k, n))
+    y = np.arange(40) % k
+    x = np.clip(protos[y] + 0.02 * r.normal(size=(40, n)), 0, 1).astype(np.float32)
+    right, other = (protos - 0.5).T * np.where(np.arange(k) < few, 4.5, 1)[None], r.normal(size=(n, k))
+
+    @jax.custom_vjp
+    def head(z, g):
+        return z
+
+    head.defvjp(
+        lambda z, g: (z, z),
+        lambda z, c: tuple(jnp.where((jnp.argmax(z, 1) < few)[:, None] == hides, c, 0) for hides in (False, True)),
+    )
+    hidden = jaxsec.bind(lambda p, x: head((x - 0.5) @ p[0], (x - 0.5) @ p[1]), tuple(jnp.asarray(v, jnp.float32) for v in (right, other)))
+    how = {"method": PGD, "adaptive_method": PGD, "min_rows": 64, "max_rows": 64}
+    row = evaluate(hidden, x, y, threat=jaxsec.LInf(eps=0.12, lo=0.0, hi=1.0), key=KEY, **how).rows[0]
+    assert row.adaptive > 0.9 and any("on 16 of 40 rows the model does not change as its gradient says" in note for note in row.notes)

@@ -17,6 +17,7 @@ from train_kit import LINF, blobs, mlp, trees_equal, weights
 import jaxsec
 from jaxsec import train
 from jaxsec.core import static, struct
+from jaxsec.train._identity import _said as told
 from jaxsec.train._step import train_step
 
 X, Y = blobs(96)
@@ -389,6 +390,38 @@ def test_rows_held_out_leave_the_others_on_their_mesh(devices):
     placed = [jax.device_put(a, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))) for a in (X, Y)]
     fit = run(data=tuple(placed), validation=0.2, epochs=1)
     assert all(len(v.sharding.device_set) == 8 for v in jax.tree.leaves(fit.net.params))
+
+
+def test_meshes_that_rows_do_not_fill_are_named(devices):
+    mesh = jax.sharding.Mesh(np.asarray(devices), ("batch",))
+    placed = [jax.device_put(a, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch"))) for a in (X, Y)]
+    with pytest.raises(ValueError, match="batch_size is 12 and the rows lie in 8 shards; take a multiple of 8"):
+        run(data=tuple(placed), batch_size=12)
+    with pytest.raises(ValueError, match=r"validation is 0.2 of 8 rows on 8 devices"):
+        run(data=tuple(v[:8] for v in placed), validation=0.2, batch_size=8)
+
+
+def test_random_nets_and_sets_that_pgd_does_not_take_are_validated():
+    def noisy(params, x, key):
+        return mlp(params, x + 0.01 * jax.random.normal(key, x.shape))
+
+    net = train.net_of(jaxsec.bind(noisy, weights(scale=0.3), stochastic=True))
+    fit = train.fit(net, (X, Y), recipe=RECIPE, key=KEY, epochs=3, batch_size=16, optimizer=ADAM, validation=0.25)
+    assert fit.history[-1]["validation_clean"] >= fit.history[-1]["validation_robust"] > 0.5
+    few = train.IBPTraining(threat=jaxsec.threat.L0(eps=1, lo=0.0, hi=1.0))
+    last = run(few, epochs=1, validation=0.25).history[-1]
+    assert "validation_certified" in last and "validation_robust" not in last
+    with pytest.raises(ValueError, match="pgd does not support the threat 'l0'"):
+        run(few, epochs=1, validation=0.25, validation_attack=jaxsec.PGD(steps=2))
+
+
+def test_what_is_wrapped_around_a_deep_teacher_is_told_apart():
+    """The text of such a recipe is long, and the class of the threat stands at its end."""
+    teacher = jaxsec.bind(lambda p, x: x @ p[0], [jnp.eye(3)] * 80)
+    by_linf, by_l2 = (
+        train.Curriculum(recipe=train.ARD(teacher=teacher, threat=norm(eps=0.5, lo=0.0, hi=1.0))) for norm in (jaxsec.LInf, jaxsec.L2)
+    )
+    assert told(by_linf) != told(by_l2) and told(by_linf) == told(by_linf.replace())
 
 
 def test_weak_types_compile_nothing_more():

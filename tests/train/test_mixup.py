@@ -82,6 +82,14 @@ def test_rows_and_labels_are_mixed_alike(y: jax.Array, per: str) -> None:
     np.testing.assert_array_equal(np.asarray(rows), np.asarray(X))
 
 
+def test_rows_lie_between_the_two_that_they_are_mixed_of() -> None:
+    """Equal elements stay, whatever share is drawn: 0.3 t + 0.3 (1 - t) rounds to another number."""
+    x = jnp.full((4000, 1, 2, 3), 0.3)
+    keys = row_keys(KEY, jnp.arange(4000, dtype=jnp.uint32))
+    rows = Mixup(recipe=Standard(), alpha=1.0).prepare(NET, x, jnp.zeros(4000, jnp.int32), keys)["rows"]
+    assert (rows == x).all()
+
+
 def test_the_adversary_attacks_the_mixture() -> None:
     recipe = Mixup(recipe=PGDAT(threat=LINF, steps=1, step_size=1.0, start="clean"), alpha=0.5)
     recipe.check(NET, X)

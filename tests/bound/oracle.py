@@ -6,6 +6,7 @@ Nearly everything runs in float64, so that a violation of 1e-9 is a mistake and 
 import dataclasses
 import os
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 import jax
@@ -23,6 +24,8 @@ FULL = bool(os.environ.get("JAXSEC_FULL"))
 TOLERANCE = {np.float64: 1e-9, np.float32: 2e-5}
 # Tiny programs by the hundred: compiling is what costs, running does not.
 QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+if version("jaxlib").startswith("0.10."):  # as in tests/conftest.py: half the time
+    QUICK |= {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
 
 
 @dataclasses.dataclass(frozen=True)

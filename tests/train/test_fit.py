@@ -417,7 +417,7 @@ def test_random_nets_and_sets_that_pgd_does_not_take_are_validated():
 
 def test_what_is_wrapped_around_a_deep_teacher_is_told_apart():
     """The text of such a recipe is long, and the class of the threat stands at its end."""
-    teacher = jaxsec.bind(lambda p, x: x @ p[0], [jnp.eye(3)] * 80)
+    teacher = jaxsec.bind(lambda p, x: x @ p["layer 0"]["kernel"], {f"layer {i}": {"kernel": jnp.eye(3)} for i in range(100)})
     by_linf, by_l2 = (
         train.Curriculum(recipe=train.ARD(teacher=teacher, threat=norm(eps=0.5, lo=0.0, hi=1.0))) for norm in (jaxsec.LInf, jaxsec.L2)
     )

@@ -24,6 +24,8 @@ _MAPS, _tests = pathlib.Path("/proc/self/maps"), 0
 _CACHE = pathlib.Path(tempfile.gettempdir()) / f"jaxsec-test-cache-{os.getuid()}"
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+if os.environ.get("JAXSEC_QUICK"):
+    jax.config.update("jax_traceback_in_locations_limit", 0)  # nobody reads where an operation of a program came from
 gc.freeze()  # what was imported stays; looking it over again and again takes a twentieth of the time
 gc.set_threshold(20_000, 10, 10)
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

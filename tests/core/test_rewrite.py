@@ -25,7 +25,8 @@ def checks():
         if os.environ.get("JAXSEC_REQUIRE_NATIVE"):
             pytest.fail("the native module is not built, and JAXSEC_REQUIRE_NATIVE is set")
         pytest.skip("the native module is not built: the rewrite stands back without it")
-    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
+    quick = {"XLA_FLAGS": "--xla_backend_optimization_level=0"} if os.environ.get("JAXSEC_QUICK") else {}
+    env = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"} | quick
     if jax.config.jax_compilation_cache_dir:
         env["JAX_COMPILATION_CACHE_DIR"] = jax.config.jax_compilation_cache_dir
         env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"

@@ -56,7 +56,8 @@ audit: $(VENV)/.audit
 # Tests wait for hundreds of small programs to be compiled, so they are compiled unoptimised, in a fifth to a half of the time. These are
 # tested as users run them: there rounding is the subject, or an unoptimised program is slow. JAXSEC_FULL=1 tests all as users do.
 BOUND := large_numbers narrow_curves rounding rules_sound summation_orders unary
-OPTIMISED := $(BOUND:%=tests/bound/test_%.py) tests/certify/test_clip.py tests/native
+NATIVE_BITS := noise philox random_bits
+OPTIMISED := $(BOUND:%=tests/bound/test_%.py) tests/certify/test_clip.py $(NATIVE_BITS:%=tests/native/test_%.py)
 
 test: $(VENV)/.dev ctest lint
 	$(PYTEST) $(OPTIMISED)

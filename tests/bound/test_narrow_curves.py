@@ -1,5 +1,7 @@
 """Curves on narrow intervals far from 0, compiled: a chord's slope is noisy there, and both its readers must see the same noise."""
 
+import itertools
+import os
 from collections.abc import Callable
 
 import jax
@@ -23,9 +25,12 @@ CURVES: dict[str, tuple[Callable, Callable]] = {
 }
 
 
-def all_of_them(params: jax.Array, x: jax.Array) -> jax.Array:
-    """[B, curves * K]: one program for all."""
-    return jnp.concatenate([f(x) for f, _ in CURVES.values()], axis=1)
+FEW = dict(itertools.islice(CURVES.items(), 0, None, 3))  # of an optimised program of all half a minute is compiled
+
+
+def together(curves: dict[str, tuple[Callable, Callable]]) -> Callable:
+    """[B, K] -> [B, curves * K]: one program for all."""
+    return lambda params, x: jnp.concatenate([f(x) for f, _ in curves.values()], axis=1)
 
 
 @pytest.mark.parametrize(
@@ -37,11 +42,12 @@ def test_bounds_hold_where_chords_are_noisy(method: jaxsec.CROWN, sound: bool) -
     """Intervals of 1e-5 to 1e-3 around |x| up to 10. Found by review: cos missed by 1e-3, and rows of cubes were falsely robust."""
     r = np.random.default_rng(5)
     x = np.clip(r.normal(size=(64, 6)) * 4, -10, 10).astype(np.float32)
-    model = jaxsec.bind(all_of_them, jnp.zeros(1))
+    curves = FEW if isinstance(method, jaxsec.AlphaCROWN) and not os.environ.get("JAXSEC_FULL") else CURVES
+    model = jaxsec.bind(together(curves), jnp.zeros(1))
     for eps in (1e-5, 1e-4, 1e-3):
         found = bound(model, (jaxsec.LInf(eps=eps), jnp.asarray(x)), method=method, sound=sound)
-        lo, hi = (np.asarray(v, np.float64).reshape(64, len(CURVES), 6) for v in (found.lo, found.hi))
-        for i, (name, (_, exact)) in enumerate(CURVES.items()):
+        lo, hi = (np.asarray(v, np.float64).reshape(64, len(curves), 6) for v in (found.lo, found.hi))
+        for i, (name, (_, exact)) in enumerate(curves.items()):
             for z in (x.astype(np.float64), x - 0.99 * eps, x + 0.99 * eps):
                 y = exact(np.asarray(z, np.float64))
                 # 32 roundings of what the line is made of: its height and its slope times x

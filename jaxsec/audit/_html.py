@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ._charts import charts_of
-from ._examples import decode
+from ._examples import FEATURES, decode
 from ._sandwich_text import sandwich_shares, skipped_said
 from ._smoothed_text import smoothed_shares
 from ._text import examples_said, limited_said, noise_said, resumed_said, rows_said, runs_of, valued
@@ -114,7 +114,7 @@ def _pictures(example: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
     clean, change = decode(example["clean"]), decode(example["change"])
     out = {k: v for k, v in example.items() if k not in ("clean", "change")}
     if example["clean"]["kind"] == "vector":
-        top = np.argsort(-np.abs(change))[:5]
+        top = np.argsort(-np.abs(change))[:FEATURES]
         return out | {"changes": [(int(i), float(clean[i]), float(clean[i] + change[i])) for i in top], "pictures": []}
     lo, hi = _range(data, clean)
     largest = float(np.abs(change).max()) or 1.0

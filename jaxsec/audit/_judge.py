@@ -203,12 +203,17 @@ def _uneven(numbers: dict[str, Any]) -> list[Finding]:
 
 def _ordinary(numbers: dict[str, Any], n_classes: int) -> list[Finding]:
     clean = numbers["clean"]["accuracy"]
-    chance = clean["n"] > 0 and clean["interval"][0] <= 1 / n_classes
-    text = f"{clean['count']} of {clean['n']} rows are right without any attack"
-    constant = clean["n"] > 0 and clean["interval"][0] <= numbers["clean"]["majority_share"] < 1
-    text += ": no better than guessing" if chance else ": no better than always answering the most frequent class" if constant else ""
-    text += "; check labels, normalisation and layout." if chance or constant else "."
-    severity = "high" if chance else "medium" if constant else "info"
+    text, severity = f"{clean['count']} of {clean['n']} rows are right without any attack", "info"
+    majority = numbers["clean"]["majority_share"]
+    for share, graded, who in ((1 / n_classes, "high", "guessing"), (majority, "medium", "always answering the most frequent class")):
+        if not clean["n"] or clean["interval"][0] > share or share == 1:
+            continue
+        if clean["value"] <= share:
+            text, severity = f"{text}: no better than {who}; check labels, normalisation and layout", graded
+        else:
+            text, severity = f"{text}: too few to tell whether that is better than {who}; audit more rows", "low"
+        break
+    text += "."
     found = [Finding(id="JSX-MDL-001", family="evaluation", severity=severity, title="Clean accuracy", message=text, **_rate(clean))]
     present = numbers["clean"]["classes_present"]
     if present < n_classes:

@@ -1,6 +1,7 @@
 """`audit`: runs a plan's probes against a model, judges the numbers, and gives the report."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -101,8 +102,8 @@ def audit(
     if subject.layout is None and "blackbox" in names:
         names.remove("blackbox")
         skipped["blackbox"] = (
-            f"Square needs images; rows of shape {subject.x.shape[1:]} with layout {plan.layout!r} are none that it can read; "
-            "--layout NCHW keeps images that a file holds as they are"
+            f"Square needs images; rows of shape {subject.x.shape[1:]} with layout {plan.layout!r} are none that it can read"
+            + ("; --layout NCHW keeps images that a file holds as they are" if _may_be_images(subject.x[0].size) else "")
         )
     folder = None if state is None else Path(state)
     with held(folder):
@@ -217,6 +218,11 @@ def _subject(model: Model, data: Any, threat: Ball, key: jax.Array, plan: Plan) 
         layout=_layout(x.shape[1:], plan, data),
     )
     return subject, data_facts(data, x, y, subject)
+
+
+def _may_be_images(size: int) -> bool:
+    """Whether a row of so many numbers may be a square image of one or three channels that was laid flat."""
+    return size >= 16 and any(n % 1 == 0 and math.isqrt(int(n)) ** 2 == n for n in (size, size / 3))
 
 
 def _layout(row_shape: tuple[int, ...], plan: Plan, data: Any) -> str | None:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from ._examples import FEATURES, decode
+
 NOISE = "Accuracy at one random point per row"
 CLASSES_SAID = "Under attack: all attacks count, so a row is right if none of them broke it at the audited eps."
 
@@ -97,7 +99,10 @@ def runs_of(plan: dict[str, Any]) -> str:
 
 def examples_said(data: dict[str, Any]) -> str:
     """How the inputs shown as worst were chosen."""
-    text = f"The first {len(data['examples'])} of the rows that were right as they are and fell to AutoAttack at eps, "
+    shown = data["examples"]
+    text = f"The first {len(shown)} of the rows that were right as they are and fell to AutoAttack at eps, "
+    if shown[0]["clean"]["kind"] == "vector" and (n := decode(shown[0]["clean"]).size) > FEATURES:
+        text = f"Of {n} features the {FEATURES} that changed most (of equal changes the first). {text}"
     if "distance" in data["probes"]:
         return text + (
             "in order of the distance to the nearest adversarial input that FAB found, nearest first. Shown is AutoAttack's input, which "

@@ -26,7 +26,7 @@ from ._options import (
     XKey,
     YKey,
 )
-from ._values import methods, number, seed_of, share, writable
+from ._values import methods, not_left_empty, number, seed_of, share, writable
 
 
 def audit(
@@ -135,6 +135,7 @@ def audit(
             raise ValueError(f"--smooth-sigma is {smooth_sigma!r}; a number of at least 0 is needed, in the units of the data, e.g. 0.25.")
         chosen = chosen.replace(smooth_sigma=sigma, probes=tuple(dict.fromkeys([*chosen.probes, "smooth"])))
     start = seed_of(seed, "--seed") if seed is not None else seed_of(run.get("seed", 0), f"{plan}: seed")
+    new = not out.exists()
     writable(out, "a folder for the report")
     keep_programs()
     source = Source(
@@ -152,7 +153,7 @@ def audit(
         limit=limit,
     )
     state = out / ".state"
-    with interruptible(state):
+    with not_left_empty(out if new else None), interruptible(state):
         net, rows = model_and_data(model, source, start)
         norm, radius = threat_for(
             trained(model), run.get("threat") if threat is None else threat, run.get("eps") if eps is None else eps, rows

@@ -22,7 +22,8 @@ def nothing_lost(out: Path, read: dict[str, str | None]) -> None:
     for option, word in read.items():
         if word and any(same_file(path, word) for path in written):
             raise ValueError(f"{option} is {word}, which training would write over in --out {out}; give another folder.")
-    if not (out / "checkpoints").is_dir() and (found := next((p for p in written if p.exists()), None)):
+    run = (out / "checkpoints").is_dir() and (checkpoints_of(out) or (out / ASKED).is_file())
+    if not run and (found := next((p for p in written if p.exists()), None)):
         raise ValueError(f"--out is {out}, which holds {found.name} and no run of 'jaxsec train'; give another folder, or move the file.")
 
 

@@ -1,8 +1,10 @@
 """Words of the command line as numbers and folders. Messages call an option by its own name, so that they can be followed as they stand."""
 
+import contextlib
 import math
 import re
 import tempfile
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -166,6 +168,18 @@ def npz_file(out: Path, *read: object) -> None:
     if out.suffix != ".npz" or out.is_dir():
         raise ValueError(f"--out is {str(out)!r}{', a folder' if out.is_dir() else ''}; a file name that ends in .npz is needed.")
     writable(out.parent, "an .npz file in a folder")
+
+
+@contextlib.contextmanager
+def not_left_empty(folder: Path | None) -> Iterator[None]:
+    """A folder that this call made does not stay where nothing came into it."""
+    try:
+        yield
+    except BaseException:
+        if folder is not None:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
 
 
 def writable(folder: Path, wanted: str) -> None:

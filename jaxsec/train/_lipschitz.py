@@ -94,7 +94,7 @@ class LipschitzMargin(Recipe):
             raise ValueError(
                 f"{self.name} needs a net whose Lipschitz constant is at most 1 whatever its weights; of this one it is only known to "
                 f"be at most {constant:.4g} now, and {largest:.4g} with weights of another size; build it from AOLDense, AOLConv and "
-                "MaxMin, or take normalise=true."
+                "MaxMin, or take normalise=true (on the command line --set normalise=true)."
             )
 
     def constrained(self, net: Net, x: jax.Array) -> Net:

@@ -81,8 +81,16 @@ def test_a_curve_that_rises_is_found() -> None:
 
 def test_clean_accuracy_is_compared_with_a_constant_answer() -> None:
     assert judge(numbers(40, 88))["JSX-MDL-001"] == "info"
-    assert judge(numbers(40, 88, majority=0.88))["JSX-MDL-001"] == "medium"
+    assert judge(numbers(40, 88, majority=0.9))["JSX-MDL-001"] == "medium"
     assert judge(numbers(40, 88, majority=1.0))["JSX-MDL-001"] == "info", "one class alone says nothing"
+    guessed = numbers(40, 88) | {"clean": {"accuracy": share(np.arange(100) < 10, 0.95), "majority_share": 0.3, "classes_present": 10}}
+    assert judge(guessed)["JSX-MDL-001"] == "high"
+
+
+def test_few_rows_are_not_called_no_better_than_a_constant_answer() -> None:
+    found = findings_of(numbers(40, 88, majority=0.86), [], eps=0.1, norm="linf", plan=Plan(), n_classes=10)
+    (clean,) = (f for f in found if f.id == "JSX-MDL-001")
+    assert clean.severity == "low" and "too few to tell whether that is better than always answering" in clean.message
 
 
 @pytest.mark.parametrize(("present", "severity"), [(1, "medium"), (9, "low")])

@@ -183,3 +183,8 @@ def test_a_plan_that_attacks_nothing_is_said(run: Run, files: pathlib.Path, tmp_
     assert code == 0 and "warning: no attack ran, so nothing was tested" in err
     (tmp_path / "plan.toml").write_text('probes = ["clean", "sweep"]\nsweep = [1]\nsweep_steps = 2\n')
     assert run(*words)[::2] == (0, "")
+
+
+def test_a_refused_audit_leaves_no_empty_folder(run: Run, tmp_path: pathlib.Path) -> None:
+    code, _, err = run("audit", "--threat", "", "--out", tmp_path / "report")
+    assert code == 2 and "--threat is ''" in err and not (tmp_path / "report").exists()

@@ -423,3 +423,13 @@ def test_what_comes_next_and_what_failed_is_said(data, tmp_path, capsys):
     assert "none of the validation rows is certified" in said.err
     assert main([*args, "--recipe", "ibp", "--eps", "0.4", "--out", str(tmp_path / "bounds")]) == 0
     assert "finished before, nothing to train: 2 epochs done" in capsys.readouterr().out
+
+
+def test_files_beside_anybody_elses_checkpoints_are_not_written_over(data, tmp_path, capsys):
+    """Other trainers call a folder so too."""
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "best.pt").write_text("theirs")
+    (tmp_path / "model.onnx").write_text("theirs")
+    assert main(["train", "--recipe", "standard", "--data", str(data), *SHORT, "--out", str(tmp_path)]) == 2
+    assert "holds model.onnx and no run of 'jaxsec train'" in capsys.readouterr().err
+    assert (tmp_path / "model.onnx").read_text() == "theirs"

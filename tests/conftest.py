@@ -17,10 +17,12 @@ if os.environ.get("JAXSEC_QUICK"):  # see the Makefile: programs that compile fa
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import jax
+import numpy as np
 import pytest
 
 N_DEVICES = 8
 _MAPS, _tests = pathlib.Path("/proc/self/maps"), 0
+_AT_FIRST: dict[int, dict] = {}  # what generators of modules drew from when the first test of theirs began
 _CACHE = pathlib.Path(tempfile.gettempdir()) / f"jaxsec-test-cache-{os.getuid()}"
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -42,6 +44,14 @@ def compiled_programs_do_not_pile_up() -> Iterator[None]:
     if _tests % 4 == 0 and _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > 40_000:
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def numbers_do_not_depend_on_the_tests_before(request: pytest.FixtureRequest) -> None:
+    """A module's generators stand at their seed when a test begins: it draws the same alone, after others and on any worker."""
+    for value in vars(getattr(request.node, "module", None) or object).values():
+        if isinstance(value, np.random.Generator):
+            value.bit_generator.state = _AT_FIRST.setdefault(id(value), value.bit_generator.state)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import gc
 import os
 import pathlib
 import tempfile
+import zlib
 from collections.abc import Iterator
 from importlib.metadata import version
 
@@ -22,7 +23,6 @@ import pytest
 
 N_DEVICES = 8
 _MAPS, _tests = pathlib.Path("/proc/self/maps"), 0
-_AT_FIRST: dict[int, dict] = {}  # what generators of modules drew from when the first test of theirs began
 _CACHE = pathlib.Path(tempfile.gettempdir()) / f"jaxsec-test-cache-{os.getuid()}"
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -48,10 +48,11 @@ def compiled_programs_do_not_pile_up() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def numbers_do_not_depend_on_the_tests_before(request: pytest.FixtureRequest) -> None:
-    """A module's generators stand at their seed when a test begins: it draws the same alone, after others and on any worker."""
+    """A test draws the same from its module's generators alone, after others and on any worker: by their seeds and its own name."""
     for value in vars(getattr(request.node, "module", None) or object).values():
         if isinstance(value, np.random.Generator):
-            value.bit_generator.state = _AT_FIRST.setdefault(id(value), value.bit_generator.state)
+            seed = np.random.SeedSequence(value.bit_generator.seed_seq.entropy, spawn_key=(zlib.crc32(request.node.name.encode()),))
+            value.bit_generator.state = np.random.PCG64(seed).state
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,8 @@ from ..attack._square import image_axes
 from ._sandwich import wrong_clean
 from ._subject import Outcome, Subject
 
-FEATURES = 5  # of a row that is no image so many are shown
-
 LARGEST_SIDE = 64
+FEATURES = 5  # of a row that is no image so many are shown
 
 
 def examples_of(subject: Subject, outcomes: Mapping[str, Outcome]) -> list[dict[str, Any]]:

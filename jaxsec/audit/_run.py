@@ -222,7 +222,7 @@ def _subject(model: Model, data: Any, threat: Ball, key: jax.Array, plan: Plan) 
 
 def _may_be_images(size: int) -> bool:
     """Whether a row of so many numbers may be a square image of one or three channels that was laid flat."""
-    return size >= 16 and any(n % 1 == 0 and math.isqrt(int(n)) ** 2 == n for n in (size, size / 3))
+    return size >= 16 and any(size % c == 0 and math.isqrt(size // c) ** 2 == size // c for c in (1, 3))
 
 
 def _layout(row_shape: tuple[int, ...], plan: Plan, data: Any) -> str | None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ._examples import FEATURES, decode
+from ._examples import FEATURES
 
 NOISE = "Accuracy at one random point per row"
 CLASSES_SAID = "Under attack: all attacks count, so a row is right if none of them broke it at the audited eps."
@@ -101,7 +101,7 @@ def examples_said(data: dict[str, Any]) -> str:
     """How the inputs shown as worst were chosen."""
     shown = data["examples"]
     text = f"The first {len(shown)} of the rows that were right as they are and fell to AutoAttack at eps, "
-    if shown[0]["clean"]["kind"] == "vector" and (n := decode(shown[0]["clean"]).size) > FEATURES:
+    if shown[0]["clean"]["kind"] == "vector" and (n := shown[0]["clean"]["shape"][0]) > FEATURES:
         text = f"Of {n} features the {FEATURES} that changed most (of equal changes the first). {text}"
     if "distance" in data["probes"]:
         return text + (

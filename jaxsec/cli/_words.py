@@ -4,7 +4,8 @@ import difflib
 import re
 import shlex
 
-# What a user's mistake raises, with a message for people (UnsupportedPrimitive is a NotImplementedError); anything else is a defect.
+# What a user's mistake raises, with a message for people (NotImplementedError: UnsupportedPrimitive, and ONNX operations that `load` does
+# not know); anything else is a defect.
 MISTAKES = (ValueError, NotImplementedError, OSError, ImportError)
 
 # Arguments of `jaxsec.io.load_data` that are options here. The first group are words that mean nothing else in a message.

@@ -6,10 +6,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ..attack import FAB, AutoAttack, Method, Problem
-from ..attack._square import NoImage
+from ..attack._door import stages_of
 from ..core import Model, static, struct
 from ..core._keys import fold
 from ..threat import Threat
@@ -68,20 +67,7 @@ def stages(method: Method | AutoAttack, n_classes: int, row_shape: tuple[int, ..
 
     Raises: ValueError: as `attack`, for methods that do not support the threat or the rows.
     """
-    found = []
-    for part in [m for _, m in method.stages(norm)] if isinstance(method, AutoAttack) else [method]:
-        if isinstance(part, FAB):
-            continue
-        try:
-            fitted, _ = part.fit(n_classes, row_shape, norm)
-        except NoImage:
-            if not isinstance(method, AutoAttack):
-                raise
-            continue
-        if norm not in fitted.norms:
-            raise ValueError(f"{part.name} does not support the threat {norm!r}; it supports {', '.join(fitted.norms)}.")
-        found.append(jax.tree.map(lambda v: np.asarray(v, np.float32), fitted))
-    return found
+    return [m for _, m in stages_of(method, norm, n_classes, row_shape, False)[0] if not isinstance(m, FAB)]
 
 
 def unstopped(

@@ -131,9 +131,9 @@ def _walked(net: Net, x: Any) -> Any:
     if any(isinstance(w, Tracer) for w in jax.tree.leaves((net.params, net.state))):
         raise TypeError("lipschitz_constant needs the weights' numbers, and was called under a trace; call it outside of jit.")
     out = walked(net, x, norm, rounding=True)
-    if isinstance(out, Depends) and not net.model().stochastic:
+    if isinstance(out, Depends) and not (model := net.model()).stochastic:
         try:
-            check_apart(net.model(), x)
+            check_apart(model, x)
         except UnsupportedPrimitive as e:
             raise ValueError(f"the constant is that of one row, and this is {e}") from e
     if isinstance(out, Depends) and not np.isfinite(out.growth).all():

@@ -309,6 +309,7 @@ def test_rows_do_not_depend_on_the_batch(tmp_path):
     model = jaxsec.io.load(write(tmp_path / "m.onnx", dense()))
     x = RNG.normal(size=(5, 4)).astype(np.float32)
     whole = model(x)
+    # sums round by the size of their terms, which is 1, and not by their own
     np.testing.assert_allclose(whole[3:4], model(x[3:4]), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(whole, jax.vmap(lambda r: model(r[None])[0])(x), rtol=1e-6, atol=1e-6)
     assert model(x[:0]).shape == (0, 3)

@@ -124,10 +124,8 @@ def test_constant_of_nets_of_known_constants():
 @pytest.mark.parametrize("mixed", [lambda x: x + jnp.sum(x, 0, keepdims=True), lambda x: x[::-1]], ids=["sum", "turned"])
 def test_rows_that_meet_have_no_constant(mixed):
     """The walk is of one row, and rows of a sum over the batch fell inside their radius."""
-    net, x = (
-        net_of(lambda p, x: mixed(x) @ p, jnp.array([[1.0, -1.0], [-1.0, 1.0]])),
-        jnp.array([[0.5, 0.4], [0.6, 0.3], [0.2, 0.1], [0.3, 0.3]]),
-    )
+    net = net_of(lambda p, x: mixed(x) @ p, jnp.array([[1.0, -1.0], [-1.0, 1.0]]))
+    x = jnp.array([[0.5, 0.4], [0.6, 0.3], [0.2, 0.1], [0.3, 0.3]])
     with pytest.raises(ValueError, match="depends on the other rows"):
         lipschitz_constant(net, x)
     for sound in (False, True):

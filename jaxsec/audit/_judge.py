@@ -205,14 +205,12 @@ def _ordinary(numbers: dict[str, Any], n_classes: int) -> list[Finding]:
     clean = numbers["clean"]["accuracy"]
     text, severity = f"{clean['count']} of {clean['n']} rows are right without any attack", "info"
     majority = numbers["clean"]["majority_share"]
-    for share, graded, who in ((1 / n_classes, "high", "guessing"), (majority, "medium", "always answering the most frequent class")):
-        if not clean["n"] or clean["interval"][0] > share or share == 1:
-            continue
-        if clean["value"] <= share:
-            text, severity = f"{text}: no better than {who}; check labels, normalisation and layout", graded
-        else:
-            text, severity = f"{text}: too few to tell whether that is better than {who}; audit more rows", "low"
-        break
+    against = ((1 / n_classes, "high", "guessing"), (majority, "medium", "always answering the most frequent class"))
+    reached = [a for a in against if clean["n"] and clean["interval"][0] <= a[0] < 1]
+    if worse := next((a for a in reached if clean["value"] <= a[0]), None):
+        text, severity = f"{text}: no better than {worse[2]}; check labels, normalisation and layout", worse[1]
+    elif reached:
+        text, severity = f"{text}: too few to tell whether that is better than {reached[0][2]}; audit more rows", "low"
     text += "."
     found = [Finding(id="JSX-MDL-001", family="evaluation", severity=severity, title="Clean accuracy", message=text, **_rate(clean))]
     present = numbers["clean"]["classes_present"]

@@ -18,13 +18,17 @@ LOG = "metrics.jsonl"
 
 def nothing_lost(out: Path, read: dict[str, str | None]) -> None:
     """ValueError where the run would write over a file that no run wrote, or that it reads."""
+    from ..train._checkpoint import SEAL
+
     written = [out / name for name in (MODEL, ROWS, ABOUT, LOG)]
     for option, word in read.items():
         if word and any(same_file(path, word) for path in written):
             raise ValueError(f"{option} is {word}, which training would write over in --out {out}; give another folder.")
-    run = (out / "checkpoints").is_dir() and (checkpoints_of(out) or (out / ASKED).is_file())
-    if not run and (found := next((p for p in written if p.exists()), None)):
-        raise ValueError(f"--out is {out}, which holds {found.name} and no run of 'jaxsec train'; give another folder, or move the file.")
+    steps = [out / "checkpoints" / name for name in checkpoints_of(out)]
+    run = (out / "checkpoints").is_dir() and ((out / ASKED).is_file() or any((step / SEAL).is_file() for step in steps))
+    if not run and (found := next((p for p in (*written, *steps) if p.exists()), None)):
+        held = found.relative_to(out)
+        raise ValueError(f"--out is {out}, which holds {held} and no run of 'jaxsec train'; give another folder, or move the file.")
 
 
 def nothing_replaced(out: Path, asked: Asked, words: dict[str, Any]) -> None:

@@ -19,7 +19,7 @@ from ..attack._checkpoint import held
 from ..core._files import digest_of, replace_file
 from ._step import TrainState
 
-_SEAL = "seal.json"  # in a checkpoint's folder, so that it goes where the checkpoint goes
+SEAL = "seal.json"  # in a checkpoint's folder, so that it goes where the checkpoint goes
 
 
 class Checkpoints:
@@ -51,7 +51,7 @@ class Checkpoints:
             raise
         if jax.process_index() == 0:
             folder = self._folder / str(step)
-            replace_file(folder / _SEAL, json.dumps(_digests(folder)))
+            replace_file(folder / SEAL, json.dumps(_digests(folder)))
 
     def restore(self, state: TrainState, best: Any) -> tuple[TrainState, Any, dict[str, Any]] | None:
         """(state, best, record) of the newest checkpoint that is as it was written, None where there is none. Args: trees like those saved.
@@ -122,12 +122,12 @@ class Checkpoints:
         """Files of a checkpoint that are not as they were written; none where it has no seal, and what was added does not count."""
         folder = self._folder / str(step)
         try:
-            seal = json.loads((folder / _SEAL).read_text())
+            seal = json.loads((folder / SEAL).read_text())
             return [name for name, digest in seal.items() if not (folder / name).is_file() or digest_of(folder / name) != digest]
         except FileNotFoundError:
             return []
         except (AttributeError, OSError, ValueError):
-            return [_SEAL]
+            return [SEAL]
 
     def _unreadable(self, step: int, error: Exception) -> ValueError:
         why = str(error).splitlines()[0][:150] if str(error) else type(error).__name__

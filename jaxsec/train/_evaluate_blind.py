@@ -51,7 +51,7 @@ def search(model: Model, x: Any, y: Any, threat: Threat, keys: jax.Array, *, dra
             for width in WIDTHS:
                 there, back = (margins(threat.project(x, at + s * width * way), i) for s in (1.0, -1.0))
                 change = jnp.where(jnp.isfinite(there - back), there - back, 0)
-                total = total - column(change / width) * way
+                total = total - (column(change / width) * way).astype(total.dtype)
             return total, None
 
         slope = jax.lax.scan(probed, 0.75 * slope, jnp.arange(PAIRS))[0]

@@ -69,7 +69,7 @@ class Search:
 
     def __init__(self, trial: Trial, notes: list[str], falls: float):
         self.trial, self.notes, self.x, self.number = trial, notes, trial.x.copy(), 0
-        self.few = max(2, falls * len(trial.y))  # rows that, if they fell as well, would not change a verdict
+        self.few = max(2, falls * len(trial.y))
         clean = trial.judge(trial.x, np.arange(len(trial.y)))
         self.correct, self.margin = clean.right, clean.margin
         self.standing, self.lowest = clean.right.copy(), clean.margin.copy()
@@ -130,7 +130,7 @@ class Search:
         no_better = int(np.sum((unseen >= seen) & ((unseen > 0) | self.strange[rows])))
         if broke > max(2, 0.05 * len(rows)):
             found = f"broke {broke} of {len(rows)} rows that the others left"
-        elif further > self.few:
+        elif further > self._few(rows):
             found = f"lowered the margin of {further} of {len(rows)} rows further than the others"
         elif hidden and no_better > len(rows) / 2:
             found = f"did as well as the surrogates on {no_better} of {len(rows)} rows, and the model's own gradients say nothing"
@@ -151,15 +151,19 @@ class Search:
             return False
         found = self.trial.false_slopes(rows, self.number)
         false, untold = int(np.sum(found == FALSE)), int(np.sum(found == UNTOLD))
-        if untold > self.few:
+        if untold > self._few(rows):
             self.notes.append(
                 f"on {untold} of {len(rows)} rows all changes nearby are lost in float32's rounding, so that it was not tried whether "
                 "the model changes as its gradients say"
             )
-        if false > self.few:
+        if false > self._few(rows):
             masked = "are masked" if false > len(rows) / 2 else "may be masked there"
             self.notes.append(f"on {false} of {len(rows)} rows the model does not change as its gradient says: gradients {masked}")
         return false > len(rows) / 2
+
+    def _few(self, rows: np.ndarray) -> float:
+        """So many of these rows, those that stand, are passed over: a share `falls` of all (two at least), and never more than half."""
+        return min(self.few, len(rows) / 2)
 
     def _accept(self, inputs: list[np.ndarray], rows: np.ndarray) -> None:
         """Rows fall where an input is inside the set, not the clean row itself, and judged wrong."""

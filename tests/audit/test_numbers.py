@@ -85,6 +85,11 @@ def test_clean_accuracy_is_compared_with_a_constant_answer() -> None:
     assert judge(numbers(40, 88, majority=1.0))["JSX-MDL-001"] == "info", "one class alone says nothing"
     guessed = numbers(40, 88) | {"clean": {"accuracy": share(np.arange(100) < 10, 0.95), "majority_share": 0.3, "classes_present": 10}}
     assert judge(guessed)["JSX-MDL-001"] == "high"
+    few = {"accuracy": share(np.arange(20) < 12, 0.95), "majority_share": 0.8, "classes_present": 2}
+    (found,) = (
+        f for f in findings_of(numbers(40, 88) | {"clean": few}, [], eps=0.1, norm="linf", plan=Plan(), n_classes=2) if "MDL" in f.id
+    )
+    assert found.severity == "medium" and "no better than always answering the most frequent class" in found.message
 
 
 def test_few_rows_are_not_called_no_better_than_a_constant_answer() -> None:

@@ -425,11 +425,15 @@ def test_what_comes_next_and_what_failed_is_said(data, tmp_path, capsys):
     assert "finished before, nothing to train: 2 epochs done" in capsys.readouterr().out
 
 
-def test_files_beside_anybody_elses_checkpoints_are_not_written_over(data, tmp_path, capsys):
-    """Other trainers call a folder so too."""
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "best.pt").write_text("theirs")
-    (tmp_path / "model.onnx").write_text("theirs")
-    assert main(["train", "--recipe", "standard", "--data", str(data), *SHORT, "--out", str(tmp_path)]) == 2
-    assert "holds model.onnx and no run of 'jaxsec train'" in capsys.readouterr().err
-    assert (tmp_path / "model.onnx").read_text() == "theirs"
+@pytest.mark.parametrize(
+    ("theirs", "model"), [("checkpoints/best.pt", True), ("checkpoints/1000/data", True), ("checkpoints/1000/data", False)]
+)
+def test_files_beside_anybody_elses_checkpoints_are_not_written_over(theirs, model, data, tmp_path, capsys):
+    """Other trainers call a folder so too, and Orbax numbers what is in it as here."""
+    files = [tmp_path / theirs, *([tmp_path / "model.onnx"] if model else [])]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("theirs")
+    assert main(["train", "--recipe", "standard", "--data", str(data), *SHORT, "--fresh", "--out", str(tmp_path)]) == 2
+    assert f"holds {'model.onnx' if model else 'checkpoints/1000'} and no run of 'jaxsec train'" in capsys.readouterr().err
+    assert all(file.read_text() == "theirs" for file in files)

@@ -14,7 +14,7 @@ import jaxsec
 from jaxsec.train import _evaluate_trial as module
 from jaxsec.train import net_of
 from jaxsec.train._evaluate import Defence, Evaluation, defence_of, evaluate
-from jaxsec.train._evaluate_search import margin_pgd
+from jaxsec.train._evaluate_search import Search, margin_pgd
 from jaxsec.train._evaluate_trial import Trial
 from jaxsec.train._temperature import at_temperature, tempered
 from jaxsec.train._transform import adaptive, defended
@@ -672,3 +672,17 @@ def test_gradients_that_are_false_on_some_rows_are_noted():
     how = {"method": PGD, "adaptive_method": PGD, "min_rows": 64, "max_rows": 64}
     row = evaluate(hidden, x, y, threat=jaxsec.LInf(eps=0.12, lo=0.0, hi=1.0), key=KEY, **how).rows[0]
     assert row.adaptive > 0.9 and any("on 16 of 40 rows the model does not change as its gradient says" in note for note in row.notes)
+
+
+def test_few_rows_that_stand_are_not_passed_over():
+    """Of two rows that stand one is no majority; a verdict has its reason."""
+    search = Search.__new__(Search)
+    search.few = 6.0
+    assert [search._few(np.arange(n)) for n in (2, 9, 40)] == [1.0, 4.5, 6.0]
+
+
+def test_rows_of_half_precision_are_evaluated():
+    model = jaxsec.bind(linear, jnp.eye(2, dtype=jnp.bfloat16))
+    x = jnp.asarray([[0.9, 0.1], [0.2, 0.8]], jnp.bfloat16)
+    row = evaluate(model, x, jnp.array([0, 1]), threat=THREAT, key=KEY, method=PGD, adaptive_method=PGD).rows[0]
+    assert row.clean == 1.0 and row.adaptive <= row.naive
